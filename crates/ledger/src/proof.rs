@@ -1,0 +1,152 @@
+//! One entry shown to a stranger: a [C2SP `tlog-proof`](https://c2sp.org/tlog-proof), which carries the checkpoint and the
+//! inclusion proof, with the entry itself as its `extra` line.
+
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Serialize};
+use tlog_tiles::{Hash, TileHashReader, check_record, prove_record, record_hash};
+
+use crate::record::{Leaf, Sealed};
+use crate::sequencer::{CHECKPOINT, open_head};
+use crate::tiles::FileTiles;
+use crate::{Error, segment};
+
+const HEADER: &str = "c2sp.org/tlog-proof@v1";
+/// The largest proof that is read, in bytes.
+const MAX_PROOF: usize = 16 << 20;
+
+/// What the `extra` line holds: the leaf and, where it is disclosed, the record with its salt.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Extra {
+    leaf: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    salt: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    record: Option<String>,
+}
+
+/// An entry that a proof shows.
+#[derive(Debug, Serialize)]
+pub struct Shown {
+    /// Its place in the log.
+    pub index: u64,
+    /// The size of the log that vouches for it.
+    pub size: u64,
+    /// The public half.
+    pub leaf: Leaf,
+    /// The private half, if it was disclosed; it matches the leaf's commitment.
+    pub record: Option<serde_json::Value>,
+}
+
+/// Makes the proof of entry `index`; with `disclose`, the private record goes along.
+pub fn prove(root: &Path, vkey: &str, index: u64, disclose: bool) -> Result<String, Error> {
+    let path = root.join(CHECKPOINT);
+    let note = std::fs::read(&path).map_err(Error::io("cannot read", &path))?;
+    let head = open_head(&note, vkey).map_err(|problem| Error::corrupt(&path, problem))?;
+    if index >= head.size {
+        return Err(Error::NoSuchEntry { index, size: head.size });
+    }
+    let tiles = FileTiles(root);
+    let reader = TileHashReader::new(head.size, head.root, &tiles);
+    let proof = prove_record(head.size, index, &reader).map_err(|e| Error::corrupt(root, e.to_string()))?;
+    let entry = segment::find(root, index)?
+        .ok_or_else(|| Error::corrupt(&root.join("private"), format!("the record of entry {index} is not here")))?;
+    let extra = extra(&entry, disclose)?;
+    let mut text = format!("{HEADER}\nextra {}\nindex {index}\n", BASE64.encode(extra));
+    for hash in proof {
+        text.push_str(&BASE64.encode(hash.0));
+        text.push('\n');
+    }
+    text.push('\n');
+    text.push_str(&String::from_utf8_lossy(&note));
+    Ok(text)
+}
+
+fn extra(entry: &Sealed, disclose: bool) -> Result<Vec<u8>, Error> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let extra = Extra {
+        leaf: text(&entry.leaf),
+        salt: disclose.then(|| hex::encode(entry.salt)),
+        record: disclose.then(|| text(&entry.record)),
+    };
+    serde_json::to_vec(&extra).map_err(|e| Error::Key(e.to_string()))
+}
+
+/// Checks a proof made by [`prove`], offline. The error says what does not hold.
+pub fn check(proof: &[u8], vkey: &str) -> Result<Shown, String> {
+    if proof.len() > MAX_PROOF {
+        return Err("the proof is too long".to_owned());
+    }
+    let text = std::str::from_utf8(proof).map_err(|_| "the proof is not text".to_owned())?;
+    let (head, note) = text.split_once("\n\n").ok_or("the proof has no checkpoint")?;
+    let mut lines = head.lines();
+    if lines.next() != Some(HEADER) {
+        return Err(format!("the proof does not begin with {HEADER}"));
+    }
+    let extra = lines.next().and_then(|l| l.strip_prefix("extra ")).ok_or("the proof has no extra line")?;
+    let extra = BASE64.decode(extra).map_err(|_| "the extra line is not base64")?;
+    let extra: Extra = serde_json::from_slice(&extra).map_err(|_| "the extra line is not an entry")?;
+    let index = lines.next().and_then(|l| l.strip_prefix("index ")).and_then(|n| n.parse().ok());
+    let index: u64 = index.ok_or("the proof has no index")?;
+    let hashes: Option<Vec<Hash>> =
+        lines.map(|l| BASE64.decode(l).ok().and_then(|h| h.try_into().ok()).map(Hash)).collect();
+    let hashes = hashes.ok_or("a hash of the proof is malformed")?;
+    let head = open_head(note.as_bytes(), vkey).map_err(|e| format!("the checkpoint: {e}"))?;
+    if index >= head.size {
+        return Err("the entry lies beyond the checkpoint".to_owned());
+    }
+    check_record(&hashes, head.size, head.root, index, record_hash(extra.leaf.as_bytes()))
+        .map_err(|_| "the entry is not in the tree that the checkpoint signs".to_owned())?;
+    let leaf: Leaf = serde_json::from_str(&extra.leaf).map_err(|_| "the entry is not a leaf of this format")?;
+    let record = match (extra.salt, extra.record) {
+        (Some(salt), Some(record)) => {
+            let salt = hex::decode(salt).ok().and_then(|s| s.try_into().ok()).ok_or("the salt is malformed")?;
+            let sealed = Sealed { leaf: extra.leaf.into_bytes(), salt, record: record.into_bytes() };
+            if !sealed.is_committed() {
+                return Err("the record is not the one that the entry commits to".to_owned());
+            }
+            Some(serde_json::from_slice(&sealed.record).map_err(|_| "the record is not JSON")?)
+        }
+        (None, None) => None,
+        _ => return Err("the proof has half a record".to_owned()),
+    };
+    Ok(Shown { index, size: head.size, leaf, record })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Entry, Kind};
+    use crate::{Ledger, Settings};
+
+    #[test]
+    fn a_disclosed_entry_convinces_a_stranger_and_a_changed_one_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = crate::generate_keys("test.example/log");
+        let settings = Settings {
+            dir: dir.path().to_owned(),
+            skey: keys.signer,
+            vkey: keys.verifier.clone(),
+            publish_every: std::time::Duration::from_secs(9),
+        };
+        let ledger = Ledger::open(&settings).unwrap();
+        for n in 0..600 {
+            ledger.record(Entry::new(Kind::Intent, "us", &serde_json::json!({ "statement": n })));
+        }
+        drop(ledger);
+        for index in [0, 255, 256, 599] {
+            let proof = prove(dir.path(), &keys.verifier, index, true).unwrap();
+            let shown = check(proof.as_bytes(), &keys.verifier).unwrap();
+            assert_eq!(shown.record.unwrap()["statement"], index);
+            let other = crate::generate_keys("test.example/log").verifier;
+            check(proof.as_bytes(), &other).unwrap_err();
+            check(proof.replace(&format!("index {index}"), "index 7").as_bytes(), &keys.verifier).unwrap_err();
+        }
+        let hidden = prove(dir.path(), &keys.verifier, 3, false).unwrap();
+        assert!(check(hidden.as_bytes(), &keys.verifier).unwrap().record.is_none());
+        assert!(matches!(prove(dir.path(), &keys.verifier, 600, true), Err(Error::NoSuchEntry { .. })));
+    }
+}

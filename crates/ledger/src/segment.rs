@@ -1,0 +1,241 @@
+//! Segments: `private/<first index>.seg`, the private records and, at once, the log's journal.
+//!
+//! A frame is `u32 length ‖ u16 leaf length ‖ leaf ‖ 32 bytes of salt ‖ record`, numbers big-endian; `length` counts what
+//! follows it. There is no checksum: a whole frame proves itself, since its leaf commits to its record. A frame that does
+//! not is a torn write when it is the last, and damage when it lies under the checkpoint.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use crate::Error;
+use crate::record::{MAX_LEAF, Sealed};
+
+/// The largest frame in bytes. A longer length is damage, not a frame.
+pub const MAX_FRAME: usize = 4 << 20;
+const HEADER: usize = 4 + 2;
+const SALT: usize = 32;
+/// A new file begins once one is this large.
+const ROTATE_AT: u64 = 64 << 20;
+
+/// Appends `entry` in its stored form.
+pub fn encode(entry: &Sealed, out: &mut Vec<u8>) -> Result<(), Error> {
+    let body = 2 + entry.leaf.len() + SALT + entry.record.len();
+    let (Ok(leaf), Ok(length)) = (u16::try_from(entry.leaf.len()), u32::try_from(body)) else {
+        return Err(Error::TooLarge(body));
+    };
+    if body > MAX_FRAME {
+        return Err(Error::TooLarge(body));
+    }
+    out.reserve(4 + body);
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(&leaf.to_be_bytes());
+    out.extend_from_slice(&entry.leaf);
+    out.extend_from_slice(&entry.salt);
+    out.extend_from_slice(&entry.record);
+    Ok(())
+}
+
+/// Reads one frame from the front of `bytes`: the entry and how many bytes it took; `None` if `bytes` does not begin with
+/// a whole frame whose leaf commits to its record.
+pub fn decode(bytes: &[u8]) -> Option<(Sealed, usize)> {
+    let length = u32::from_be_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
+    let leaf_len = usize::from(u16::from_be_bytes(bytes.get(4..HEADER)?.try_into().ok()?));
+    if length > MAX_FRAME || leaf_len > MAX_LEAF || length < 2 + leaf_len + SALT {
+        return None;
+    }
+    let frame = bytes.get(..4 + length)?;
+    let (leaf, rest) = frame[HEADER..].split_at(leaf_len);
+    let (salt, record) = rest.split_at(SALT);
+    let entry = Sealed { leaf: leaf.to_vec(), salt: salt.try_into().ok()?, record: record.to_vec() };
+    entry.is_committed().then_some((entry, 4 + length))
+}
+
+/// One file of entries.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// The index of its first entry.
+    pub first: u64,
+}
+
+/// The segments of a log in order.
+pub fn list(root: &Path) -> Result<Vec<Segment>, Error> {
+    let dir = root.join("private");
+    let mut found = Vec::new();
+    let entries = match fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(found),
+        Err(e) => return Err(Error::io("cannot read", &dir)(e)),
+    };
+    for entry in entries {
+        let path = entry.map_err(Error::io("cannot read", &dir))?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let first = name.strip_suffix(".seg").filter(|n| n.len() == 20).and_then(|n| n.parse().ok());
+        match first {
+            Some(first) => found.push(Segment { path, first }),
+            None => return Err(Error::corrupt(&path, "is not a segment; nothing else belongs in this folder")),
+        }
+    }
+    found.sort_by_key(|s| s.first);
+    Ok(found)
+}
+
+/// What is in a segment.
+pub struct Contents {
+    /// Its whole entries.
+    pub entries: Vec<Sealed>,
+    /// Where the last whole entry ends, in bytes.
+    pub whole: u64,
+    /// The file's length in bytes; more than `whole` means a torn or damaged end.
+    pub length: u64,
+}
+
+/// Reads a whole segment.
+pub fn read(segment: &Segment) -> Result<Contents, Error> {
+    let bytes = fs::read(&segment.path).map_err(Error::io("cannot read", &segment.path))?;
+    let (mut at, mut entries) = (0, Vec::new());
+    while let Some((entry, taken)) = decode(&bytes[at..]) {
+        entries.push(entry);
+        at += taken;
+    }
+    Ok(Contents { entries, whole: at as u64, length: bytes.len() as u64 })
+}
+
+/// The open end of the journal.
+pub struct Journal {
+    root: PathBuf,
+    file: File,
+    path: PathBuf,
+    /// Up to here all is whole and durable.
+    offset: u64,
+    /// How many entries the log has.
+    next: u64,
+}
+
+impl Journal {
+    /// Opens the journal at its end and returns what lies beyond entry `from`, to be sequenced. Removes a torn last
+    /// write; refuses if entries under the checkpoint (`from` of them) are missing or damaged.
+    pub fn open(root: &Path, from: u64) -> Result<(Self, Vec<Vec<u8>>), Error> {
+        let dir = root.join("private");
+        fs::create_dir_all(&dir).map_err(Error::io("cannot create", &dir))?;
+        let mut segments = list(root)?;
+        if segments.is_empty() {
+            if from > 0 {
+                return Err(Error::corrupt(&dir, format!("no segment, but the checkpoint has {from} entries")));
+            }
+            let path = path_of(root, 0);
+            create(&path)?;
+            segments.push(Segment { path, first: 0 });
+        }
+        let mut next = 0;
+        let mut tail = Vec::new();
+        let last = segments.len() - 1;
+        let mut whole = 0;
+        for (i, segment) in segments.iter().enumerate() {
+            if segments.get(i + 1).is_some_and(|following| following.first <= from) {
+                next = segments[i + 1].first;
+                continue; // wholly under the checkpoint: `verify` reads it, opening need not
+            }
+            if i > 0 && segment.first != next {
+                return Err(Error::corrupt(&segment.path, format!("begins at entry {}, not {next}", segment.first)));
+            }
+            let contents = read(segment)?;
+            if contents.whole != contents.length && i != last {
+                return Err(Error::corrupt(&segment.path, format!("damaged at byte {}", contents.whole)));
+            }
+            for (index, entry) in (segment.first..).zip(contents.entries) {
+                next = index + 1;
+                if index >= from {
+                    tail.push(entry.leaf);
+                }
+            }
+            whole = contents.whole;
+        }
+        let path = segments[last].path.clone();
+        if next < from {
+            return Err(Error::corrupt(&path, format!("has entries up to {next}, but the checkpoint has {from}")));
+        }
+        let file = OpenOptions::new().write(true).open(&path).map_err(Error::io("cannot open", &path))?;
+        file.set_len(whole).map_err(Error::io("cannot truncate", &path))?;
+        file.sync_all().map_err(Error::io("cannot sync", &path))?;
+        Ok((Self { root: root.to_owned(), file, path, offset: whole, next }, tail))
+    }
+
+    /// How many entries the log has.
+    pub fn size(&self) -> u64 {
+        self.next
+    }
+
+    /// Makes `entries` durable, all or none, with one write and one `fdatasync`; returns the index of the first.
+    pub fn append(&mut self, entries: &[Sealed]) -> Result<u64, Error> {
+        if self.offset >= ROTATE_AT {
+            self.rotate()?;
+        }
+        let mut bytes = Vec::new();
+        for entry in entries {
+            encode(entry, &mut bytes)?;
+        }
+        let written = self.write(&bytes);
+        if let Err(e) = written {
+            // What is half there must not be mistaken for an entry; if even this fails, the next open removes it.
+            let _ = self.file.set_len(self.offset);
+            return Err(Error::io("cannot write", &self.path)(e));
+        }
+        let first = self.next;
+        self.offset += bytes.len() as u64;
+        self.next += entries.len() as u64;
+        Ok(first)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.file.seek(SeekFrom::Start(self.offset))?;
+        self.file.write_all(bytes)?;
+        self.file.sync_data()
+    }
+
+    fn rotate(&mut self) -> Result<(), Error> {
+        let path = path_of(&self.root, self.next);
+        self.file = create(&path)?;
+        self.path = path;
+        self.offset = 0;
+        Ok(())
+    }
+}
+
+fn path_of(root: &Path, first: u64) -> PathBuf {
+    root.join("private").join(format!("{first:020}.seg"))
+}
+
+fn create(path: &Path) -> Result<File, Error> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(Error::io("cannot create", path))?;
+    crate::tiles::sync_dir(path)?;
+    Ok(file)
+}
+
+/// Reads one entry by index.
+pub fn find(root: &Path, index: u64) -> Result<Option<Sealed>, Error> {
+    let segments = list(root)?;
+    let Some(segment) = segments.iter().rev().find(|s| s.first <= index) else { return Ok(None) };
+    let mut bytes = Vec::new();
+    File::open(&segment.path)
+        .and_then(|mut f| f.read_to_end(&mut bytes))
+        .map_err(Error::io("cannot read", &segment.path))?;
+    let mut at = 0;
+    for i in segment.first.. {
+        match decode(&bytes[at..]) {
+            Some((entry, _)) if i == index => return Ok(Some(entry)),
+            Some((_, taken)) => at += taken,
+            None => break,
+        }
+    }
+    Ok(None)
+}

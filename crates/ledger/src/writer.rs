@@ -1,0 +1,375 @@
+//! Group commit: whatever arrives while the disk is busy becomes durable together.
+//!
+//! Two threads. The *journal* thread takes all waiting entries, writes them with one `fdatasync` and resolves their
+//! tickets. The *sequencer* thread follows with tiles and checkpoints. Nobody who appends waits for the second.
+//!
+//! When the disk is full or the log cannot be written, tickets resolve to [`Unavailable`], entries that nobody waits for
+//! (outcomes, refusals) are kept in memory up to a bound, and the journal thread tries again until it works.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::record::{Entry, MAX_LEAF, Sealed, now_ms};
+use crate::segment::{Journal, MAX_FRAME};
+use crate::sequencer::{self, Sequencer};
+use crate::{Error, keys};
+
+/// Where a log lies and how it is written.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The log's folder.
+    pub dir: PathBuf,
+    /// The signing key (`PRIVATE+KEY+…`).
+    pub skey: String,
+    /// The public key.
+    pub vkey: String,
+    /// How long after an entry a checkpoint follows, at most.
+    pub publish_every: Duration,
+}
+
+/// Why an entry is not durable.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the ledger cannot be written: {0}")]
+pub struct Unavailable(pub Arc<str>);
+
+/// Resolves when the entry is durable, with its index, or when it cannot be.
+pub type Ticket = oneshot::Receiver<Result<u64, Unavailable>>;
+
+/// Entries that nobody waits for and that wait for the disk themselves. Beyond this many the log is worse than late.
+const MAX_KEPT: usize = 100_000;
+/// The most entries in one group.
+const MAX_GROUP: usize = 4096;
+/// How long to wait between attempts when the log cannot be written.
+const RETRY: Duration = Duration::from_millis(500);
+
+struct Waiting {
+    entry: Entry,
+    ticket: Option<oneshot::Sender<Result<u64, Unavailable>>>,
+}
+
+#[derive(Default)]
+struct Inbox {
+    waiting: VecDeque<Waiting>,
+    closing: bool,
+    failure: Option<Unavailable>,
+}
+
+struct Shared {
+    inbox: Mutex<Inbox>,
+    arrived: Condvar,
+    healthy: AtomicBool,
+    size: AtomicU64,
+    last_time: AtomicU64,
+    groups: AtomicU64,
+}
+
+/// A log that is open for appending. Dropping it (the last clone) writes what waits and a last checkpoint.
+#[derive(Clone)]
+pub struct Ledger {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    vkey: String,
+    dir: PathBuf,
+}
+
+impl Ledger {
+    /// Opens or creates the log and starts its threads. Recovers what a crash left durable but unsequenced.
+    pub fn open(settings: &Settings) -> Result<Self, Error> {
+        keys::signer(&settings.skey)?;
+        let root = settings.dir.as_path();
+        let _ = std::fs::remove_file(root.join(crate::tiles::TEMPORARY));
+        let head = sequencer::read_head(root, &settings.vkey)?;
+        let mut sequencer = Sequencer::open(root, &settings.skey, head.as_ref())?;
+        let (journal, tail) = Journal::open(root, head.as_ref().map_or(0, |h| h.size))?;
+        for leaf in &tail {
+            sequencer.push(leaf)?;
+        }
+        sequencer.publish()?;
+        let last_time = last_time(root, journal.size())?;
+        let shared = Arc::new(Shared {
+            inbox: Mutex::new(Inbox::default()),
+            arrived: Condvar::new(),
+            healthy: AtomicBool::new(true),
+            size: AtomicU64::new(journal.size()),
+            last_time: AtomicU64::new(last_time),
+            groups: AtomicU64::new(0),
+        });
+        let (leaves, sequenced) = mpsc::channel();
+        let journal_thread = spawn("ledger-journal", {
+            let shared = Arc::clone(&shared);
+            move || write_groups(&shared, journal, &leaves)
+        })?;
+        let every = settings.publish_every;
+        let sequencer_thread = spawn("ledger-sequencer", move || follow(sequencer, &sequenced, every))?;
+        let threads = Mutex::new(vec![journal_thread, sequencer_thread]);
+        let inner = Inner { shared, threads, vkey: settings.vkey.clone(), dir: settings.dir.clone() };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Hands in an entry; the ticket resolves when it is durable.
+    pub fn append(&self, entry: Entry) -> Ticket {
+        let (sender, ticket) = oneshot::channel();
+        let shared = &self.inner.shared;
+        let mut inbox = shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(failure) = &inbox.failure {
+            let _ = sender.send(Err(failure.clone()));
+        } else {
+            inbox.waiting.push_back(Waiting { entry, ticket: Some(sender) });
+            shared.arrived.notify_one();
+        }
+        ticket
+    }
+
+    /// Hands in an entry that nobody waits for, such as an outcome. It is written as soon as the log can be.
+    pub fn record(&self, entry: Entry) {
+        let shared = &self.inner.shared;
+        let mut inbox = shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if inbox.waiting.len() >= MAX_KEPT {
+            tracing::error!("the ledger has been unwritable for so long that an entry about a past event is lost");
+            return;
+        }
+        inbox.waiting.push_back(Waiting { entry, ticket: None });
+        shared.arrived.notify_one();
+    }
+
+    /// `Err` while the log cannot be written: governed statements are refused then without being run.
+    pub fn healthy(&self) -> Result<(), Unavailable> {
+        if self.inner.shared.healthy.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let inbox = self.inner.shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        inbox.failure.clone().map_or(Ok(()), Err)
+    }
+
+    /// How many entries are durable.
+    pub fn size(&self) -> u64 {
+        self.inner.shared.size.load(Ordering::Acquire)
+    }
+
+    /// How many times the disk was asked to sync a group.
+    pub fn groups(&self) -> u64 {
+        self.inner.shared.groups.load(Ordering::Relaxed)
+    }
+
+    /// The time of the newest entry, in milliseconds since 1970: a clock that was set back is behind it.
+    pub fn last_time(&self) -> u64 {
+        self.inner.shared.last_time.load(Ordering::Acquire)
+    }
+
+    /// The log's public key.
+    pub fn vkey(&self) -> &str {
+        &self.inner.vkey
+    }
+
+    /// The log's folder.
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.inbox.lock().unwrap_or_else(PoisonError::into_inner).closing = true;
+        self.shared.arrived.notify_one();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>, Error> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(|source| Error::Io {
+        what: "cannot start thread",
+        path: name.to_owned(),
+        source,
+    })
+}
+
+fn last_time(root: &Path, size: u64) -> Result<u64, Error> {
+    let last = if size == 0 { None } else { crate::segment::find(root, size - 1)? };
+    Ok(last.and_then(|e| e.parse_leaf().ok()).map_or(0, |leaf| leaf.time))
+}
+
+/// The journal thread.
+fn write_groups(shared: &Shared, mut journal: Journal, leaves: &mpsc::Sender<Vec<u8>>) {
+    loop {
+        let mut group: Vec<Waiting> = {
+            let mut inbox = shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+            while inbox.waiting.is_empty() && inbox.failure.is_none() {
+                if inbox.closing {
+                    return;
+                }
+                inbox = shared.arrived.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+            }
+            let count = inbox.waiting.len().min(MAX_GROUP);
+            inbox.waiting.drain(..count).collect()
+        };
+        let time = now_ms().max(shared.last_time.load(Ordering::Acquire));
+        let mut sealed: Vec<Sealed> = Vec::with_capacity(group.len());
+        group.retain_mut(|waiting| {
+            let one = waiting.entry.clone().seal(time);
+            let fits = one.leaf.len() <= MAX_LEAF && one.record.len() < MAX_FRAME - MAX_LEAF - 64;
+            if fits {
+                sealed.push(one);
+            } else if let Some(ticket) = waiting.ticket.take() {
+                let _ = ticket.send(Err(Unavailable("the entry is too large".into())));
+            }
+            fits
+        });
+        match journal.append(&sealed) {
+            Ok(first) => {
+                shared.last_time.store(time, Ordering::Release);
+                shared.size.store(journal.size(), Ordering::Release);
+                shared.groups.fetch_add(1, Ordering::Relaxed);
+                if !shared.healthy.swap(true, Ordering::AcqRel) {
+                    shared.inbox.lock().unwrap_or_else(PoisonError::into_inner).failure = None;
+                    tracing::info!("the ledger can be written again");
+                }
+                for (index, (waiting, sealed)) in (first..).zip(group.into_iter().zip(sealed)) {
+                    if let Some(ticket) = waiting.ticket {
+                        let _ = ticket.send(Ok(index));
+                    }
+                    let _ = leaves.send(sealed.leaf);
+                }
+            }
+            Err(error) => {
+                fail(shared, group, &error);
+                std::thread::sleep(RETRY);
+                let inbox = shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+                if inbox.closing {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Refuses the tickets of a group that could not be written, keeps its other entries, and closes the log to new ones.
+fn fail(shared: &Shared, group: Vec<Waiting>, error: &Error) {
+    let failure = Unavailable(error.to_string().into());
+    let mut inbox = shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+    if shared.healthy.swap(false, Ordering::AcqRel) {
+        tracing::error!(%error, "governed statements are refused until the ledger can be written");
+    }
+    inbox.failure = Some(failure.clone());
+    let arrived_since = std::mem::take(&mut inbox.waiting);
+    for waiting in group.into_iter().chain(arrived_since) {
+        match waiting.ticket {
+            Some(ticket) => drop(ticket.send(Err(failure.clone()))),
+            None => inbox.waiting.push_back(waiting),
+        }
+    }
+}
+
+/// The sequencer thread.
+fn follow(mut sequencer: Sequencer, leaves: &mpsc::Receiver<Vec<u8>>, every: Duration) {
+    let mut due = std::time::Instant::now() + every;
+    loop {
+        let wait = due.saturating_duration_since(std::time::Instant::now());
+        let received = if sequencer.is_behind() {
+            leaves.recv_timeout(wait)
+        } else {
+            leaves.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected)
+        };
+        let closing = matches!(received, Err(mpsc::RecvTimeoutError::Disconnected));
+        if let Ok(leaf) = received {
+            if !sequencer.is_behind() {
+                due = std::time::Instant::now() + every;
+            }
+            // A leaf that is too large never got into the journal.
+            sequencer.push(&leaf).expect("leaves in the journal fit a bundle");
+        }
+        if closing || std::time::Instant::now() >= due {
+            if let Err(error) = sequencer.publish() {
+                tracing::error!(%error, "no new checkpoint; entries stay durable in the journal");
+            }
+            due = std::time::Instant::now() + every;
+        }
+        if closing {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Counters, Kind};
+
+    fn settings(dir: &Path) -> Settings {
+        let keys = crate::generate_keys("test.example/log");
+        let publish_every = Duration::from_millis(5);
+        Settings { dir: dir.to_owned(), skey: keys.signer, vkey: keys.verifier, publish_every }
+    }
+
+    fn entry(n: u64) -> Entry {
+        let record = serde_json::json!({ "n": n });
+        Entry::new(Kind::Intent, "us", &record).counting(Counters { rows: n, ..Counters::default() })
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_there_after_a_restart_and_the_log_verifies() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(dir.path());
+        for round in 0..3 {
+            let ledger = Ledger::open(&settings).unwrap();
+            let tickets: Vec<Ticket> = (0..300).map(|n| ledger.append(entry(n))).collect();
+            for (n, ticket) in tickets.into_iter().enumerate() {
+                assert_eq!(ticket.blocking_recv().unwrap().unwrap(), round * 300 + n as u64);
+            }
+            assert!(ledger.groups() < 300, "300 entries must not cost 300 syncs");
+            drop(ledger);
+            let report = crate::verify::verify(dir.path(), &settings.vkey);
+            assert_eq!(report.problems, Vec::<String>::new());
+            assert_eq!(report.entries, (round + 1) * 300);
+        }
+    }
+
+    #[test]
+    fn a_torn_last_write_is_removed_and_everything_before_it_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(dir.path());
+        let ledger = Ledger::open(&settings).unwrap();
+        ledger.append(entry(1)).blocking_recv().unwrap().unwrap();
+        drop(ledger);
+        let segment = crate::segment::list(dir.path()).unwrap().pop().unwrap().path;
+        let whole = std::fs::read(&segment).unwrap();
+        let torn = [whole.as_slice(), &whole[..whole.len() / 2]].concat();
+        std::fs::write(&segment, torn).unwrap();
+        let report = crate::verify::verify(dir.path(), &settings.vkey);
+        assert!(report.problems[0].contains("is not a whole entry"), "{:?}", report.problems);
+        drop(Ledger::open(&settings).unwrap());
+        assert_eq!(std::fs::read(&segment).unwrap(), whole);
+        assert!(crate::verify::verify(dir.path(), &settings.vkey).problems.is_empty());
+    }
+
+    #[test]
+    fn an_unwritable_log_refuses_and_resumes_by_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(dir.path());
+        let ledger = Ledger::open(&settings).unwrap();
+        ledger.append(entry(1)).blocking_recv().unwrap().unwrap();
+        // Entries that cannot be framed stand for a disk that refuses: the whole group fails as with ENOSPC.
+        let failure = Unavailable("no space left".into());
+        ledger.inner.shared.inbox.lock().unwrap().failure = Some(failure);
+        ledger.inner.shared.healthy.store(false, Ordering::Release);
+        assert!(ledger.healthy().is_err());
+        ledger.append(entry(2)).blocking_recv().unwrap().unwrap_err();
+        ledger.record(entry(3)); // an outcome: kept, and its success opens the log again
+        while ledger.healthy().is_err() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(ledger.append(entry(4)).blocking_recv().unwrap().unwrap(), 2);
+    }
+}
