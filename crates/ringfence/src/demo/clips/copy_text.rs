@@ -1,8 +1,8 @@
-//! Lines of PostgreSQL's COPY text format (manual, "COPY", "Text Format").
+//! Lines of `PostgreSQL`'s COPY text format (manual, "COPY", "Text Format").
 //!
-//! Values are written as PostgreSQL itself prints them under `TimeZone = UTC` and `DateStyle = ISO`, so a
-//! `COPY … TO` of a loaded table gives back these bytes. Nothing here escapes: the words of the demo hold no
-//! backslash, tab or line end, and a test says so.
+//! Values are written as `PostgreSQL` itself prints them under `TimeZone = UTC` and `DateStyle =
+//! ISO`, so a `COPY … TO` of a loaded table gives back these bytes. Nothing here escapes: the words
+//! of the demo hold no backslash, tab or line end, and a test says so.
 
 /// Seconds in a day.
 pub(super) const DAY: i64 = 86_400;
@@ -164,8 +164,9 @@ pub(super) const fn new_year(year: i64) -> i64 {
     365 * past + past.div_euclid(4) - past.div_euclid(100) + past.div_euclid(400) - 719_162
 }
 
-/// Year, month and day of a day counted from 1970-01-01: `civil_from_days` of Hinnant's "chrono-Compatible
-/// Low-Level Date Algorithms". Its year begins in March, so that the leap day comes last.
+/// Year, month and day of a day counted from 1970-01-01: `civil_from_days` of Hinnant's
+/// "chrono-Compatible Low-Level Date Algorithms". Its year begins in March, so that the leap day
+/// comes last.
 fn civil(days: i64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
@@ -222,10 +223,7 @@ mod tests {
 
     #[test]
     fn uuids_are_version_4() {
-        assert_eq!(
-            written(|out| out.uuid(u64::MAX, u64::MAX)),
-            "ffffffff-ffff-4fff-bfff-ffffffffffff"
-        );
+        assert_eq!(written(|out| out.uuid(u64::MAX, u64::MAX)), "ffffffff-ffff-4fff-bfff-ffffffffffff");
         assert_eq!(written(|out| out.uuid(0, 0)), "00000000-0000-4000-8000-000000000000");
     }
 }

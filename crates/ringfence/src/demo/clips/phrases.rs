@@ -1,7 +1,7 @@
 //! What the people of `clips` say: sentences with slots, and what the slots hold.
 //!
-//! Some private messages give an address or a telephone number away, as people do; that is what makes
-//! them worth protecting. The slots are those of [`super::rows`].
+//! Some private messages give an address or a telephone number away, as people do; that is what
+//! makes them worth protecting. The slots are those of [`super::speech`].
 
 /// Private messages.
 pub(super) static MESSAGES: &[&str] = &[
@@ -220,57 +220,63 @@ pub(super) static BIOS: &[&str] = &[
 /// Something one does; it stands for a noun.
 #[rustfmt::skip]
 pub(super) static HOBBIES: &[&str] = &[
-    "acrylic painting", "baking", "ballet", "beatboxing", "beekeeping", "birdwatching", "bouldering", "breakdance",
-    "calligraphy", "chess", "crochet", "cycling", "drumming", "film photography", "fishing", "fencing",
-    "furniture flipping", "gardening", "guitar", "hiking", "ice skating", "juggling", "jump rope", "kayaking",
-    "knitting", "lip reading", "longboarding", "magic tricks", "meal prep", "miniature painting", "nail art",
-    "origami", "parkour", "piano", "pottery", "pull-ups", "roller skating", "running", "salsa", "sewing",
-    "sign language", "skateboarding", "soap making", "speedcubing", "stand-up", "stop motion", "surfing",
-    "table tennis", "tap dance", "thrifting", "trail running", "urban sketching", "vogueing", "woodworking", "yoga",
+    "acrylic painting", "baking", "ballet", "beatboxing", "beekeeping", "birdwatching",
+    "bouldering", "breakdance", "calligraphy", "chess", "crochet", "cycling", "drumming",
+    "film photography", "fishing", "fencing", "furniture flipping", "gardening", "guitar", "hiking",
+    "ice skating", "juggling", "jump rope", "kayaking", "knitting", "lip reading", "longboarding",
+    "magic tricks", "meal prep", "miniature painting", "nail art", "origami", "parkour", "piano",
+    "pottery", "pull-ups", "roller skating", "running", "salsa", "sewing", "sign language",
+    "skateboarding", "soap making", "speedcubing", "stand-up", "stop motion", "surfing",
+    "table tennis", "tap dance", "thrifting", "trail running", "urban sketching", "vogueing",
+    "woodworking", "yoga",
 ];
 
 /// Something one eats or drinks; it stands for a noun without an article.
 #[rustfmt::skip]
 pub(super) static FOODS: &[&str] = &[
-    "banana bread", "bao", "barbecue", "bibimbap", "birria tacos", "boba", "brownies", "bún chả", "carbonara",
-    "chicken rice", "chili crisp eggs", "cinnamon rolls", "cold brew", "congee", "croissants", "curry puffs",
-    "dan dan noodles", "dumplings", "falafel", "fried chicken", "gelato", "gumbo", "hot pot", "jollof rice",
-    "key lime pie", "kimchi stew", "laksa", "mac and cheese", "mango sticky rice", "matcha latte", "mochi",
-    "onion soup", "pancakes", "paella", "pierogi", "pizza", "poke bowls", "ramen", "risotto", "roti prata",
-    "scallion pancakes", "shakshuka", "soda bread", "sourdough", "stroopwafels", "tamales", "tiramisu", "tortilla",
+    "banana bread", "bao", "barbecue", "bibimbap", "birria tacos", "boba", "brownies", "bún chả",
+    "carbonara", "chicken rice", "chili crisp eggs", "cinnamon rolls", "cold brew", "congee",
+    "croissants", "curry puffs", "dan dan noodles", "dumplings", "falafel", "fried chicken",
+    "gelato", "gumbo", "hot pot", "jollof rice", "key lime pie", "kimchi stew", "laksa",
+    "mac and cheese", "mango sticky rice", "matcha latte", "mochi", "onion soup", "pancakes",
+    "paella", "pierogi", "pizza", "poke bowls", "ramen", "risotto", "roti prata",
+    "scallion pancakes", "shakshuka", "soda bread", "sourdough", "stroopwafels", "tamales",
+    "tiramisu", "tortilla",
 ];
 
 /// Something one does together; it stands after "up for".
 #[rustfmt::skip]
 pub(super) static PLANS: &[&str] = &[
-    "a road trip", "brunch", "bowling", "the concert", "dinner", "the farmers market", "the flea market",
-    "game night", "the gym", "karaoke", "a long walk", "movie night", "open mic", "a picnic", "prom",
-    "the night market", "the beach", "the first day of school", "the wedding", "thrifting", "trivia night",
+    "a road trip", "brunch", "bowling", "the concert", "dinner", "the farmers market",
+    "the flea market", "game night", "the gym", "karaoke", "a long walk", "movie night", "open mic",
+    "a picnic", "prom", "the night market", "the beach", "the first day of school", "the wedding",
+    "thrifting", "trivia night",
 ];
 
 /// Something one owns; it stands after "your".
 #[rustfmt::skip]
 pub(super) static THINGS: &[&str] = &[
-    "air fryer", "backpack", "bike", "camera", "charger", "desk lamp", "drone", "earbuds", "film camera",
-    "hair dryer", "headphones", "hoodie", "jacket", "keyboard", "laptop stand", "lens", "microphone",
-    "notebook", "phone", "power bank", "projector", "ring light", "sewing machine", "skateboard",
-    "sunglasses", "tote bag", "tripod", "turntable", "umbrella", "water bottle",
+    "air fryer", "backpack", "bike", "camera", "charger", "desk lamp", "drone", "film camera",
+    "hair dryer", "hoodie", "jacket", "keyboard", "laptop stand", "lens", "microphone", "notebook",
+    "phone", "power bank", "projector", "ring light", "sewing machine", "skateboard", "tote bag",
+    "tripod", "turntable", "umbrella", "water bottle",
 ];
 
 /// Somewhere in a town; it stands after "the".
 #[rustfmt::skip]
 pub(super) static SPOTS: &[&str] = &[
-    "airport", "bakery", "bookshop", "bus stop", "café", "cinema", "climbing hall", "community centre",
-    "corner shop", "food court", "gym", "harbour", "library", "mall", "market", "museum", "park", "pool",
-    "school", "skate park", "stadium", "station", "studio", "supermarket",
+    "airport", "bakery", "bookshop", "bus stop", "café", "cinema", "climbing hall",
+    "community centre", "corner shop", "food court", "gym", "harbour", "library", "mall", "market",
+    "museum", "park", "pool", "school", "skate park", "stadium", "station", "studio", "supermarket",
 ];
 
 #[rustfmt::skip]
 pub(super) static STREETS: &[&str] = &[
-    "Alder Street", "Beacon Road", "Birch Lane", "Canal Street", "Cedar Avenue", "Chapel Road", "Chestnut Street",
-    "Church Street", "Elm Street", "Garden Road", "Harbour Road", "High Street", "Hillside Avenue", "Juniper Lane",
-    "Lake Street", "Linden Street", "Maple Avenue", "Market Street", "Mill Road", "Oak Street", "Orchard Road",
-    "Park Avenue", "Pine Street", "River Road", "School Lane", "Station Road", "Sunset Boulevard", "Willow Lane",
+    "Alder Street", "Beacon Road", "Birch Lane", "Canal Street", "Cedar Avenue", "Chapel Road",
+    "Chestnut Street", "Church Street", "Elm Street", "Garden Road", "Harbour Road", "High Street",
+    "Hillside Avenue", "Juniper Lane", "Lake Street", "Linden Street", "Maple Avenue",
+    "Market Street", "Mill Road", "Oak Street", "Orchard Road", "Park Avenue", "Pine Street",
+    "River Road", "School Lane", "Station Road", "Sunset Boulevard", "Willow Lane",
 ];
 
 pub(super) static DAYS: &[&str] =
@@ -278,21 +284,22 @@ pub(super) static DAYS: &[&str] =
 
 #[rustfmt::skip]
 pub(super) static TAGS: &[&str] = &[
-    "art", "beforeandafter", "booktok", "budget", "cat", "comedy", "cooking", "crafts", "dance", "diy", "dog",
-    "duet", "easyrecipe", "fitness", "foodie", "garden", "grwm", "hometown", "learnwithme", "lifehack", "music",
-    "nature", "oddlysatisfying", "ootd", "outdoors", "plants", "pov", "school", "skate", "smallbusiness",
-    "storytime", "streetfood", "study", "thrift", "travel", "tutorial", "vlog", "weekend",
+    "art", "beforeandafter", "booktok", "budget", "cat", "comedy", "cooking", "crafts", "dance",
+    "diy", "dog", "duet", "easyrecipe", "fitness", "foodie", "garden", "grwm", "hometown",
+    "learnwithme", "lifehack", "music", "nature", "oddlysatisfying", "ootd", "outdoors", "plants",
+    "pov", "school", "skate", "smallbusiness", "storytime", "streetfood", "study", "thrift",
+    "travel", "tutorial", "vlog", "weekend",
 ];
 
 /// First halves of handles.
 #[rustfmt::skip]
 pub(super) static ADJECTIVES: &[&str] = &[
     "absent", "amber", "arctic", "awkward", "bashful", "basic", "bold", "brave", "breezy", "bright",
-    "bubbly", "calm", "candid", "caramel", "cheeky", "chilly", "classic", "clever", "clumsy", "cobalt",
-    "coral", "cosmic", "cozy", "crimson", "crispy", "curious", "daily", "dapper", "dizzy", "dreamy",
-    "dusty", "early", "electric", "epic", "fancy", "feral", "fluffy", "foggy", "frosty", "funky",
-    "fuzzy", "gentle", "giddy", "golden", "grumpy", "happy", "hazy", "honest", "humble", "hungry",
-    "indie", "jolly", "jumpy", "kind", "late", "lazy", "lilac", "little", "lofty", "lost",
+    "bubbly", "calm", "candid", "caramel", "cheeky", "chilly", "classic", "clever", "clumsy",
+    "cobalt", "coral", "cosmic", "cozy", "crimson", "crispy", "curious", "daily", "dapper", "dizzy",
+    "dreamy", "dusty", "early", "electric", "epic", "fancy", "feral", "fluffy", "foggy", "frosty",
+    "funky", "fuzzy", "gentle", "giddy", "golden", "grumpy", "happy", "hazy", "honest", "humble",
+    "hungry", "indie", "jolly", "jumpy", "kind", "late", "lazy", "lilac", "little", "lofty", "lost",
     "loud", "lucky", "mellow", "mighty", "minty", "misty", "modern", "moody", "neon", "nifty",
     "nimble", "noisy", "odd", "peachy", "plain", "polite", "proud", "quick", "quiet", "rainy",
     "retro", "rusty", "salty", "shiny", "shy", "silly", "sleepy", "sneaky", "snowy", "spicy",
@@ -302,16 +309,18 @@ pub(super) static ADJECTIVES: &[&str] = &[
 /// Second halves of handles.
 #[rustfmt::skip]
 pub(super) static NOUNS: &[&str] = &[
-    "acorn", "anchor", "apricot", "avocado", "badger", "bagel", "banjo", "beaver", "beetle", "biscuit",
-    "bonsai", "breeze", "brook", "bubble", "burrito", "cactus", "camper", "canoe", "cassette", "cedar",
-    "cello", "cherry", "cloud", "clover", "coconut", "comet", "compass", "cookie", "cricket", "cupcake",
-    "daisy", "dolphin", "donut", "dragon", "drummer", "dumpling", "ember", "falcon", "feather", "ferret",
-    "fiddle", "flamingo", "forest", "fox", "galaxy", "gecko", "ginger", "giraffe", "guitar", "hamster",
-    "harbor", "hedgehog", "heron", "hiker", "iguana", "island", "jackal", "jasmine", "jelly", "jigsaw",
-    "kayak", "kettle", "kiwi", "koala", "lagoon", "lantern", "lemon", "lobster", "lotus", "magpie",
-    "mango", "maple", "marble", "meadow", "meteor", "moth", "muffin", "nebula", "noodle", "nutmeg",
-    "oasis", "octopus", "olive", "orbit", "orchid", "otter", "panda", "papaya", "parrot", "peanut",
-    "pebble", "penguin", "pepper", "pickle", "pigeon", "pixel", "planet", "potato", "pretzel", "pumpkin",
-    "puzzle", "quokka", "rabbit", "raccoon", "ripple", "robin", "rocket", "saddle", "scooter", "shadow",
-    "skater", "sparrow", "sprout", "squid", "sunset", "teapot", "thimble", "tulip", "turtle", "walnut",
+    "acorn", "anchor", "apricot", "avocado", "badger", "bagel", "banjo", "beaver", "beetle",
+    "biscuit", "bonsai", "breeze", "brook", "bubble", "burrito", "cactus", "camper", "canoe",
+    "cassette", "cedar", "cello", "cherry", "cloud", "clover", "coconut", "comet", "compass",
+    "cookie", "cricket", "cupcake", "daisy", "dolphin", "donut", "dragon", "drummer", "dumpling",
+    "ember", "falcon", "feather", "ferret", "fiddle", "flamingo", "forest", "fox", "galaxy",
+    "gecko", "ginger", "giraffe", "guitar", "hamster", "harbor", "hedgehog", "heron", "hiker",
+    "iguana", "island", "jackal", "jasmine", "jelly", "jigsaw", "kayak", "kettle", "kiwi", "koala",
+    "lagoon", "lantern", "lemon", "lobster", "lotus", "magpie", "mango", "maple", "marble",
+    "meadow", "meteor", "moth", "muffin", "nebula", "noodle", "nutmeg", "oasis", "octopus", "olive",
+    "orbit", "orchid", "otter", "panda", "papaya", "parrot", "peanut", "pebble", "penguin",
+    "pepper", "pickle", "pigeon", "pixel", "planet", "potato", "pretzel", "pumpkin", "puzzle",
+    "quokka", "rabbit", "raccoon", "ripple", "robin", "rocket", "saddle", "scooter", "shadow",
+    "skater", "sparrow", "sprout", "squid", "sunset", "teapot", "thimble", "tulip", "turtle",
+    "walnut",
 ];

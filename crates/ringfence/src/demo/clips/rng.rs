@@ -1,7 +1,9 @@
-//! Randomness without state: a draw depends on the seed and on what it is for, never on what was drawn before.
+//! Randomness without state: a draw depends on the seed and on what it is for, never on what was
+//! drawn before.
 //!
-//! That is what makes a user's rows the same in every store. Only integers are used, because `exp` and `ln`
-//! may differ in the last bit from one platform to the next, and then the bytes would differ too.
+//! That is what makes a user's rows the same in every store. Only integers are used, because `exp`
+//! and `ln` may differ in the last bit from one platform to the next, and then the bytes would
+//! differ too.
 
 /// What a stream of random numbers is for. Streams with different purposes share nothing.
 #[derive(Clone, Copy, Debug)]
@@ -20,9 +22,11 @@ pub(super) enum Purpose {
     Message,
     Watch,
     Payment,
+    Card,
 }
 
-/// A `SplitMix64` generator (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
+/// A `SplitMix64` generator (Steele, Lea, Flood: "Fast splittable pseudorandom number generators",
+/// 2014).
 #[derive(Clone, Debug)]
 pub(super) struct Rng(u64);
 
@@ -65,9 +69,9 @@ impl Rng {
     }
 
     /// One of `items`, which are never empty here: they are the lists of `words` and `phrases`.
-    pub(super) fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
+    pub(super) fn pick<T: Copy>(&mut self, items: &[T]) -> T {
         let n = u32::try_from(items.len()).unwrap_or(u32::MAX);
-        &items[self.below(n) as usize]
+        items[self.below(n) as usize]
     }
 
     /// One of `items`, each as often as its `weight` says in relation to the sum of all.
@@ -82,12 +86,13 @@ impl Rng {
         &items[items.len() - 1]
     }
 
-    /// A rank from 0 to `n - 1`, low ones far more often: roughly Zipf's law. Each octave of ranks is as
-    /// likely as the next, except that the first eight ranks count as one, so that nobody is absurdly famous.
+    /// A rank from 0 to `n - 1`, low ones far more often: roughly Zipf's law. Each octave of ranks
+    /// is as likely as the next, except that the first eight ranks count as one, so that nobody is
+    /// absurdly famous.
     pub(super) fn rank(&mut self, n: u32) -> u32 {
         const HEAD: u32 = 3;
-        let last = n.saturating_sub(1);
-        let octaves = u32::BITS - last.leading_zeros();
+        let top = n.saturating_sub(1);
+        let octaves = u32::BITS - top.leading_zeros();
         if octaves <= HEAD {
             return self.below(n);
         }
@@ -96,7 +101,7 @@ impl Rng {
             return self.below(1 << HEAD);
         }
         let least = 1 << (octave - 1);
-        self.between(least, (least + (least - 1)).min(last))
+        self.between(least, (least + (least - 1)).min(top))
     }
 }
 

@@ -1,0 +1,171 @@
+//! The catalogue: the classification of each table and column of a store.
+//!
+//! ```toml
+//! [tables.users]
+//! subject = "id"
+//! [tables.users.columns]
+//! country = "public"
+//! email = { protected = "contact", kind = "email" }
+//! ```
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// All that is classified of one store. What it does not list is unclassified, and so in no face.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Catalogue {
+    /// By table name.
+    #[serde(default)]
+    pub tables: BTreeMap<String, Table>,
+}
+
+/// One table (of schema `public` unless it says otherwise).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    /// The schema it lies in.
+    #[serde(default = "public", skip_serializing_if = "is_public")]
+    pub schema: String,
+    /// The column that says which data subject a row is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// A category of the whole table, such as `direct-messages`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub category: String,
+    /// By column name.
+    pub columns: BTreeMap<String, Column>,
+}
+
+fn public() -> String {
+    "public".to_owned()
+}
+
+fn is_public(schema: &str) -> bool {
+    schema == "public"
+}
+
+/// One column: `"public"`, or protected with a category and the kind of its mask.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Column {
+    /// Named by one word: only `public` is understood.
+    Word(Class),
+    /// Protected.
+    Protected(Protected),
+}
+
+/// How a column is protected.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Protected {
+    /// The category: `contact`, `geolocation`, `financial`, …
+    #[serde(rename = "protected")]
+    pub category: String,
+    /// Which mask fits.
+    pub kind: Kind,
+    /// For [`Kind::Number`]: the width of a bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<f64>,
+}
+
+/// Whether a column is for everybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// Users published it themselves, or it is about nobody.
+    Public,
+}
+
+/// What a protected column holds; decides its mask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A keyed token at `masked.invalid`; still joins and compares.
+    Email,
+    /// A constant.
+    Phone,
+    /// A stable pseudonym.
+    Name,
+    /// The first day of its year.
+    Date,
+    /// A constant.
+    Text,
+    /// A keyed token of the same type; still joins.
+    Identifier,
+    /// The lower edge of its bucket.
+    Number,
+}
+
+impl Kind {
+    /// The word in the catalogue.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Email => "email",
+            Self::Phone => "phone",
+            Self::Name => "name",
+            Self::Date => "date",
+            Self::Text => "text",
+            Self::Identifier => "identifier",
+            Self::Number => "number",
+        }
+    }
+}
+
+impl Column {
+    /// The word for Cedar.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Word(Class::Public) => "public",
+            Self::Protected(_) => "protected",
+        }
+    }
+
+    /// The category, if protected.
+    pub fn category(&self) -> &str {
+        match self {
+            Self::Word(_) => "",
+            Self::Protected(p) => &p.category,
+        }
+    }
+
+    /// How it is protected, if it is.
+    pub fn protected(&self) -> Option<&Protected> {
+        match self {
+            Self::Word(_) => None,
+            Self::Protected(p) => Some(p),
+        }
+    }
+}
+
+impl Catalogue {
+    /// Reads a catalogue and checks that it fits together.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let catalogue: Self = toml::from_str(text)
+            .map_err(|e| Error::Parse { what: "the catalogue".to_owned(), problem: e.to_string() })?;
+        let mut problems = Vec::new();
+        for (name, table) in &catalogue.tables {
+            if let Some(subject) = table.subject.as_ref().filter(|s| !table.columns.contains_key(*s)) {
+                problems.push(format!("the catalogue: {name}: its subject {subject} is not among its columns"));
+            }
+            for (column, classified) in &table.columns {
+                let Some(p) = classified.protected() else { continue };
+                if p.bucket.is_some_and(|b| !(b.is_finite() && b > 0.0)) {
+                    problems.push(format!("the catalogue: {name}.{column}: a bucket must be a positive number"));
+                }
+                if p.bucket.is_some() && p.kind != Kind::Number {
+                    problems.push(format!("the catalogue: {name}.{column}: only a number has a bucket"));
+                }
+            }
+        }
+        if problems.is_empty() { Ok(catalogue) } else { Err(Error::Invalid(problems)) }
+    }
+
+    /// The column `table.column`, if it is classified.
+    pub fn column(&self, table: &str, column: &str) -> Option<&Column> {
+        self.tables.get(table)?.columns.get(column)
+    }
+}
