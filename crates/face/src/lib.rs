@@ -1,1 +1,67 @@
-//! room
+//! Faces: a policy outcome, compiled into views and roles that the store itself enforces.
+//!
+//! In the order of the files: [`schema`] is what the store has, [`mask`] how a protected column is shown, [`spec`] the
+//! face that outcome and schema make, [`ddl`] its SQL, [`steward`] the connection that carries it out. Around them:
+//! [`install`] prepares a store (and puts everything back), [`preflight`] names what would let a face around its views,
+//! [`draft`] proposes a catalogue for a live database.
+//!
+//! A face is a schema `rf_<digest>` of views with the tables' own names, owned by a NOLOGIN role that may read just the
+//! columns the views show, row-level-security policies for that owner, and one login role per principal, which may read
+//! just the views. Why so: ARCHITECTURE.md, "Why a face holds".
+
+pub mod ddl;
+pub mod draft;
+pub mod install;
+pub mod mask;
+pub mod preflight;
+pub mod schema;
+pub mod spec;
+pub mod sql;
+pub mod steward;
+
+pub use spec::{Filter, FaceSpec};
+pub use steward::{Login, Steward};
+
+/// What can go wrong between an outcome and a store.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store cannot be reached.
+    #[error("the store cannot be reached: {0}")]
+    Unreachable(String),
+    /// The store refused a statement. The text is PostgreSQL's message without row values.
+    #[error("the store refused to {doing}: {problem}")]
+    Refused {
+        /// What was attempted.
+        doing: &'static str,
+        /// The message.
+        problem: String,
+    },
+    /// No mask of this kind exists for the column's type.
+    #[error("{table}.{column} has type {sql_type}, for which there is no {kind} mask; change its kind in the catalogue")]
+    NoMask {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+        /// Its type.
+        sql_type: String,
+        /// The kind in the catalogue.
+        kind: &'static str,
+    },
+    /// The catalogue speaks of something that the store does not have.
+    #[error("the catalogue has {0}, which the store has not")]
+    NotInStore(String),
+    /// `ringfence install` has not been run on this database.
+    #[error("this database is not prepared: run `ringfence install` on it as its superuser first")]
+    NotInstalled,
+}
+
+impl Error {
+    /// Wraps a driver error; keeps the message and SQLSTATE, drops DETAIL, which may hold values.
+    pub fn refused(doing: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Self {
+        move |e| match e.as_db_error() {
+            Some(db) => Self::Refused { doing, problem: format!("{} ({})", db.message(), db.code().code()) },
+            None => Self::Unreachable(e.to_string()),
+        }
+    }
+}

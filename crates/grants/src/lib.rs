@@ -1,1 +1,36 @@
-//! room
+//! Requests, signatures, grants.
+//!
+//! In the order of the path: [`request`] is what is asked, in one canonical text; [`filter`] makes sure that its `--where`
+//! is nothing but a safe row policy; [`approval`] signs and verifies that text with SSH keys; [`evidence`] lets the
+//! ledger's verifier check every approval again, from the files alone. Pure.
+
+pub mod approval;
+pub mod evidence;
+pub mod filter;
+pub mod request;
+
+pub use approval::{Approval, NAMESPACE};
+pub use filter::Condition;
+pub use request::{Ask, Request};
+
+/// What is wrong with a request or an approval.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    /// The request cannot be made as it stands.
+    #[error("{0}")]
+    Request(String),
+    /// The condition is not a safe row policy.
+    #[error("--where: {0}")]
+    Condition(String),
+    /// The signature is not by the approver's key over this request.
+    #[error("the approval of {approver} does not hold: {problem}")]
+    Approval {
+        /// Who is said to have signed.
+        approver: String,
+        /// What does not hold.
+        problem: String,
+    },
+    /// A key cannot be used.
+    #[error("the key: {0}")]
+    Key(String),
+}

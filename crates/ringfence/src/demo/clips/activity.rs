@@ -54,8 +54,7 @@ impl Clips {
         const WHOLE: i64 = 1 << 24;
         let joined = self.life(user).joined;
         let even = (i64::from(k) * WHOLE + i64::from(rng.below(1 << 24))) / i64::from(n);
-        let missing = WHOLE - even;
-        let late = WHOLE - missing * missing / WHOLE;
+        let late = even * (3 * WHOLE - even) / (2 * WHOLE);
         joined + (END - joined) * late / WHOLE
     }
 

@@ -3,11 +3,11 @@
 //! Promises: the same number of users gives the same bytes, on every machine. What a user's rows
 //! say depends on the user and on nothing drawn before, so the U.S. rows of a store for the U.S.
 //! alone are byte for byte those of a store with everybody, ids included. (Rows that point at
-//! somebody else, such as messages, also depend on how many users there are to point at.) User 4711
-//! is a U.S. user with rows in every table.
+//! somebody else, such as messages, also depend on how many users there are to point at.)
+//! User 4711, in a store of that many, is a U.S. user with rows in every table.
 //!
-//! Nobody here exists: mail hosts, addresses and telephone numbers come from ranges set aside for
-//! examples (see [`words`] and [`places`]). Never put a real person, host or number in.
+//! Nobody here exists: mail hosts and addresses are reserved for examples, telephone numbers for fiction or,
+//! as far as we know, not given out (see [`words`] and [`places`]). Never put a real person, host or number in.
 
 mod activity;
 mod copy_text;
@@ -29,8 +29,9 @@ pub const SCHEMA_SQL: &str = include_str!("schema.sql");
 /// The secondary indexes' DDL, to run once the rows are in.
 pub const INDEXES_SQL: &str = include_str!("indexes.sql");
 
-/// Chosen among others because it makes user 4711 somebody with something to show.
-const SEED: u64 = 20_220_630;
+/// Chosen among others because it makes user 4711 a person with a story: a U.S. user with a few rows in every
+/// table, who tells friends an address and a telephone number.
+const SEED: u64 = 20_249_570_231;
 
 /// A chunk goes to the sink once it is this long.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -73,7 +74,6 @@ impl Table {
     ];
 
     /// The table's name in the schema `public`.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Users => "users",
@@ -88,7 +88,6 @@ impl Table {
     }
 
     /// The column list for COPY, in the order of the values of a line.
-    #[must_use]
     pub fn columns(self) -> &'static str {
         match self {
             Self::Users => "id, country, created_at, email, phone, full_name, birth_date",
@@ -112,17 +111,14 @@ pub struct Clips {
 
 impl Clips {
     /// A platform with users 1 to `users`.
-    #[must_use]
     pub fn new(users: u32) -> Self {
         Self { users, seed: SEED }
     }
 
-    /// Hands the rows of `table` to `sink`, in chunks of about 64 KiB of whole COPY text lines,
-    /// each with the number of lines in it. With a `country` (ISO code, upper case) only rows whose
-    /// subject lives there: the user, author, follower or sender.
-    ///
-    /// # Errors
-    /// The first error of `sink`; nothing is generated after it.
+    /// Hands the rows of `table` to `sink`, in chunks of about 64 KiB of whole lines of `PostgreSQL`'s COPY
+    /// text format, each with the number of lines in it. With a `country` (ISO code, upper case) only rows
+    /// whose subject lives there: the user, author, follower or sender. The first error of `sink` ends the
+    /// writing and is returned.
     pub fn write<E>(
         &self,
         table: Table,
@@ -146,7 +142,6 @@ impl Clips {
 
     /// How many rows [`Clips::write`] hands over for the same arguments. It is exact, and takes a
     /// small part of the time that writing them would.
-    #[must_use]
     pub fn rows_estimate(&self, table: Table, country: Option<&str>) -> u64 {
         self.users_of(country).map(|user| u64::from(self.rows_of(table, user))).sum()
     }

@@ -164,7 +164,7 @@ impl Person {
             6..8 => {
                 out.text(self.given);
                 out.char(' ');
-                out.text(self.family.get(..1).unwrap_or(self.family));
+                self.family.chars().take(1).for_each(|initial| out.char(initial));
                 out.char('.');
             }
             _ => {
@@ -192,7 +192,7 @@ pub(super) fn push_phone(city: City, rng: &mut Rng, out: &mut CopyText) {
 }
 
 /// A second from `from` to `to`, both included.
-fn within(rng: &mut Rng, from: i64, to: i64) -> i64 {
+pub(super) fn within(rng: &mut Rng, from: i64, to: i64) -> i64 {
     let seconds = u32::try_from(to - from).unwrap_or(0);
     from + i64::from(rng.between(0, seconds))
 }

@@ -3,7 +3,7 @@
 //! Some private messages give an address or a telephone number away, as people do; that is what
 //! makes them worth protecting. The slots are those of [`super::speech`].
 
-/// Private messages.
+/// Private messages; a prime number of them, see [`super::rows`].
 pub(super) static MESSAGES: &[&str] = &[
     "are you still up for {plan} on {day}?",
     "can't believe it's {day} already",
@@ -91,13 +91,12 @@ pub(super) static MESSAGES: &[&str] = &[
     "draft is done, can you watch it before I post?",
     "posted it! please be nice in the comments",
     "deleted it again, the sound was off",
-    "did you get paid for the {thing} ad yet?",
     "the brand offered {money} for one clip, what would you say?",
     "good luck today, you've got this",
     "ok goodnight, {plan} tomorrow, don't forget",
 ];
 
-/// Titles of videos.
+/// Titles of videos; a prime number of them too.
 pub(super) static TITLES: &[&str] = &[
     "{hobby}: day {count}",
     "my {hobby} setup for under {money}",
@@ -105,7 +104,7 @@ pub(super) static TITLES: &[&str] = &[
     "trying {food} for the first time",
     "{food} in {count} minutes",
     "{food} like my grandmother makes it",
-    "I ranked every {food} in {place}",
+    "I ranked all the {food} in {place}",
     "where to get {food} in {place}",
     "{place} at {time}",
     "{place} in {count} seconds",
@@ -141,6 +140,7 @@ pub(super) static TITLES: &[&str] = &[
     "duet this if you love {food}",
     "no talking, just {hobby}",
     "I was not ready for {plan}",
+    "{home} locals only",
 ];
 
 /// Descriptions of videos.
@@ -176,8 +176,8 @@ pub(super) static DESCRIPTIONS: &[&str] = &[
 /// What users say of themselves.
 pub(super) static BIOS: &[&str] = &[
     "{hobby} and {food}",
-    "{hobby} | {hobby} | {place}",
-    "{place} based. {hobby} most days.",
+    "{hobby} | {hobby} | {home}",
+    "{home} based. {hobby} most days.",
     "just here for the {food}",
     "new clip every {day}",
     "amateur at {hobby}, professional at {food}",
@@ -185,36 +185,43 @@ pub(super) static BIOS: &[&str] = &[
     "dog person, {hobby} person, not a morning person",
     "making {food} look easy since {year}",
     "I post when I feel like it",
-    "nurse by day, {hobby} by night",
-    "teacher, tired, into {hobby}",
-    "dad of three, learning {hobby}",
-    "mum of two and a very loud cat",
     "{hobby} for beginners. no gear snobs.",
-    "slow mornings in {place}",
+    "slow mornings in {home}",
     "will travel for {food}",
     "opinions are my own, the {thing} is borrowed",
     "ask me about my {thing}",
     "collabs: message me here",
-    "reviews of every {spot} in {place}",
-    "one {food} a week until I find the best",
+    "reviews of every {spot} in {home}",
+    "looking for the best {food} in {home}",
     "doing {hobby} badly on purpose",
-    "she/her. {hobby}. {place}.",
-    "he/him. mostly {hobby}.",
-    "they/them. {food} enthusiast.",
+    "{hobby}. {home}. that is all.",
+    "{food} enthusiast",
     "est. {year}",
-    "small shop, handmade {thing} cases",
     "trying {hobby} every day in {year}",
     "lurker. sometimes {hobby}.",
-    "grandmother on the internet",
-    "engineer who would rather do {hobby}",
-    "{place} born and raised",
+    "{home} born and raised",
     "here to learn {hobby}",
+    "",
+    "",
+    "",
+    "",
+    "",
+];
+
+/// What users who are no longer all that young say of themselves.
+pub(super) static GROWN_UP_BIOS: &[&str] = &[
+    "nurse by day, {hobby} by night",
+    "teacher, tired, into {hobby}",
+    "parent of three, learning {hobby}",
+    "two kids and a very loud cat",
+    "engineer who would rather do {hobby}",
     "part-time barista, full-time {hobby}",
-    "",
-    "",
-    "",
-    "",
-    "",
+    "small shop in {home}, handmade {thing} cases",
+    "electrician. I explain things.",
+    "old enough to remember film cameras",
+    "my kids said I should post this",
+    "paramedic in {home}. {food} after every shift.",
+    "{home} since before it was expensive",
 ];
 
 /// Something one does; it stands for a noun.
@@ -249,8 +256,8 @@ pub(super) static FOODS: &[&str] = &[
 pub(super) static PLANS: &[&str] = &[
     "a road trip", "brunch", "bowling", "the concert", "dinner", "the farmers market",
     "the flea market", "game night", "the gym", "karaoke", "a long walk", "movie night", "open mic",
-    "a picnic", "prom", "the night market", "the beach", "the first day of school", "the wedding",
-    "thrifting", "trivia night",
+    "a picnic", "the night market", "the beach", "thrifting",
+    "trivia night",
 ];
 
 /// Something one owns; it stands after "your".

@@ -23,6 +23,7 @@ pub(super) enum Purpose {
     Watch,
     Payment,
     Card,
+    Turn,
 }
 
 /// A `SplitMix64` generator (Steele, Lea, Flood: "Fast splittable pseudorandom number generators",

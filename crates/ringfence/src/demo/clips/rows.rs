@@ -1,8 +1,8 @@
 //! The rows themselves: a function a table, each writing the lines of one user.
 
-use super::copy_text::CopyText;
-use super::people::{END, push_phone};
-use super::phrases::{BIOS, DESCRIPTIONS, MESSAGES, TITLES};
+use super::copy_text::{CopyText, DAY, new_year};
+use super::people::{END, push_phone, within};
+use super::phrases::{BIOS, DESCRIPTIONS, GROWN_UP_BIOS, MESSAGES, TITLES};
 use super::rng::{Purpose, Rng};
 use super::speech::say;
 use super::words::Country;
@@ -64,7 +64,9 @@ impl Clips {
         out.tab();
         person.push_display_name(&mut rng, out);
         out.tab();
-        say(rng.pick(BIOS), person.country, &mut rng, out);
+        let grown_up = self.life(user).birth < new_year(1998) && rng.chance(30);
+        let bio = rng.pick(if grown_up { GROWN_UP_BIOS } else { BIOS });
+        say(bio, &person, &mut rng, out);
         out.end();
     }
 
@@ -90,16 +92,16 @@ impl Clips {
     }
 
     fn push_videos(&self, user: u32, n: u32, out: &mut CopyText) {
-        let country = self.country(user);
+        let person = self.person(user);
         for k in 0..n {
             let mut rng = self.rng(Purpose::Video, user, k);
             let video = self.video(user, k, &mut rng);
             push_id(user, k, out);
             out.number(user.into());
             out.tab();
-            say(rng.pick(TITLES), country, &mut rng, out);
+            say(self.turn(TITLES, Table::Videos, user, k), &person, &mut rng, out);
             out.tab();
-            say(rng.pick(DESCRIPTIONS), country, &mut rng, out);
+            say(rng.pick(DESCRIPTIONS), &person, &mut rng, out);
             out.tab();
             out.number(video.duration_s.into());
             out.tab();
@@ -130,20 +132,25 @@ impl Clips {
         }
     }
 
+    /// Most messages go to the same few others. Who was not there yet gets none, if anybody was.
     fn push_messages(&self, user: u32, n: u32, out: &mut CopyText) {
-        let country = self.country(user);
+        const CONTACTS: u32 = 4;
+        let person = self.person(user);
         for k in 0..n {
             let mut rng = self.rng(Purpose::Message, user, k);
-            let slot = rng.below(4).min(rng.below(4));
-            let recipient = self.contact(user, slot);
             let sent = self.moment(user, k, n, &mut rng);
+            let slot = rng.below(CONTACTS).min(rng.below(CONTACTS));
+            let recipient = (0..CONTACTS)
+                .map(|step| self.contact(user, (slot + step) % CONTACTS))
+                .find(|&contact| self.life(contact).joined <= sent)
+                .unwrap_or_else(|| self.contact(user, slot));
             let sent = not_before(self.life(recipient).joined, sent, &mut rng);
             push_id(user, k, out);
             out.number(user.into());
             out.tab();
             out.number(recipient.into());
             out.tab();
-            say(rng.pick(MESSAGES), country, &mut rng, out);
+            say(self.turn(MESSAGES, Table::Messages, user, k), &person, &mut rng, out);
             out.tab();
             out.timestamp(sent);
             out.end();
@@ -184,6 +191,16 @@ impl Clips {
             out.end();
         }
     }
+
+    /// The phrase for item `k` of `user` in `table`: each comes up once before one comes up again, in an
+    /// order of the user's own. That takes a prime number of phrases, so that any step visits all.
+    fn turn(&self, phrases: &[&'static str], table: Table, user: u32, k: u32) -> &'static str {
+        let all = phrases.len() as u64;
+        let mut rng = self.rng(Purpose::Turn, user, table as u32);
+        let (first, step) = (rng.bits() % all, 1 + rng.bits() % (all - 1));
+        let turn = (first + step * u64::from(k)) % all;
+        phrases[usize::try_from(turn).expect("less than a length")]
+    }
 }
 
 /// The id of item `k` of `user`, and a tab.
@@ -216,10 +233,8 @@ fn near(e5: i32, rng: &mut Rng) -> i32 {
 
 /// `moment`, or within a month after `earliest` if it came too soon.
 fn not_before(earliest: i64, moment: i64, rng: &mut Rng) -> i64 {
-    if moment >= earliest {
-        return moment;
-    }
-    (earliest + i64::from(rng.below(30 * 86_400))).min(END)
+    const MONTH: i64 = 30 * DAY;
+    if moment >= earliest { moment } else { within(rng, earliest, END.min(earliest + MONTH)) }
 }
 
 /// Most swipe on, some stay, a few watch again and again.

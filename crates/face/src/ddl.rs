@@ -1,0 +1,149 @@
+//! The SQL of a face. Pure: names and statements, no connection.
+
+use sha2::{Digest, Sha256};
+
+use crate::mask::KEY_TABLE;
+use crate::spec::FaceSpec;
+use crate::sql::{ident, literal};
+
+/// The group that every face's login role is in.
+pub const FACES: &str = "ringfence_faces";
+/// The group of the roles that were there before: what PUBLIC loses, it keeps.
+pub const OTHERS: &str = "ringfence_others";
+/// The name of the policy that keeps other roles' access to a table with row-level security.
+pub const OTHERS_POLICY: &str = "ringfence_others";
+
+/// Limits of a face's login role. The client cannot raise them: the gateway refuses it, and `temp_file_limit` and the
+/// connection limit cannot be changed by the role at all.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections a principal may have to a store.
+    pub connections: u32,
+    /// Milliseconds a statement may run.
+    pub statement_timeout_ms: u64,
+    /// KiB of temporary files a session may write.
+    pub temp_file_kib: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 10, statement_timeout_ms: 60_000, temp_file_kib: 256 * 1024 }
+    }
+}
+
+/// The schema of a face.
+pub fn schema_name(digest: &str) -> String {
+    format!("rf_{digest}")
+}
+
+/// The NOLOGIN owner of a face's views.
+pub fn owner_name(digest: &str) -> String {
+    format!("rf_{digest}_owner")
+}
+
+/// The login role of one principal at one face. One each: a role sees and may cancel the statements of its own kind.
+pub fn login_name(digest: &str, principal: &str) -> String {
+    format!("rf_{digest}_{}", hex::encode(&Sha256::digest(principal)[..6]))
+}
+
+/// The login role of a principal with full access.
+pub fn full_login_name(principal: &str) -> String {
+    format!("rf_full_{}", hex::encode(&Sha256::digest(principal)[..6]))
+}
+
+/// Creates owner, schema, grants, policies and views.
+pub fn create(spec: &FaceSpec, digest: &str) -> Vec<String> {
+    let (schema, owner) = (ident(&schema_name(digest)), ident(&owner_name(digest)));
+    let mut sql = vec![
+        format!("CREATE ROLE {owner} NOLOGIN NOINHERIT"),
+        format!("GRANT {owner} TO CURRENT_USER"),
+        format!("CREATE SCHEMA {schema} AUTHORIZATION {owner}"),
+        format!("GRANT USAGE ON SCHEMA ringfence TO {owner}"),
+        format!("GRANT SELECT ON {KEY_TABLE} TO {owner}"),
+    ];
+    for view in &spec.views {
+        let table = format!("{}.{}", ident(&view.schema), ident(&view.table));
+        let reads: Vec<String> = view.reads.iter().map(|c| ident(c)).collect();
+        sql.push(format!("GRANT USAGE ON SCHEMA {} TO {owner}", ident(&view.schema)));
+        sql.push(format!("GRANT SELECT ({}) ON {table} TO {owner}", reads.join(", ")));
+        // Without effect until row-level security is enabled on the table; then the only rows this owner sees.
+        let rows = view.rows.as_deref().unwrap_or("true");
+        sql.push(format!("CREATE POLICY {schema} ON {table} FOR SELECT TO {owner} USING ({rows})"));
+        let columns: Vec<String> = view.columns.iter().map(|(name, e)| format!("{e} AS {}", ident(name))).collect();
+        let name = format!("{schema}.{}", ident(&view.table));
+        sql.push(format!("CREATE VIEW {name} AS SELECT {} FROM {table}", columns.join(", ")));
+        sql.push(format!("ALTER VIEW {name} OWNER TO {owner}"));
+    }
+    sql
+}
+
+/// Creates the login role of a principal at a face. `verifier` is a SCRAM-SHA-256 verifier.
+pub fn create_login(digest: &str, principal: &str, verifier: &str, database: &str, limits: Limits) -> Vec<String> {
+    let login = ident(&login_name(digest, principal));
+    let schema = ident(&schema_name(digest));
+    vec![
+        format!(
+            "CREATE ROLE {login} LOGIN INHERIT CONNECTION LIMIT {} PASSWORD {} IN ROLE {FACES}",
+            limits.connections,
+            literal(verifier)
+        ),
+        format!("GRANT CONNECT ON DATABASE {} TO {login}", ident(database)),
+        format!("GRANT USAGE ON SCHEMA {schema} TO {login}"),
+        format!("GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {login}"),
+        format!("ALTER ROLE {login} SET search_path = {schema}"),
+        format!("ALTER ROLE {login} SET default_transaction_read_only = on"),
+        format!("ALTER ROLE {login} SET statement_timeout = {}", limits.statement_timeout_ms),
+        format!("ALTER ROLE {login} SET idle_in_transaction_session_timeout = '10min'"),
+        format!("ALTER ROLE {login} SET temp_file_limit = {}", limits.temp_file_kib),
+        format!("ALTER ROLE {login} SET track_activities = off"),
+    ]
+}
+
+/// Creates the login role of a principal with full access: every session becomes `role`, while the server's log and
+/// `session_user` still name the principal's own.
+pub fn create_full_login(principal: &str, role: &str, verifier: &str, database: &str, limits: Limits) -> Vec<String> {
+    let login = ident(&full_login_name(principal));
+    let role = ident(role);
+    vec![
+        format!(
+            "CREATE ROLE {login} LOGIN NOINHERIT CONNECTION LIMIT {} PASSWORD {} IN ROLE {role}",
+            limits.connections,
+            literal(verifier)
+        ),
+        format!("GRANT CONNECT ON DATABASE {} TO {login}", ident(database)),
+        format!("ALTER ROLE {login} SET role = {role}"),
+    ]
+}
+
+/// Removes what [`create_login`] or [`create_full_login`] made. The role must have no session left.
+pub fn drop_login(login: &str) -> Vec<String> {
+    let login = ident(login);
+    vec![format!("GRANT {login} TO CURRENT_USER"), format!("DROP OWNED BY {login}"), format!("DROP ROLE {login}")]
+}
+
+/// Removes what [`create`] made; logins go first. `DROP OWNED` takes the policies and grants along.
+pub fn drop_face(digest: &str) -> Vec<String> {
+    let owner = ident(&owner_name(digest));
+    vec![format!("DROP SCHEMA {} CASCADE", ident(&schema_name(digest))), format!("DROP OWNED BY {owner}"), format!("DROP ROLE {owner}")]
+}
+
+/// Turns row-level security on for a table and keeps the access of `roles`, which had it before.
+pub fn enable_row_security(schema: &str, table: &str, roles: &[String]) -> Vec<String> {
+    let table = format!("{}.{}", ident(schema), ident(table));
+    let mut sql = Vec::new();
+    if !roles.is_empty() {
+        let roles: Vec<String> = roles.iter().map(|r| ident(r)).collect();
+        sql.push(format!("CREATE POLICY {OTHERS_POLICY} ON {table} TO {} USING (true) WITH CHECK (true)", roles.join(", ")));
+    }
+    sql.push(format!("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY"));
+    sql
+}
+
+/// Turns off what [`enable_row_security`] turned on.
+pub fn disable_row_security(schema: &str, table: &str) -> Vec<String> {
+    let table = format!("{}.{}", ident(schema), ident(table));
+    vec![
+        format!("ALTER TABLE {table} DISABLE ROW LEVEL SECURITY"),
+        format!("DROP POLICY IF EXISTS {OTHERS_POLICY} ON {table}"),
+    ]
+}

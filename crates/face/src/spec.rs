@@ -1,0 +1,204 @@
+//! A face before it is SQL: what each view shows and which rows. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ringfence_policy::decision::ColumnOutcome;
+use ringfence_policy::{Catalogue, Outcome, Visibility};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::Error;
+use crate::mask;
+use crate::schema::StoreSchema;
+use crate::sql::ident;
+
+/// The rows of a table that a grant opens. The expression was parsed and found safe where the request was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Filter {
+    /// The grant.
+    pub grant: String,
+    /// The table.
+    pub table: String,
+    /// A condition over the table's columns; `None` opens all rows.
+    pub condition: Option<String>,
+    /// The columns that the condition reads.
+    pub reads: BTreeSet<String>,
+}
+
+/// One view of a face.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct View {
+    /// The schema of the base table.
+    pub schema: String,
+    /// The base table, and the view's name.
+    pub table: String,
+    /// Column names and their expressions, in the table's order.
+    pub columns: Vec<(String, String)>,
+    /// The base columns that the owner must be able to read.
+    pub reads: BTreeSet<String>,
+    /// Which rows; `None` is all.
+    pub rows: Option<String>,
+}
+
+/// Everything that a face is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FaceSpec {
+    /// The version of this compiler: a change of it makes new faces.
+    version: u32,
+    /// By table name.
+    pub views: Vec<View>,
+}
+
+impl FaceSpec {
+    /// Compiles `outcome` for a store that has `schema`. What the catalogue or the outcome does not name is not in it.
+    pub fn build(
+        outcome: &Outcome,
+        catalogue: &Catalogue,
+        schema: &StoreSchema,
+        filters: &[Filter],
+    ) -> Result<Self, Error> {
+        let mut views = Vec::new();
+        for (name, columns) in &outcome.tables {
+            let classified = &catalogue.tables[name];
+            let key = (classified.schema.clone(), name.clone());
+            let table = schema.get(&key).ok_or_else(|| Error::NotInStore(name.clone()))?;
+            let of_table: Vec<&Filter> = filters.iter().filter(|f| f.table == *name).collect();
+            let opened: BTreeSet<&str> = columns.values().flat_map(|c| &c.granted_by).map(String::as_str).collect();
+            // A grant that policy let open nothing here opens no rows either.
+            let grants: Vec<&Filter> = of_table.into_iter().filter(|f| opened.contains(f.grant.as_str())).collect();
+            let mut shown = Vec::new();
+            let mut reads = BTreeSet::new();
+            for (column, sql_type) in &table.columns {
+                let Some(seen) = columns.get(column) else { continue };
+                let masked = match (seen.base, classified.columns[column].protected()) {
+                    (Visibility::Masked, Some(how)) => Some(mask::expression(name, column, how, sql_type)?),
+                    _ => None,
+                };
+                if let Some(expression) = column_expression(column, seen, masked, &grants) {
+                    shown.push((column.clone(), expression));
+                    reads.insert(column.clone());
+                }
+            }
+            if let Some(missing) = columns.keys().find(|c| !table.columns.iter().any(|(n, _)| n == *c)) {
+                return Err(Error::NotInStore(format!("{name}.{missing}")));
+            }
+            if shown.is_empty() {
+                continue;
+            }
+            reads.extend(grants.iter().flat_map(|g| g.reads.iter().cloned()));
+            let rows = (!grants.is_empty()).then(|| any_of(&grants));
+            let schema = table.schema.clone();
+            views.push(View { schema, table: name.clone(), columns: shown, reads, rows });
+        }
+        Ok(Self { version: 1, views })
+    }
+
+    /// A short name for exactly this face.
+    pub fn digest(&self) -> String {
+        let text = serde_json::to_string(self).expect("plain data with string keys");
+        hex::encode(&Sha256::digest(text)[..8])
+    }
+
+    /// Tables whose rows are filtered.
+    pub fn filtered(&self) -> BTreeMap<&str, &str> {
+        self.views.iter().filter_map(|v| Some((v.table.as_str(), v.rows.as_deref()?))).collect()
+    }
+}
+
+fn any_of(grants: &[&Filter]) -> String {
+    if grants.iter().any(|g| g.condition.is_none()) {
+        return "true".to_owned();
+    }
+    let conditions: Vec<String> = grants.iter().filter_map(|g| g.condition.as_ref()).map(|c| format!("({c})")).collect();
+    conditions.join(" OR ")
+}
+
+/// What a view shows in a column; `None` if it is absent. `grants` are those that open rows of the table: only their rows
+/// are in the view at all.
+fn column_expression(
+    column: &str,
+    seen: &ColumnOutcome,
+    masked: Option<String>,
+    grants: &[&Filter],
+) -> Option<String> {
+    let plain = ident(column);
+    if seen.base == Visibility::Clear {
+        return Some(plain);
+    }
+    let opening: Vec<&Filter> = grants.iter().copied().filter(|g| seen.granted_by.contains(&g.grant)).collect();
+    if opening.is_empty() {
+        return masked;
+    }
+    if opening.len() == grants.len() {
+        return Some(plain);
+    }
+    let otherwise = masked.unwrap_or_else(|| "NULL".to_owned());
+    Some(format!("CASE WHEN {} THEN {plain} ELSE {otherwise} END", any_of(&opening)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::{SqlType, StoreTable};
+
+    fn world() -> (Catalogue, StoreSchema) {
+        let catalogue = Catalogue::parse(
+            r#"[tables.users.columns]
+               id = "public"
+               email = { protected = "contact", kind = "email" }
+               phone = { protected = "contact", kind = "phone" }"#,
+        )
+        .unwrap();
+        let text = || SqlType { base: "text".into(), printed: "text".into() };
+        let columns = ["id", "email", "phone", "added_later"].map(|c| (c.to_owned(), text())).into();
+        let table = StoreTable { schema: "public".into(), columns };
+        (catalogue, StoreSchema::from([(("public".into(), "users".into()), table)]))
+    }
+
+    fn outcome(email: (Visibility, &[&str]), phone: (Visibility, &[&str])) -> Outcome {
+        let seen = |(base, by): (Visibility, &[&str])| ColumnOutcome {
+            base,
+            granted_by: by.iter().map(|s| (*s).to_owned()).collect(),
+        };
+        let columns = [("id", (Visibility::Clear, &[][..])), ("email", email), ("phone", phone)]
+            .map(|(c, v)| (c.to_owned(), seen(v)));
+        Outcome { tables: BTreeMap::from([("users".to_owned(), columns.into())]) }
+    }
+
+    fn filter(grant: &str, condition: &str) -> Filter {
+        let reads = BTreeSet::from(["id".to_owned()]);
+        Filter { grant: grant.into(), table: "users".into(), condition: Some(condition.into()), reads }
+    }
+
+    #[test]
+    fn what_nobody_classified_is_in_no_view() {
+        let (catalogue, schema) = world();
+        let masked = outcome((Visibility::Masked, &[]), (Visibility::Absent, &[]));
+        let spec = FaceSpec::build(&masked, &catalogue, &schema, &[]).unwrap();
+        let names: Vec<_> = spec.views[0].columns.iter().map(|(n, _)| n.as_str()).collect();
+        assert_eq!(names, ["id", "email"]);
+        assert_eq!(spec.views[0].rows, None);
+        assert!(spec.views[0].columns[1].1.contains("masked.invalid"));
+    }
+
+    #[test]
+    fn two_grants_each_open_their_own_rows_and_columns() {
+        let (catalogue, schema) = world();
+        let outcome = outcome((Visibility::Masked, &["a", "b"]), (Visibility::Absent, &["b"]));
+        let filters = [filter("a", "id = 1"), filter("b", "id = 2")];
+        let spec = FaceSpec::build(&outcome, &catalogue, &schema, &filters).unwrap();
+        let view = &spec.views[0];
+        assert_eq!(view.rows.as_deref(), Some("(id = 1) OR (id = 2)"));
+        assert_eq!(view.columns[1].1, "\"email\"");
+        assert_eq!(view.columns[2].1, "CASE WHEN (id = 2) THEN \"phone\" ELSE NULL END");
+    }
+
+    #[test]
+    fn a_grant_that_policy_voids_opens_no_rows() {
+        let (catalogue, schema) = world();
+        let outcome = outcome((Visibility::Absent, &[]), (Visibility::Absent, &[]));
+        let spec = FaceSpec::build(&outcome, &catalogue, &schema, &[filter("a", "id = 1")]).unwrap();
+        assert_eq!(spec.views[0].rows, None);
+        assert_eq!(spec.views[0].columns.len(), 1);
+    }
+}

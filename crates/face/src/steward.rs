@@ -1,0 +1,289 @@
+//! The steward: the gateway's own connection to a store, which compiles faces and drops them.
+//!
+//! Its role is no superuser (`ringfence install` makes it): it may create roles and, as a member of the tables' owner,
+//! grant on them. No client ever speaks through it.
+
+use std::collections::BTreeSet;
+
+use hmac::{Hmac, Mac};
+use ringfence_policy::{Catalogue, Outcome};
+use sha2::Sha256;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio_postgres::{Client, Config, NoTls, Transaction};
+
+use crate::Error;
+use crate::ddl::{self, Limits};
+use crate::schema;
+use crate::spec::{FaceSpec, Filter};
+
+/// How to log in to a store for one principal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// The store's role.
+    pub role: String,
+    /// Its password, derived from the gateway's secret.
+    pub password: String,
+    /// The face, or `full`.
+    pub face: String,
+}
+
+/// Serialises gateways that compile at the same time.
+const ADVISORY_LOCK: i64 = 0x72_66_61_63_65; // "rface"
+
+/// See the module's text.
+pub struct Steward {
+    config: Config,
+    client: Mutex<Option<Client>>,
+    secret: Vec<u8>,
+    database: String,
+    full_role: Option<String>,
+    limits: Limits,
+}
+
+impl Steward {
+    /// A steward that connects by `config` when first needed. `secret` makes the passwords of the login roles;
+    /// `full_role` is the store's role for principals with full access.
+    pub fn new(config: Config, secret: &[u8], full_role: Option<String>, limits: Limits) -> Self {
+        let database = config.get_dbname().unwrap_or_default().to_owned();
+        Self { config, client: Mutex::new(None), secret: secret.to_vec(), database, full_role, limits }
+    }
+
+    async fn client(&self) -> Result<MutexGuard<'_, Option<Client>>, Error> {
+        let mut guard = self.client.lock().await;
+        if guard.as_ref().is_none_or(Client::is_closed) {
+            let (client, connection) =
+                self.config.connect(NoTls).await.map_err(|e| Error::Unreachable(e.to_string()))?;
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::warn!(%error, "the steward's connection to a store ended");
+                }
+            });
+            let installed = client
+                .query_opt("SELECT 1 FROM pg_namespace WHERE nspname = 'ringfence'", &[])
+                .await
+                .map_err(Error::refused("look for the ringfence schema"))?;
+            installed.ok_or(Error::NotInstalled)?;
+            *guard = Some(client);
+        }
+        Ok(guard)
+    }
+
+    fn password(&self, role: &str) -> String {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.secret).expect("HMAC takes keys of any length");
+        mac.update(b"ringfence/store-login/v1\n");
+        mac.update(role.as_bytes());
+        hex::encode(mac.finalize().into_bytes())
+    }
+
+    fn verifier(&self, role: &str) -> (String, String) {
+        let password = self.password(role);
+        let verifier = postgres_protocol::password::scram_sha_256(password.as_bytes());
+        (password, verifier)
+    }
+
+    /// Makes sure that the face for `outcome` exists, and the login of `principal` at it.
+    pub async fn compile(
+        &self,
+        principal: &str,
+        outcome: &Outcome,
+        catalogue: &Catalogue,
+        filters: &[Filter],
+    ) -> Result<Login, Error> {
+        let mut guard = self.client().await?;
+        let client = guard.as_mut().expect("connected above");
+        let has = schema::read(client).await?;
+        let spec = FaceSpec::build(outcome, catalogue, &has, filters)?;
+        let digest = spec.digest();
+        let role = ddl::login_name(&digest, principal);
+        let known = role_exists(client, &role).await?;
+        let (password, verifier) = if known { (self.password(&role), String::new()) } else { self.verifier(&role) };
+        if !known {
+            let tx = client.transaction().await.map_err(Error::refused("begin"))?;
+            lock(&tx).await?;
+            let fresh = tx
+                .query_opt("SELECT 1 FROM ringfence.faces WHERE digest = $1", &[&digest])
+                .await
+                .map_err(Error::refused("read the faces"))?
+                .is_none();
+            if fresh {
+                let text = serde_json::to_string(&spec).expect("plain data with string keys");
+                run(&tx, "compile a face", &ddl::create(&spec, &digest)).await?;
+                tx.execute("INSERT INTO ringfence.faces (digest, spec) VALUES ($1, $2)", &[&digest, &text])
+                    .await
+                    .map_err(Error::refused("register a face"))?;
+            }
+            for view in spec.views.iter().filter(|v| v.rows.is_some()) {
+                enable_row_security(&tx, &view.schema, &view.table).await?;
+            }
+            if !role_exists(&tx, &role).await? {
+                let sql = ddl::create_login(&digest, principal, &verifier, &self.database, self.limits);
+                run(&tx, "create a login", &sql).await?;
+            }
+            tx.commit().await.map_err(Error::refused("commit a face"))?;
+            tracing::info!(face = %digest, views = spec.views.len(), fresh, "compiled a face");
+        }
+        Ok(Login { role, password, face: digest })
+    }
+
+    /// Makes sure that the login of a principal with full access exists.
+    pub async fn full(&self, principal: &str) -> Result<Login, Error> {
+        let role = ddl::full_login_name(principal);
+        let Some(full_role) = &self.full_role else {
+            let problem = "no full_access_role is configured for this store".to_owned();
+            return Err(Error::Refused { doing: "give full access", problem });
+        };
+        let mut guard = self.client().await?;
+        let client = guard.as_mut().expect("connected above");
+        if role_exists(client, &role).await? {
+            let password = self.password(&role);
+            return Ok(Login { role, password, face: "full".to_owned() });
+        }
+        let (password, verifier) = self.verifier(&role);
+        let limits = Limits { connections: self.limits.connections.max(100), ..self.limits };
+        let tx = client.transaction().await.map_err(Error::refused("begin"))?;
+        lock(&tx).await?;
+        if !role_exists(&tx, &role).await? {
+            let sql = ddl::create_full_login(principal, full_role, &verifier, &self.database, limits);
+            run(&tx, "create a login", &sql).await?;
+        }
+        tx.commit().await.map_err(Error::refused("commit a login"))?;
+        Ok(Login { role, password, face: "full".to_owned() })
+    }
+
+    /// Asks the store whether `condition` makes sense for a table, without looking at a row. The error is PostgreSQL's.
+    pub async fn try_condition(&self, schema: &str, table: &str, condition: &str) -> Result<(), Error> {
+        let mut guard = self.client().await?;
+        let client = guard.as_mut().expect("connected above");
+        let (schema, table) = (crate::sql::ident(schema), crate::sql::ident(table));
+        let sql = format!("SELECT 1 FROM {schema}.{table} WHERE {condition} LIMIT 0");
+        client.prepare(&sql).await.map_err(Error::refused("understand the condition"))?;
+        Ok(())
+    }
+
+    /// How many rows of `table` a face shows, counted up to `limit`.
+    pub async fn reach(&self, face: &str, table: &str, limit: u64) -> Result<u64, Error> {
+        let mut guard = self.client().await?;
+        let client = guard.as_mut().expect("connected above");
+        let (schema, table) = (crate::sql::ident(&ddl::schema_name(face)), crate::sql::ident(table));
+        let tx = client.transaction().await.map_err(Error::refused("begin"))?;
+        let owner = crate::sql::ident(&ddl::owner_name(face));
+        tx.batch_execute(&format!("SET LOCAL ROLE {owner}")).await.map_err(Error::refused("become the face's owner"))?;
+        let sql = format!("SELECT count(*) FROM (SELECT 1 FROM {schema}.{table} LIMIT {limit}) AS r");
+        let row = tx.query_one(&sql, &[]).await.map_err(Error::refused("count what a grant reaches"))?;
+        Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+    }
+
+    /// Drops the faces that are not in `used`; with the last filtered one of a table its row-level security goes too.
+    /// Returns how many were dropped.
+    pub async fn prune(&self, used: &BTreeSet<String>) -> Result<usize, Error> {
+        let mut guard = self.client().await?;
+        let client = guard.as_mut().expect("connected above");
+        let rows = client
+            .query("SELECT digest FROM ringfence.faces", &[])
+            .await
+            .map_err(Error::refused("read the faces"))?;
+        let unused: Vec<String> = rows.iter().map(|r| r.get(0)).filter(|d| !used.contains(d)).collect();
+        for digest in &unused {
+            drop_face(client, digest).await?;
+        }
+        if !unused.is_empty() {
+            calm_row_security(client).await?;
+        }
+        Ok(unused.len())
+    }
+}
+
+async fn lock(tx: &Transaction<'_>) -> Result<(), Error> {
+    tx.batch_execute(&format!("SET LOCAL lock_timeout = '10s'; SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
+        .await
+        .map_err(Error::refused("take the compiler's lock"))
+}
+
+async fn run(tx: &Transaction<'_>, doing: &'static str, sql: &[String]) -> Result<(), Error> {
+    tx.batch_execute(&sql.join(";\n")).await.map_err(Error::refused(doing))
+}
+
+async fn role_exists(client: &impl tokio_postgres::GenericClient, role: &str) -> Result<bool, Error> {
+    let found = client.query_opt("SELECT 1 FROM pg_roles WHERE rolname = $1", &[&role]).await;
+    Ok(found.map_err(Error::refused("look for a role"))?.is_some())
+}
+
+/// Enables row-level security, keeping everyone else's access to the table.
+async fn enable_row_security(tx: &Transaction<'_>, schema: &str, table: &str) -> Result<(), Error> {
+    let enabled: bool = tx
+        .query_one(
+            "SELECT c.relrowsecurity FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE n.nspname = $1 AND c.relname = $2",
+            &[&schema, &table],
+        )
+        .await
+        .map_err(Error::refused("read a table's row security"))?
+        .get(0);
+    if enabled {
+        return Ok(());
+    }
+    let rows = tx
+        .query(
+            "SELECT DISTINCT r.rolname::text
+             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attacl IS NOT NULL
+             CROSS JOIN LATERAL aclexplode(coalesce(c.relacl, '{}') || coalesce(a.attacl, '{}')) g
+             JOIN pg_roles r ON r.oid = g.grantee
+             WHERE n.nspname = $1 AND c.relname = $2 AND g.grantee <> c.relowner AND r.rolname NOT LIKE 'rf\\_%'",
+            &[&schema, &table],
+        )
+        .await
+        .map_err(Error::refused("read a table's grants"))?;
+    let roles: Vec<String> = rows.iter().map(|r| r.get(0)).collect();
+    run(tx, "enable row-level security", &ddl::enable_row_security(schema, table, &roles)).await
+}
+
+/// Turns row-level security off where we turned it on and no face filters rows any more.
+async fn calm_row_security(client: &mut Client) -> Result<(), Error> {
+    let tx = client.transaction().await.map_err(Error::refused("begin"))?;
+    lock(&tx).await?;
+    let rows = tx
+        .query(
+            "SELECT n.nspname::text, c.relname::text
+             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.relrowsecurity
+               AND EXISTS (SELECT 1 FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'ringfence_others')
+               AND NOT EXISTS (SELECT 1 FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname LIKE 'rf\\_%'
+                               AND pg_get_expr(p.polqual, p.polrelid) <> 'true')",
+            &[],
+        )
+        .await
+        .map_err(Error::refused("read the tables' row security"))?;
+    for row in rows {
+        run(&tx, "disable row-level security", &ddl::disable_row_security(row.get(0), row.get(1))).await?;
+    }
+    tx.commit().await.map_err(Error::refused("commit"))
+}
+
+async fn drop_face(client: &mut Client, digest: &str) -> Result<(), Error> {
+    let owner = ddl::owner_name(digest);
+    let pattern = format!("rf_{digest}_%");
+    let rows = client
+        .query("SELECT rolname::text FROM pg_roles WHERE rolname LIKE $1 AND rolname <> $2", &[&pattern, &owner])
+        .await
+        .map_err(Error::refused("list a face's logins"))?;
+    let logins: Vec<String> = rows.iter().map(|r| r.get(0)).collect();
+    let tx = client.transaction().await.map_err(Error::refused("begin"))?;
+    lock(&tx).await?;
+    for login in &logins {
+        run(&tx, "take over a login", &[format!("GRANT {} TO CURRENT_USER", crate::sql::ident(login))]).await?;
+    }
+    tx.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = ANY($1)", &[&logins])
+        .await
+        .map_err(Error::refused("end a face's sessions"))?;
+    for login in &logins {
+        run(&tx, "drop a login", &ddl::drop_login(login)).await?;
+    }
+    run(&tx, "drop a face", &ddl::drop_face(digest)).await?;
+    tx.execute("DELETE FROM ringfence.faces WHERE digest = $1", &[&digest])
+        .await
+        .map_err(Error::refused("unregister a face"))?;
+    tx.commit().await.map_err(Error::refused("commit"))?;
+    tracing::info!(face = %digest, "dropped a face");
+    Ok(())
+}
