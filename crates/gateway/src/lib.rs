@@ -1,1 +1,41 @@
-//! room
+//! The gateway: what stands between clients and stores and speaks PostgreSQL's protocol to both.
+//!
+//! The path of a query, in the order of the files:
+//!
+//! 1. [`server`] accepts a connection; [`startup`] reads who wants what; [`auth`] makes them prove it ([`scram`]).
+//! 2. [`session`] asks policy, has the face compiled, and takes a connection to the store as the face's role ([`backend`],
+//!    [`pool`]).
+//! 3. [`client_side`] reads the client's frames ([`frame`]): [`statement`] judges what a governed person sends, the intent
+//!    goes to the ledger, and the frame to the store, side by side.
+//! 4. [`store_side`] carries the answer back, byte for byte, once the intent is durable; it counts rows, keeps limits
+//!    ([`quota`]) and stops when [`grants`] says so.
+//!
+//! Around it: [`cancel`] requests that hit their own statement only, [`counting`] of workloads, [`console`], where people
+//! ask and approve.
+//!
+//! Promises: a byte of an answer leaves only after its intent is durable; what is not understood is refused; no error that
+//! the gateway makes shows a value.
+
+pub mod auth;
+pub mod backend;
+pub mod cancel;
+pub mod client_side;
+pub mod config;
+pub mod console;
+pub mod counting;
+pub mod flow;
+pub mod frame;
+pub mod grants;
+pub mod pool;
+pub mod quota;
+pub mod records;
+pub mod refusal;
+pub mod scram;
+pub mod server;
+pub mod session;
+pub mod startup;
+pub mod statement;
+pub mod store_side;
+
+pub use config::{Config, StoreConfig};
+pub use server::{Gateway, StartError};

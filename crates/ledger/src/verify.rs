@@ -4,10 +4,11 @@
 //! lies in the log that it does not account for. What only a higher room can judge (the signature on an approval) is
 //! handed to a [`Witness`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::Error;
 use crate::record::{Leaf, Sealed};
 use crate::segment;
 use crate::sequencer::{CHECKPOINT, read_head};
@@ -63,7 +64,16 @@ pub fn verify_with(root: &Path, vkey: &str, witness: &mut impl Witness) -> Repor
     report.entries = head.size;
     report.root = head.root.to_string();
 
-    let leaves = match read_leaves(root, head.size) {
+    // The order makes a log that is being written verify: what comes later on disk is read later.
+    let files = read_tiles(root, &mut report.problems);
+    let journal = match read_journal(root, &mut report.problems) {
+        Ok(journal) => journal,
+        Err(e) => {
+            report.problems.push(e.to_string());
+            return report;
+        }
+    };
+    let leaves = match leaves_of(&files, head.size) {
         Ok(leaves) => leaves,
         Err(problem) => {
             report.problems.push(problem);
@@ -72,78 +82,96 @@ pub fn verify_with(root: &Path, vkey: &str, witness: &mut impl Witness) -> Repor
     };
     let mut tree = Tree::default();
     let mut expected: Vec<TileFile> = Vec::new();
-    for leaf in &leaves {
+    let mut root_at_head = None;
+    let waiting = journal.iter().flat_map(|j| j.leaves_from(head.size));
+    for leaf in leaves.iter().map(Vec::as_slice).chain(waiting) {
+        if tree.size() == head.size {
+            root_at_head = Some(tree.root());
+        }
         if let Err(e) = tree.push(leaf, &mut expected) {
             report.problems.push(e.to_string());
             return report;
         }
     }
-    if tree.root() != head.root {
+    if root_at_head.unwrap_or_else(|| tree.root()) != head.root {
         report.problems.push("the entries do not hash to the root that the checkpoint signs".to_owned());
     }
     expected.extend(tree.partial());
-    check_tiles(root, &expected, &mut report);
-    check_records(root, &leaves, witness, &mut report);
+    check_tiles(&files, &expected, head.size, journal.is_some(), &mut report);
+    check_records(&leaves, journal.as_ref(), witness, &mut report);
     report
 }
 
+/// Everything under `tile/`, by name.
+type Files = BTreeMap<String, Vec<u8>>;
+
+fn read_tiles(root: &Path, problems: &mut Vec<String>) -> Files {
+    let mut files = Files::new();
+    for path in files_under(root, problems) {
+        let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
+        if name == CHECKPOINT || name == tiles::TEMPORARY || name.starts_with("private/") {
+            continue;
+        }
+        match fs::read(&path) {
+            Ok(bytes) => drop(files.insert(name, bytes)),
+            // A partial tile goes when the full one is there.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => problems.push(format!("{name}: cannot be read: {e}")),
+        }
+    }
+    files
+}
+
 /// The entries under the checkpoint from the bundles.
-fn read_leaves(root: &Path, size: u64) -> Result<Vec<Vec<u8>>, String> {
+fn leaves_of(files: &Files, size: u64) -> Result<Vec<Vec<u8>>, String> {
     let mut leaves = Vec::new();
     let full = size / WIDTH as u64;
     let rest = usize::try_from(size % WIDTH as u64).expect("less than 256");
     for n in 0..full + u64::from(rest > 0) {
         let width = if n < full { WIDTH } else { rest };
-        let exact = root.join(tiles::path(Shelf::Entries, n, width));
-        let path = if exact.exists() { exact } else { root.join(tiles::path(Shelf::Entries, n, WIDTH)) };
-        let bytes = fs::read(&path).map_err(|e| format!("{}: cannot be read: {e}", path.display()))?;
-        let entries = tiles::split_bundle(&bytes).filter(|e| e.len() >= width);
-        let entries = entries.ok_or_else(|| format!("{}: is not a bundle of {width} entries", path.display()))?;
+        let exact = tiles::path(Shelf::Entries, n, width);
+        let bytes = files.get(&exact).or_else(|| files.get(&tiles::path(Shelf::Entries, n, WIDTH)));
+        let bytes = bytes.ok_or_else(|| format!("{exact}: is missing"))?;
+        let entries = tiles::split_bundle(bytes).filter(|e| e.len() >= width);
+        let entries = entries.ok_or_else(|| format!("{exact}: is not a bundle of {width} entries"))?;
         leaves.extend(entries.into_iter().take(width).map(<[u8]>::to_vec));
     }
     Ok(leaves)
 }
 
-/// Compares every file under `tile/` with what it must be, and looks for files that are missing or do not belong.
-fn check_tiles(root: &Path, expected: &[TileFile], report: &mut Report) {
-    let mut whole: HashMap<(Shelf, u64), (usize, &[u8])> = HashMap::new();
-    let mut required: HashSet<(Shelf, u64)> = HashSet::new();
+/// Compares every tile with what it must be, and looks for tiles that are missing or do not belong.
+fn check_tiles(files: &Files, expected: &[TileFile], size: u64, has_journal: bool, report: &mut Report) {
+    let mut known: HashMap<(Shelf, u64), (usize, &[u8])> = HashMap::new();
     for (name, bytes) in expected {
         if let Some((shelf, n, width)) = tiles::parse_path(name) {
-            whole.insert((shelf, n), (width, bytes));
-            required.insert((shelf, n));
+            known.insert((shelf, n), (width, bytes));
         }
     }
-    for path in files_under(root, &mut report.problems) {
-        let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
-        if name == CHECKPOINT || name == tiles::TEMPORARY || name.starts_with("private/") {
-            continue;
-        }
-        let Some((shelf, n, width)) = tiles::parse_path(&name) else {
+    for (name, bytes) in files {
+        let Some((shelf, n, width)) = tiles::parse_path(name) else {
             report.problems.push(format!("{name}: does not belong to a log"));
             continue;
         };
-        let Ok(bytes) = fs::read(&path) else {
-            report.problems.push(format!("{name}: cannot be read"));
-            continue;
-        };
-        match whole.get(&(shelf, n)).and_then(|(has, bytes)| prefix(shelf, bytes, *has, width)) {
-            Some(right) if right == bytes => {
-                if whole.get(&(shelf, n)).is_some_and(|(has, _)| *has == width) {
-                    required.remove(&(shelf, n));
-                }
-            }
+        match known.get(&(shelf, n)).and_then(|(has, all)| prefix(shelf, all, *has, width)) {
+            Some(right) if right == *bytes => {}
             Some(_) => report.problems.push(format!("{name}: is not what the entries hash to")),
-            // A tile that a crash left ahead of the checkpoint: its entries must be in the journal. The checkpoint does
-            // not vouch for it, so only its shape is known; the next start of the gateway writes it anew.
-            None => report.problems.push(format!("{name}: is ahead of the checkpoint")),
+            // Ahead of the checkpoint and of the journal. Without the journal nobody can tell, and nothing vouches for it.
+            None if has_journal => report.problems.push(format!("{name}: is ahead of the log's entries")),
+            None => {}
         }
     }
-    let mut missing: Vec<_> = required.into_iter().collect();
-    missing.sort();
-    for (shelf, n) in missing {
-        let width = whole[&(shelf, n)].0;
-        report.problems.push(format!("{}: is missing", tiles::path(shelf, n, width)));
+    // What a tree of the checkpoint's size needs: each level has a 256th of the one below.
+    let shelves = std::iter::once((Shelf::Entries, size))
+        .chain((0..8).map(|l| (Shelf::Level(l), size >> (8 * u32::from(l)))));
+    for (shelf, count) in shelves.filter(|(_, count)| *count > 0) {
+        let rest = usize::try_from(count % WIDTH as u64).expect("less than 256");
+        for n in 0..count.div_ceil(WIDTH as u64) {
+            let width = if (n + 1) * WIDTH as u64 <= count { WIDTH } else { rest };
+            let exact = tiles::path(shelf, n, width);
+            if !files.contains_key(&exact) && !files.contains_key(&tiles::path(shelf, n, WIDTH)) {
+                report.problems.push(format!("{exact}: is missing"));
+            }
+        }
     }
 }
 
@@ -177,42 +205,72 @@ fn files_under(root: &Path, problems: &mut Vec<String>) -> Vec<PathBuf> {
     files
 }
 
-/// Reads the private records beside the leaves.
-fn check_records(root: &Path, leaves: &[Vec<u8>], witness: &mut impl Witness, report: &mut Report) {
-    let segments = match segment::list(root) {
-        Ok(segments) => segments,
-        Err(e) => return report.problems.push(e.to_string()),
-    };
-    let mut records: HashMap<u64, Sealed> = HashMap::new();
-    let mut next = segments.first().map_or(0, |s| s.first);
-    for segment in &segments {
-        let name = segment.path.display();
-        if segment.first != next {
-            report.problems.push(format!("{name}: begins at entry {}, not {next}", segment.first));
-        }
-        match segment::read(segment) {
-            Ok(contents) => {
-                let count = contents.entries.len() as u64;
-                if contents.whole != contents.length {
-                    report.problems.push(format!(
-                        "{name}: what follows entry {} is not a whole entry that its leaf commits to",
-                        (segment.first + count).saturating_sub(1),
-                    ));
-                }
-                next = segment.first + count;
-                records.extend((segment.first..).zip(contents.entries));
-            }
-            Err(e) => report.problems.push(e.to_string()),
-        }
+/// The private records in order.
+struct Journal {
+    first: u64,
+    entries: Vec<Sealed>,
+}
+
+impl Journal {
+    fn get(&self, index: u64) -> Option<&Sealed> {
+        self.entries.get(usize::try_from(index.checked_sub(self.first)?).ok()?)
     }
+
+    fn end(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    fn leaves_from(&self, index: u64) -> impl Iterator<Item = &[u8]> {
+        let skip = usize::try_from(index.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        self.entries.iter().skip(skip).map(|e| e.leaf.as_slice())
+    }
+}
+
+/// Reads all segments; `None` where there are none, as in a copy of the public half.
+fn read_journal(root: &Path, problems: &mut Vec<String>) -> Result<Option<Journal>, Error> {
+    let segments = segment::list(root)?;
+    let Some(first) = segments.first().map(|s| s.first) else { return Ok(None) };
+    let mut journal = Journal { first, entries: Vec::new() };
+    for (i, segment) in segments.iter().enumerate() {
+        let name = segment.path.display();
+        if segment.first != journal.end() {
+            problems.push(format!("{name}: begins at entry {}, not {}", segment.first, journal.end()));
+        }
+        let mut contents = segment::read(segment)?;
+        let is_last = i + 1 == segments.len();
+        // A writer may be in the middle of its last frame; one that is dead stays there.
+        for _ in 0..10 {
+            if contents.whole == contents.length || !is_last {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            let before = contents.length;
+            contents = segment::read(segment)?;
+            if contents.length == before {
+                break;
+            }
+        }
+        if contents.whole != contents.length {
+            let last = (segment.first + contents.entries.len() as u64).saturating_sub(1);
+            problems.push(format!("{name}: what follows entry {last} is not a whole entry that its leaf commits to"));
+        }
+        journal.entries.extend(contents.entries);
+    }
+    Ok(Some(journal))
+}
+
+/// Compares the journal with the tree, and shows each entry to the witness.
+fn check_records(leaves: &[Vec<u8>], journal: Option<&Journal>, witness: &mut impl Witness, report: &mut Report) {
     let size = leaves.len() as u64;
-    report.waiting = next.saturating_sub(size);
-    if !segments.is_empty() && next < size {
-        report.problems.push(format!("private/: the records from entry {next} on are missing"));
+    if let Some(journal) = journal {
+        report.waiting = journal.end().saturating_sub(size);
+        if journal.end() < size {
+            report.problems.push(format!("private/: the records from entry {} on are missing", journal.end()));
+        }
     }
     let mut time = 0;
     for (index, leaf) in (0..).zip(leaves) {
-        let record = records.get(&index);
+        let record = journal.and_then(|j| j.get(index));
         if record.is_some_and(|r| r.leaf != *leaf) {
             report.problems.push(format!("entry {index}: the journal's leaf is not the one in the tree"));
         }

@@ -1,0 +1,50 @@
+//! The tables, step by step. A step that has landed never changes.
+
+use tokio_postgres::Client;
+
+use crate::Error;
+
+const STEPS: &[&str] = &[
+    // 1: requests and their approvals. Times are milliseconds since 1970, as in the signed text.
+    "CREATE TABLE requests (
+        id text PRIMARY KEY,
+        canonical text NOT NULL,
+        requester text NOT NULL,
+        store text NOT NULL,
+        state text NOT NULL CHECK (state IN ('pending', 'granted', 'denied', 'revoked', 'expired')),
+        created bigint NOT NULL,
+        granted bigint,
+        ended bigint,
+        ended_by text,
+        reason text,
+        rows_used bigint NOT NULL DEFAULT 0
+     );
+     CREATE INDEX requests_state ON requests (state, requester, store);
+     CREATE TABLE approvals (
+        request text NOT NULL REFERENCES requests,
+        approver text NOT NULL,
+        signature text NOT NULL,
+        at bigint NOT NULL,
+        PRIMARY KEY (request, approver)
+     )",
+];
+
+/// Brings the schema `ringfence` of the database up to date, whoever else tries at the same time.
+pub(crate) async fn run(client: &mut Client) -> Result<(), Error> {
+    let tx = client.transaction().await?;
+    tx.batch_execute(
+        "SELECT pg_advisory_xact_lock(1919120995);
+         CREATE SCHEMA IF NOT EXISTS ringfence;
+         SET LOCAL search_path = ringfence;
+         CREATE TABLE IF NOT EXISTS migrations (step int PRIMARY KEY, at timestamptz NOT NULL DEFAULT now())",
+    )
+    .await?;
+    let done: i64 = tx.query_one("SELECT count(*) FROM migrations", &[]).await?.get(0);
+    for (step, sql) in (1..).zip(STEPS).skip(usize::try_from(done).unwrap_or(0)) {
+        tx.batch_execute(sql).await?;
+        tx.execute("INSERT INTO migrations (step) VALUES ($1)", &[&step]).await?;
+    }
+    tx.commit().await?;
+    client.batch_execute("SET search_path = ringfence").await?;
+    Ok(())
+}

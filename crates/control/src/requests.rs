@@ -1,0 +1,212 @@
+//! Requests from asked to ended.
+
+use ringfence_grants::{Approval, Request};
+use serde::{Deserialize, Serialize};
+use tokio_postgres::{GenericClient, Row};
+
+use crate::{Control, Error};
+
+/// Where a request stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Waits for approvers.
+    Pending,
+    /// In force.
+    Granted,
+    /// Turned down.
+    Denied,
+    /// Taken back.
+    Revoked,
+    /// Over.
+    Expired,
+}
+
+impl State {
+    fn parse(word: &str) -> Result<Self, Error> {
+        Ok(match word {
+            "pending" => Self::Pending,
+            "granted" => Self::Granted,
+            "denied" => Self::Denied,
+            "revoked" => Self::Revoked,
+            "expired" => Self::Expired,
+            other => return Err(Error::Database(format!("a request has the state {other:?}"))),
+        })
+    }
+
+    /// The word in the database and for people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Granted => "granted",
+            Self::Denied => "denied",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// A request as it is stored.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// The request, parsed from its canonical text.
+    pub request: Request,
+    /// Where it stands.
+    pub state: State,
+    /// When the last approval came, in milliseconds since 1970.
+    pub granted: Option<u64>,
+    /// Who ended it and why.
+    pub ended: Option<(String, String)>,
+    /// Rows read or leased under it.
+    pub rows_used: u64,
+    /// Its signatures.
+    pub approvals: Vec<Approval>,
+}
+
+const COLUMNS: &str = "SELECT r.canonical, r.state, r.granted, r.ended_by, r.reason, r.rows_used,
+    (SELECT coalesce(json_agg(json_build_object('approver', a.approver, 'signature', a.signature) ORDER BY a.at)::text, '[]')
+     FROM approvals a WHERE a.request = r.id) FROM requests r";
+
+fn unsigned(n: i64) -> u64 {
+    u64::try_from(n).unwrap_or(0)
+}
+
+fn signed(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn stored(row: &Row) -> Result<Stored, Error> {
+    let request = Request::parse(row.get(0)).map_err(|e| Error::Database(format!("a stored request {e}")))?;
+    let approvals = serde_json::from_str(row.get(6))
+        .map_err(|_| Error::Database("a stored approval is malformed".to_owned()))?;
+    let by: Option<String> = row.get(3);
+    Ok(Stored {
+        request,
+        state: State::parse(row.get(1))?,
+        granted: row.get::<_, Option<i64>>(2).map(unsigned),
+        ended: by.map(|by| (by, row.get::<_, Option<String>>(4).unwrap_or_default())),
+        rows_used: unsigned(row.get(5)),
+        approvals,
+    })
+}
+
+async fn state_for_update(tx: &impl GenericClient, id: &str) -> Result<State, Error> {
+    let row = tx.query_opt("SELECT state FROM requests WHERE id = $1 FOR UPDATE", &[&id]).await?;
+    State::parse(row.ok_or_else(|| Error::NoSuchRequest(id.to_owned()))?.get(0))
+}
+
+impl Control {
+    /// Stores a new request.
+    pub async fn insert(&self, request: &Request) -> Result<(), Error> {
+        let guard = self.client().await?;
+        let client = guard.as_ref().expect("connected by client()");
+        client
+            .execute(
+                "INSERT INTO requests (id, canonical, requester, store, state, created) VALUES ($1, $2, $3, $4, 'pending', $5)",
+                &[&request.id, &request.canonical(), &request.requester, &request.store, &signed(request.created)],
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// Finds one request.
+    pub async fn find(&self, id: &str) -> Result<Stored, Error> {
+        let guard = self.client().await?;
+        let client = guard.as_ref().expect("connected by client()");
+        let row = client.query_opt(&format!("{COLUMNS} WHERE r.id = $1"), &[&id]).await?;
+        stored(&row.ok_or_else(|| Error::NoSuchRequest(id.to_owned()))?)
+    }
+
+    /// All requests in one of `states`, newest first; at most 1,000.
+    pub async fn list(&self, states: &[State]) -> Result<Vec<Stored>, Error> {
+        let guard = self.client().await?;
+        let client = guard.as_ref().expect("connected by client()");
+        let words: Vec<&str> = states.iter().map(|s| s.word()).collect();
+        let sql = format!("{COLUMNS} WHERE r.state = ANY($1) ORDER BY r.created DESC LIMIT 1000");
+        client.query(&sql, &[&words]).await?.iter().map(stored).collect()
+    }
+
+    /// Adds a signature, which the caller has verified; returns the request as it is then.
+    pub async fn approve(&self, id: &str, approval: &Approval, now: u64) -> Result<Stored, Error> {
+        let mut guard = self.client().await?;
+        let client = guard.as_mut().expect("connected by client()");
+        let tx = client.transaction().await?;
+        let state = state_for_update(&tx, id).await?;
+        if state != State::Pending {
+            return Err(Error::WrongState { id: id.to_owned(), state, wanted: "approved" });
+        }
+        tx.execute(
+            "INSERT INTO approvals (request, approver, signature, at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+            &[&id, &approval.approver, &approval.signature, &signed(now)],
+        )
+        .await?;
+        let row = tx.query_one(&format!("{COLUMNS} WHERE r.id = $1"), &[&id]).await?;
+        let after = stored(&row)?;
+        tx.commit().await?;
+        Ok(after)
+    }
+
+    /// Puts a request in force; false if it is no longer pending.
+    pub async fn grant(&self, id: &str, now: u64) -> Result<bool, Error> {
+        let guard = self.client().await?;
+        let client = guard.as_ref().expect("connected by client()");
+        let sql = "UPDATE requests SET state = 'granted', granted = $2 WHERE id = $1 AND state = 'pending'";
+        Ok(client.execute(sql, &[&id, &signed(now)]).await? == 1)
+    }
+
+    /// Ends a request: denied from pending, revoked or expired from granted.
+    pub async fn end(&self, id: &str, to: State, by: &str, reason: &str, now: u64) -> Result<(), Error> {
+        let mut guard = self.client().await?;
+        let client = guard.as_mut().expect("connected by client()");
+        let tx = client.transaction().await?;
+        let state = state_for_update(&tx, id).await?;
+        let allowed = match to {
+            State::Denied => state == State::Pending,
+            State::Revoked => matches!(state, State::Granted | State::Pending),
+            State::Expired => matches!(state, State::Granted | State::Pending),
+            State::Pending | State::Granted => false,
+        };
+        if !allowed {
+            return Err(Error::WrongState { id: id.to_owned(), state, wanted: to.word() });
+        }
+        tx.execute(
+            "UPDATE requests SET state = $2, ended = $3, ended_by = $4, reason = $5 WHERE id = $1",
+            &[&id, &to.word(), &signed(now), &by, &reason],
+        )
+        .await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Takes up to `want` rows from what a grant with a limit of `max` still has; 0 means that it is used up. What a crash
+    /// leaves leased stays used: the limit can be missed downwards only.
+    pub async fn lease_rows(&self, id: &str, want: u64, max: u64) -> Result<u64, Error> {
+        let guard = self.client().await?;
+        let client = guard.as_ref().expect("connected by client()");
+        let row = client
+            .query_opt(
+                "WITH before AS (SELECT id, rows_used FROM requests WHERE id = $1 AND state = 'granted' FOR UPDATE)
+                 UPDATE requests r SET rows_used = least(b.rows_used + $2, greatest($3, b.rows_used))
+                 FROM before b WHERE r.id = b.id RETURNING r.rows_used - b.rows_used",
+                &[&id, &signed(want), &signed(max)],
+            )
+            .await?;
+        Ok(row.map_or(0, |r| unsigned(r.get(0))))
+    }
+
+    /// Gives back rows that were leased and not read.
+    pub async fn return_rows(&self, id: &str, rows: u64) -> Result<(), Error> {
+        let guard = self.client().await?;
+        let client = guard.as_ref().expect("connected by client()");
+        client
+            .execute("UPDATE requests SET rows_used = greatest(rows_used - $2, 0) WHERE id = $1", &[&id, &signed(rows)])
+            .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,82 @@
+//! Who are you? SCRAM-SHA-256, for known and unknown names alike.
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+
+use crate::frame::{Body, Buffer, put, put_str};
+use crate::refusal::{Refusal, code};
+use crate::scram::{self, ScramError, Verifier};
+
+const MECHANISM: &str = "SCRAM-SHA-256";
+/// The longest SASL message; libpq's are a few hundred bytes.
+const MAX_MESSAGE: usize = 4096;
+
+/// Why a client was not let in.
+#[derive(Debug)]
+pub enum AuthError {
+    /// The connection failed.
+    Io(std::io::Error),
+    /// The exchange failed; the client hears the same whatever it was.
+    Failed(ScramError),
+}
+
+impl From<std::io::Error> for AuthError {
+    fn from(e: std::io::Error) -> Self {
+        Self::Io(e)
+    }
+}
+
+/// What a client whose proof does not fit is told.
+pub fn failed(user: &str) -> Refusal {
+    Refusal::new(code::INVALID_PASSWORD, format!("password authentication failed for user \"{user}\""))
+        .hint("check the name and the password; who has none asks the in-country security team")
+}
+
+/// Makes the client prove that it knows the password behind `verifier`.
+pub async fn authenticate<S>(stream: &mut S, buffer: &mut Buffer, verifier: Verifier) -> Result<(), AuthError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut out = Vec::with_capacity(128);
+    request(&mut out, 10, |out| {
+        put_str(out, MECHANISM);
+        out.push(0);
+    });
+    stream.write_all(&out).await?;
+
+    let first = message(stream, buffer).await?;
+    let mut body = Body(&first);
+    let malformed = AuthError::Failed(ScramError::Malformed);
+    let mechanism = body.string();
+    let length = body.i32().and_then(|n| usize::try_from(n).ok());
+    let (Some(MECHANISM), Some(client_first)) = (mechanism, length.and_then(|n| body.take(n))) else {
+        return Err(malformed);
+    };
+    let (state, challenge) = scram::challenge(verifier, client_first).map_err(AuthError::Failed)?;
+    out.clear();
+    request(&mut out, 11, |out| out.extend_from_slice(challenge.as_bytes()));
+    stream.write_all(&out).await?;
+
+    let last = message(stream, buffer).await?;
+    let verdict = state.finish(&last).map_err(AuthError::Failed)?;
+    out.clear();
+    request(&mut out, 12, |out| out.extend_from_slice(verdict.as_bytes()));
+    request(&mut out, 0, |_| {});
+    stream.write_all(&out).await?;
+    Ok(())
+}
+
+/// An authentication request of the given kind.
+fn request(out: &mut Vec<u8>, kind: i32, body: impl FnOnce(&mut Vec<u8>)) {
+    put(out, b'R', |out| {
+        out.extend_from_slice(&kind.to_be_bytes());
+        body(out);
+    });
+}
+
+async fn message<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut Buffer) -> Result<Vec<u8>, AuthError> {
+    let head = buffer.frame(stream, MAX_MESSAGE).await?;
+    let head = head.filter(|h| h.tag == b'p').ok_or(AuthError::Failed(ScramError::Malformed))?;
+    let body = buffer.data()[crate::frame::HEADER..head.total].to_vec();
+    buffer.consume(head.total);
+    Ok(body)
+}

@@ -1,0 +1,232 @@
+//! A connection to a store, logged in as a face's role.
+
+use std::path::PathBuf;
+
+use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
+use ringfence_face::Login;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_postgres::config::Host;
+
+use crate::frame::{Body, Buffer, HEADER, MAX_FRAME, put, put_str, put_untagged};
+use crate::refusal::field;
+
+/// The longest message of a login.
+const MAX_LOGIN_MESSAGE: usize = 64 * 1024;
+
+/// Something to speak over.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// Where a store listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// A host and a port.
+    Tcp(String, u16),
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The network failed.
+    #[error("the store cannot be reached: {0}")]
+    Io(#[from] std::io::Error),
+    /// The store said no.
+    #[error("the store refused the login: {message} ({code})")]
+    Refused {
+        /// SQLSTATE.
+        code: String,
+        /// PostgreSQL's message.
+        message: String,
+    },
+    /// The store spoke something else.
+    #[error("the store broke the protocol while logging in: {0}")]
+    Protocol(&'static str),
+}
+
+/// A logged-in connection.
+pub struct Backend {
+    /// The connection.
+    pub stream: Box<dyn Stream>,
+    /// What has arrived on it.
+    pub buffer: Buffer,
+    /// Parameters as the store reports them.
+    pub parameters: Vec<(String, String)>,
+    /// For cancel requests.
+    pub process: i32,
+    /// For cancel requests.
+    pub secret: Vec<u8>,
+}
+
+impl Address {
+    /// The first address of a connection's configuration.
+    pub fn of(config: &tokio_postgres::Config) -> Option<Self> {
+        let port = config.get_ports().first().copied().unwrap_or(5432);
+        match config.get_hosts().first()? {
+            Host::Tcp(host) => Some(Self::Tcp(host.clone(), port)),
+            Host::Unix(dir) => Some(Self::Unix(dir.join(format!(".s.PGSQL.{port}")))),
+        }
+    }
+
+    /// Connects.
+    pub async fn dial(&self) -> std::io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Self::Tcp(host, port) => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                stream.set_nodelay(true)?;
+                Box::new(stream)
+            }
+            Self::Unix(path) => Box::new(UnixStream::connect(path).await?),
+        })
+    }
+
+    /// Sends a cancel request and waits until the store has taken it.
+    pub async fn cancel(&self, process: i32, secret: &[u8]) -> std::io::Result<()> {
+        use tokio::io::AsyncReadExt as _;
+        let mut stream = self.dial().await?;
+        let mut out = Vec::with_capacity(16);
+        put_untagged(&mut out, |out| {
+            out.extend_from_slice(&80_877_102_i32.to_be_bytes());
+            out.extend_from_slice(&process.to_be_bytes());
+            out.extend_from_slice(secret);
+        });
+        stream.write_all(&out).await?;
+        stream.read_to_end(&mut Vec::new()).await?;
+        Ok(())
+    }
+}
+
+impl Backend {
+    /// Connects and logs in.
+    pub async fn connect(
+        address: &Address,
+        database: &str,
+        login: &Login,
+        parameters: &[(String, String)],
+    ) -> Result<Self, BackendError> {
+        let mut stream = address.dial().await?;
+        let mut out = Vec::with_capacity(256);
+        put_untagged(&mut out, |out| {
+            out.extend_from_slice(&(3_i32 << 16).to_be_bytes());
+            let own = [("user", login.role.as_str()), ("database", database)];
+            let given = parameters.iter().map(|(n, v)| (n.as_str(), v.as_str()));
+            for (name, value) in own.into_iter().chain(given) {
+                put_str(out, name);
+                put_str(out, value);
+            }
+            out.push(0);
+        });
+        stream.write_all(&out).await?;
+        let mut backend =
+            Self { stream, buffer: Buffer::default(), parameters: Vec::new(), process: 0, secret: Vec::new() };
+        backend.log_in(&login.password).await?;
+        Ok(backend)
+    }
+
+    async fn next(&mut self) -> Result<(u8, Vec<u8>), BackendError> {
+        let head = self.buffer.frame(&mut self.stream, MAX_LOGIN_MESSAGE).await?;
+        let head = head.ok_or(BackendError::Protocol("the connection was closed"))?;
+        let body = self.buffer.data()[HEADER..head.total].to_vec();
+        self.buffer.consume(head.total);
+        if head.tag == b'E' {
+            let text = |code| String::from_utf8_lossy(field(&body, code).unwrap_or_default()).into_owned();
+            return Err(BackendError::Refused { code: text(b'C'), message: text(b'M') });
+        }
+        Ok((head.tag, body))
+    }
+
+    async fn log_in(&mut self, password: &str) -> Result<(), BackendError> {
+        let mut scram: Option<ScramSha256> = None;
+        loop {
+            let (tag, message) = self.next().await?;
+            let mut body = Body(&message);
+            let malformed = || BackendError::Protocol("malformed message");
+            match tag {
+                b'R' => match body.i32().ok_or_else(malformed)? {
+                    0 => {}
+                    10 => {
+                        let client = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
+                        let mut out = Vec::new();
+                        put(&mut out, b'p', |out| {
+                            put_str(out, "SCRAM-SHA-256");
+                            let first = client.message();
+                            out.extend_from_slice(&i32::try_from(first.len()).unwrap_or(0).to_be_bytes());
+                            out.extend_from_slice(first);
+                        });
+                        self.stream.write_all(&out).await?;
+                        scram = Some(client);
+                    }
+                    11 => {
+                        let client = scram.as_mut().ok_or_else(malformed)?;
+                        client.update(body.0)?;
+                        let mut out = Vec::new();
+                        put(&mut out, b'p', |out| out.extend_from_slice(client.message()));
+                        self.stream.write_all(&out).await?;
+                    }
+                    12 => scram.as_mut().ok_or_else(malformed)?.finish(body.0)?,
+                    _ => return Err(BackendError::Protocol("it asks for a password in another way than SCRAM-SHA-256")),
+                },
+                b'S' => {
+                    let (Some(name), Some(value)) = (body.string(), body.string()) else { return Err(malformed()) };
+                    self.parameters.push((name.to_owned(), value.to_owned()));
+                }
+                b'K' => {
+                    self.process = body.i32().ok_or_else(malformed)?;
+                    self.secret = body.0.to_vec();
+                }
+                b'Z' => return Ok(()),
+                b'N' => {}
+                _ => return Err(BackendError::Protocol("an unexpected message")),
+            }
+        }
+    }
+
+    /// Brings the session back to how it was after the login, so that the next client of the same role finds nothing of
+    /// the last one.
+    pub async fn reset(&mut self, in_transaction: bool, is_full: bool) -> Result<(), BackendError> {
+        let mut queries = vec!["DISCARD ALL"];
+        if in_transaction {
+            queries.insert(0, "ROLLBACK");
+        }
+        if is_full {
+            queries.push("RESET ROLE"); // DISCARD ALL leaves the login's own role, which has no rights
+        }
+        let mut out = Vec::new();
+        for query in &queries {
+            put(&mut out, b'Q', |out| put_str(out, query));
+        }
+        self.stream.write_all(&out).await?;
+        for _ in &queries {
+            loop {
+                let head = self.buffer.frame(&mut self.stream, MAX_FRAME).await?;
+                let head = head.ok_or(BackendError::Protocol("the connection was closed"))?;
+                let failed = head.tag == b'E';
+                if head.tag == b'S' {
+                    let mut body = Body(&self.buffer.data()[HEADER..head.total]);
+                    if let (Some(name), Some(value)) = (body.string(), body.string()) {
+                        let (name, value) = (name.to_owned(), value.to_owned());
+                        self.report(&name, value);
+                    }
+                }
+                self.buffer.consume(head.total);
+                if failed {
+                    return Err(BackendError::Protocol("it could not be reset"));
+                }
+                if head.tag == b'Z' {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Remembers a parameter that the store reported.
+    pub fn report(&mut self, name: &str, value: String) {
+        match self.parameters.iter_mut().find(|(n, _)| n == name) {
+            Some((_, old)) => *old = value,
+            None => self.parameters.push((name.to_owned(), value)),
+        }
+    }
+}

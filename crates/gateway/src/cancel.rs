@@ -1,0 +1,81 @@
+//! Cancel requests. A client gets a key of the gateway's own making; a request that carries it hits the statement that the
+//! same session runs at that moment, or nothing. While a cancel request is on its way to the store, the connection is not
+//! given to anybody else.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use rand_core::{OsRng, RngCore};
+
+use crate::backend::Address;
+use crate::flow::Flow;
+use crate::startup::CancelKey;
+
+/// What a key stands for.
+pub struct Target {
+    address: Address,
+    process: i32,
+    secret: Vec<u8>,
+    flow: Arc<Mutex<Flow>>,
+    /// Held while a request is on its way; `false` once the session is over.
+    open: tokio::sync::Mutex<bool>,
+}
+
+impl Target {
+    /// A session's target.
+    pub fn new(address: Address, process: i32, secret: Vec<u8>, flow: Arc<Mutex<Flow>>) -> Arc<Self> {
+        Arc::new(Self { address, process, secret, flow, open: tokio::sync::Mutex::new(true) })
+    }
+
+    /// Cancels the statement under way, if there is one.
+    pub async fn cancel(&self) {
+        let open = self.open.lock().await;
+        let busy = !self.flow.lock().unwrap_or_else(PoisonError::into_inner).awaited.is_empty();
+        if *open
+            && busy
+            && let Err(error) = self.address.cancel(self.process, &self.secret).await
+        {
+            tracing::warn!(%error, "a cancel request did not reach the store");
+        }
+    }
+
+    /// Waits for a request on its way and lets no further one through.
+    pub async fn close(&self) {
+        *self.open.lock().await = false;
+    }
+}
+
+/// All keys that are out, by process.
+#[derive(Default)]
+pub struct Cancels {
+    targets: Mutex<HashMap<i32, ([u8; 4], Weak<Target>)>>,
+}
+
+impl Cancels {
+    /// Makes a key that is not taken.
+    pub fn register(&self, target: &Arc<Target>) -> CancelKey {
+        let mut secret = [0; 4];
+        OsRng.fill_bytes(&mut secret);
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let process = i32::try_from(OsRng.next_u32() >> 1).unwrap_or(1);
+            if let Entry::Vacant(place) = targets.entry(process) {
+                place.insert((secret, Arc::downgrade(target)));
+                return CancelKey { process, secret };
+            }
+        }
+    }
+
+    /// Forgets a key.
+    pub fn forget(&self, key: &CancelKey) {
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner).remove(&key.process);
+    }
+
+    /// Finds what a key stands for.
+    pub fn find(&self, key: &CancelKey) -> Option<Arc<Target>> {
+        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let (secret, target) = targets.get(&key.process)?;
+        if *secret == key.secret { target.upgrade() } else { None }
+    }
+}

@@ -1,0 +1,44 @@
+//! What a gateway needs to know, already validated.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringfence_face::ddl::Limits;
+use tokio_rustls::rustls::ServerConfig;
+
+/// A gateway's settings.
+#[derive(Clone)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: Vec<SocketAddr>,
+    /// The certificate, if TLS is offered.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// Whether clients without TLS are refused.
+    pub tls_required: bool,
+    /// Makes the passwords of store logins and the salts shown to unknown users. 32 bytes or more.
+    pub secret: Vec<u8>,
+    /// The most clients at once.
+    pub max_clients: usize,
+    /// The most connections of one principal.
+    pub max_per_principal: usize,
+    /// How long a client may take to log in.
+    pub login_timeout: Duration,
+    /// How long running sessions may go on after a stop was asked for.
+    pub drain: Duration,
+    /// The stores behind it.
+    pub stores: Vec<StoreConfig>,
+}
+
+/// How to reach a store.
+#[derive(Clone)]
+pub struct StoreConfig {
+    /// The database name that clients ask for; its rules are in the policy under the same name.
+    pub name: String,
+    /// The steward's connection.
+    pub steward: tokio_postgres::Config,
+    /// The store's role for principals with full access.
+    pub full_role: Option<String>,
+    /// Limits of face logins.
+    pub limits: Limits,
+}

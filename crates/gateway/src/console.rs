@@ -1,0 +1,331 @@
+//! The store name `ringfence`: where people ask, approve, deny and revoke. The command line speaks to it as `psql` would, with
+//! the same password; so does `psql` itself (`requests`, `grants`, `status`, `help`).
+//!
+//! A command is a word or a JSON object with `do`; the answer is one row with one JSON value.
+
+use std::sync::Arc;
+
+use ringfence_control::{State, Stored};
+use ringfence_grants::request::rfc3339;
+use ringfence_grants::{Approval, Ask, Request};
+use ringfence_ledger::{Entry, Kind};
+use ringfence_policy::{Policy, Principal, Store};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+
+use crate::backend::Stream;
+use crate::frame::{Body, Buffer, HEADER, put, put_str};
+use crate::grants::verify;
+use crate::refusal::{Refusal, code};
+use crate::server::Shared;
+
+/// The database name that leads here.
+pub const NAME: &str = "ringfence";
+/// The longest command, in bytes.
+const MAX_COMMAND: usize = 64 * 1024;
+
+#[derive(Deserialize)]
+#[serde(tag = "do", rename_all = "lowercase", deny_unknown_fields)]
+enum Command {
+    Help,
+    Status,
+    Requests,
+    Grants,
+    Request { ask: Ask },
+    Show { id: String },
+    Approve { id: String, signature: String },
+    Deny { id: String, reason: String },
+    Revoke { id: String, reason: String },
+}
+
+fn refuse(text: impl Into<String>) -> Refusal {
+    Refusal::new(code::INSUFFICIENT_PRIVILEGE, text)
+}
+
+fn broken(e: &impl std::fmt::Display) -> Refusal {
+    Refusal::new(code::CANNOT_CONNECT, e.to_string())
+}
+
+fn control_error(e: &ringfence_control::Error) -> Refusal {
+    match e {
+        ringfence_control::Error::Database(_) => broken(e),
+        _ => Refusal::new("22023", e.to_string()).hint("`ringfence requests` shows what there is."),
+    }
+}
+
+/// Answers commands until the client leaves.
+pub async fn run(
+    shared: &Arc<Shared>,
+    mut client: Box<dyn Stream>,
+    mut buffer: Buffer,
+    principal: Principal,
+) -> std::io::Result<()> {
+    let mut out = Vec::new();
+    let parameters =
+        [("server_version", "15.0 (Ringfence console)"), ("client_encoding", "UTF8"), ("standard_conforming_strings", "on")];
+    for (name, value) in parameters {
+        put(&mut out, b'S', |out| {
+            put_str(out, name);
+            put_str(out, value);
+        });
+    }
+    put(&mut out, b'K', |out| out.extend_from_slice(&[0; 8]));
+    ready(&mut out);
+    client.write_all(&out).await?;
+    let mut skipping = false;
+    while let Some(head) = buffer.frame(&mut client, MAX_COMMAND).await? {
+        let body = buffer.data()[HEADER..head.total].to_vec();
+        buffer.consume(head.total);
+        out.clear();
+        match head.tag {
+            b'Q' => {
+                match Body(&body).string().map(str::trim) {
+                    Some("" | ";") => put(&mut out, b'I', |_| {}),
+                    Some(text) => match command(shared, &principal, text).await {
+                        Ok(value) => row(&mut out, &value),
+                        Err(refusal) => refusal.error(&mut out),
+                    },
+                    None => Refusal::new(code::SYNTAX_ERROR, "the command is not UTF-8").error(&mut out),
+                }
+                ready(&mut out);
+            }
+            b'X' => break,
+            b'S' => {
+                skipping = false;
+                ready(&mut out);
+            }
+            _ if skipping => {}
+            _ => {
+                skipping = true;
+                Refusal::new(code::FEATURE_NOT_SUPPORTED, "the console takes simple queries only").error(&mut out);
+            }
+        }
+        client.write_all(&out).await?;
+        client.flush().await?;
+    }
+    client.shutdown().await
+}
+
+fn ready(out: &mut Vec<u8>) {
+    put(out, b'Z', |out| out.push(b'I'));
+}
+
+/// One column `ringfence` of type json, one row.
+fn row(out: &mut Vec<u8>, value: &Value) {
+    put(out, b'T', |out| {
+        out.extend_from_slice(&1_u16.to_be_bytes());
+        put_str(out, "ringfence");
+        out.extend_from_slice(&[0; 6]); // no table
+        out.extend_from_slice(&114_u32.to_be_bytes()); // json
+        out.extend_from_slice(&(-1_i16).to_be_bytes());
+        out.extend_from_slice(&(-1_i32).to_be_bytes());
+        out.extend_from_slice(&0_u16.to_be_bytes());
+    });
+    let text = serde_json::to_string_pretty(value).unwrap_or_default();
+    put(out, b'D', |out| {
+        out.extend_from_slice(&1_u16.to_be_bytes());
+        out.extend_from_slice(&u32::try_from(text.len()).unwrap_or(0).to_be_bytes());
+        out.extend_from_slice(text.as_bytes());
+    });
+    put(out, b'C', |out| put_str(out, "SELECT 1"));
+}
+
+async fn command(shared: &Arc<Shared>, principal: &Principal, text: &str) -> Result<Value, Refusal> {
+    let text = text.trim_end_matches(';').trim();
+    let parsed = if text.starts_with('{') {
+        serde_json::from_str(text)
+    } else {
+        serde_json::from_value(json!({ "do": text.to_ascii_lowercase() }))
+    };
+    let command = parsed.map_err(|_| {
+        Refusal::new(code::SYNTAX_ERROR, "this is not a command of the Ringfence console")
+            .hint("Commands in psql: requests, grants, status, help. For the others use the ringfence command line.")
+    })?;
+    let desk = Desk { shared, policy: shared.policy(), principal };
+    match command {
+        Command::Help => Ok(json!({ "commands": ["requests", "grants", "status", "help"],
+            "command line": ["ringfence request", "ringfence approve", "ringfence deny", "ringfence revoke"] })),
+        Command::Status => Ok(desk.status()),
+        Command::Requests => desk.list(&[State::Pending, State::Granted, State::Denied, State::Revoked, State::Expired]).await,
+        Command::Grants => desk.list(&[State::Granted]).await,
+        Command::Show { id } => {
+            let stored = shared.control.find(&id).await.map_err(|e| control_error(&e))?;
+            desk.may_read(&stored)?;
+            Ok(desk.tell(&stored))
+        }
+        Command::Request { ask } => desk.request(ask).await,
+        Command::Approve { id, signature } => desk.approve(&id, signature).await,
+        Command::Deny { id, reason } => desk.deny(&id, &reason).await,
+        Command::Revoke { id, reason } => desk.revoke(&id, &reason).await,
+    }
+}
+
+/// One person at the console.
+struct Desk<'a> {
+    shared: &'a Arc<Shared>,
+    policy: Arc<Policy>,
+    principal: &'a Principal,
+}
+
+impl Desk<'_> {
+    fn status(&self) -> Value {
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "policy": self.policy.digest(),
+            "sessions": self.shared.grants.sessions(),
+            "ledger": { "entries": self.shared.ledger.size(), "writable": self.shared.ledger.healthy().is_ok() },
+        })
+    }
+
+    /// Approvers and auditors of the store read all of its requests; everybody their own.
+    fn may_read(&self, stored: &Stored) -> Result<(), Refusal> {
+        let me = self.principal;
+        let store = self.policy.store(&stored.request.store).map(|(s, _)| s);
+        let reads_all = store.is_some_and(|s| {
+            me.teams.intersection(&s.approvers).next().is_some() || me.teams.intersection(&s.auditors).next().is_some()
+        });
+        if reads_all || stored.request.requester == me.name {
+            return Ok(());
+        }
+        Err(refuse(format!("request {} is not yours to read", stored.request.id)))
+    }
+
+    async fn list(&self, states: &[State]) -> Result<Value, Refusal> {
+        let stored = self.shared.control.list(states).await.map_err(|e| control_error(&e))?;
+        Ok(stored.iter().filter(|s| self.may_read(s).is_ok()).map(|s| self.tell(s)).collect())
+    }
+
+    fn tell(&self, stored: &Stored) -> Value {
+        let r = &stored.request;
+        let approvers: Vec<&str> = stored.approvals.iter().map(|a| a.approver.as_str()).collect();
+        let expires = stored.granted.map(|g| rfc3339(r.expires(g)));
+        json!({
+            "id": r.id, "state": stored.state, "requester": r.requester, "location": r.location,
+            "employer": r.employer, "covered": r.covered, "store": r.store, "summary": r.summary(),
+            "purpose": r.purpose, "created": rfc3339(r.created), "decide_by": rfc3339(r.decide_by),
+            "expires": expires, "rows_used": stored.rows_used, "max_rows": r.max_rows,
+            "approved_by": approvers, "approvals_needed": self.policy.registry().approvals,
+            "ended_by": stored.ended.as_ref().map(|e| &e.0), "reason": stored.ended.as_ref().map(|e| &e.1),
+            "canonical": r.canonical(),
+        })
+    }
+
+    fn store(&self, name: &str) -> Result<&Store, Refusal> {
+        let found = self.policy.store(name).map(|(s, _)| s);
+        found.ok_or_else(|| Refusal::new(code::NO_SUCH_DATABASE, format!("there is no store \"{name}\"")))
+    }
+
+    /// Puts an entry in the ledger and waits until it is durable: nothing comes into force that is not on record.
+    async fn on_record(&self, kind: Kind, store: &Store, record: &Value) -> Result<(), Refusal> {
+        let ticket = self.shared.ledger.append(Entry::new(kind, &store.jurisdiction, record));
+        match ticket.await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(e)) => Err(crate::client_side::unrecorded(&e)),
+            Err(_) => Err(crate::client_side::unrecorded(&ringfence_ledger::Unavailable("it was closed".into()))),
+        }
+    }
+
+    async fn request(&self, ask: Ask) -> Result<Value, Refusal> {
+        let found = self.policy.store(&ask.store);
+        let (store, catalogue) = found.ok_or_else(|| {
+            Refusal::new(code::NO_SUCH_DATABASE, format!("there is no store \"{}\"", ask.store))
+        })?;
+        let covered = self.policy.coverage(self.principal).map(|c| c.because);
+        let now = self.shared.now();
+        let bad = |e: &dyn std::fmt::Display| Refusal::new("22023", e.to_string());
+        let request = Request::new(ask, new_id(), self.principal, covered, store, catalogue, now).map_err(|e| bad(&e))?;
+        let outcome = self.policy.outcome(&self.principal.name, &store.name, &[request.scope()]).map_err(|e| bad(&e))?;
+        let opens = outcome.tables.get(&request.table).is_some_and(|t| t.values().any(|c| !c.granted_by.is_empty()));
+        if !opens {
+            return Err(refuse(format!("no approval can open {} to {}", request.summary(), self.principal.name))
+                .hint("Policy lets no grant reach these columns for you."));
+        }
+        if let Some(condition) = &request.condition {
+            let table = &catalogue.tables[&request.table];
+            let steward = &self.shared.stores.get(&store.name).ok_or_else(|| broken(&"the store is not configured"))?.steward;
+            steward.try_condition(&table.schema, &request.table, condition).await.map_err(|e| bad(&e))?;
+        }
+        self.on_record(Kind::Requested, store, &json!({ "request": request.canonical() })).await?;
+        self.shared.control.insert(&request).await.map_err(|e| control_error(&e))?;
+        Ok(json!({
+            "id": request.id, "state": "pending", "summary": request.summary(), "digest": request.digest(),
+            "approvals_needed": self.policy.registry().approvals, "decide_by": rfc3339(request.decide_by),
+        }))
+    }
+
+    /// Whether this person may sign; a refusal goes on record.
+    fn may_sign(&self, request: &Request) -> Result<(), Refusal> {
+        let me = &self.principal.name;
+        let verdict = if *me == request.requester {
+            Err("the requester cannot approve their own request".to_owned())
+        } else {
+            self.policy.may_approve(me, &request.store).map_err(|e| broken(&e))?
+        };
+        verdict.map_err(|why| {
+            self.shared.record_refused(me, &request.store, &format!("approval of {}: {why}", request.id));
+            refuse(why).hint("Requests are decided by the in-country security team of the store.")
+        })
+    }
+
+    async fn approve(&self, id: &str, signature: String) -> Result<Value, Refusal> {
+        let stored = self.shared.control.find(id).await.map_err(|e| control_error(&e))?;
+        self.may_sign(&stored.request)?;
+        if stored.state != State::Pending {
+            let problem = format!("the request {id} is {}, so it cannot be approved", stored.state);
+            return Err(Refusal::new("22023", problem));
+        }
+        if self.shared.now() >= stored.request.decide_by {
+            return Err(Refusal::new("22023", format!("the request {id} was to be decided by {}", rfc3339(stored.request.decide_by))));
+        }
+        let key = self.principal.key.as_deref();
+        let key = key.ok_or_else(|| refuse(format!("{} has no key in the registry", self.principal.name)))?;
+        let approval = Approval { approver: self.principal.name.clone(), signature };
+        approval.verify(&stored.request, key).map_err(|e| refuse(e.to_string()))?;
+        let store = self.store(&stored.request.store)?;
+        let record = json!({ "id": id, "approver": approval.approver, "signature": approval.signature,
+            "digest": stored.request.digest() });
+        self.on_record(Kind::Approved, store, &record).await?;
+        let after = self.shared.control.approve(id, &approval, self.shared.now()).await.map_err(|e| control_error(&e))?;
+        if verify(&self.policy, &after).is_ok() {
+            self.shared.put_in_force(&after.request).await?;
+        }
+        let now = self.shared.control.find(id).await.map_err(|e| control_error(&e))?;
+        Ok(self.tell(&now))
+    }
+
+    async fn deny(&self, id: &str, reason: &str) -> Result<Value, Refusal> {
+        let stored = self.shared.control.find(id).await.map_err(|e| control_error(&e))?;
+        self.may_sign(&stored.request)?;
+        let me = &self.principal.name;
+        self.shared.control.end(id, State::Denied, me, reason, self.shared.now()).await.map_err(|e| control_error(&e))?;
+        let store = self.store(&stored.request.store)?;
+        self.on_record(Kind::Denied, store, &json!({ "id": id, "by": me, "reason": reason })).await?;
+        Ok(json!({ "id": id, "state": "denied" }))
+    }
+
+    /// Takes a grant back and cuts its sessions. The cut does not wait for the ledger: less access needs no record first.
+    async fn revoke(&self, id: &str, reason: &str) -> Result<Value, Refusal> {
+        let stored = self.shared.control.find(id).await.map_err(|e| control_error(&e))?;
+        let me = &self.principal.name;
+        if stored.request.requester != *me {
+            self.may_sign(&stored.request)?;
+        }
+        self.shared.control.end(id, State::Revoked, me, reason, self.shared.now()).await.map_err(|e| control_error(&e))?;
+        let cut = self.shared.grants.end(id, &format!("was revoked by {me}")).await;
+        let store = self.store(&stored.request.store)?;
+        let record = json!({ "id": id, "by": me, "reason": reason, "sessions_cut": cut });
+        self.shared.ledger.record(Entry::new(Kind::Revoked, &store.jurisdiction, &record));
+        Ok(json!({ "id": id, "state": "revoked", "sessions_cut": cut }))
+    }
+}
+
+/// A name that people can type: R- and eight letters and digits without look-alikes.
+fn new_id() -> String {
+    use rand_core::RngCore as _;
+    const LETTERS: &[u8; 32] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZ";
+    let mut random = [0; 8];
+    rand_core::OsRng.fill_bytes(&mut random);
+    let letters = random.iter().map(|b| char::from(LETTERS[usize::from(b & 31)]));
+    std::iter::once('R').chain(std::iter::once('-')).chain(letters).collect()
+}

@@ -1,0 +1,146 @@
+//! The private records of ledger entries. They stay in the jurisdiction; the public leaf only commits to them.
+
+use std::collections::BTreeMap;
+
+use ringfence_ledger::{Counters, Entry, Kind};
+use serde::Serialize;
+
+/// What a session is, said once, when it opens.
+#[derive(Clone, Debug, Serialize)]
+pub struct SessionRecord {
+    /// The session's name in all its entries.
+    pub session: String,
+    /// Who.
+    pub principal: String,
+    /// From where.
+    pub location: String,
+    /// For whom they work.
+    pub employer: Option<String>,
+    /// Why they are a covered person, if they are.
+    pub covered: Option<String>,
+    /// The store.
+    pub store: String,
+    /// The face, or `full`.
+    pub face: String,
+    /// The role that the store sees.
+    pub role: String,
+    /// The store's process, to match its server log.
+    pub process: i32,
+    /// The grants in force.
+    pub grants: Vec<String>,
+    /// The version of the rules.
+    pub policy: String,
+    /// The client's address.
+    pub address: String,
+    /// What the client calls itself.
+    pub application: String,
+}
+
+/// A statement that is about to run.
+#[derive(Debug, Serialize)]
+pub struct IntentRecord<'a> {
+    /// The session.
+    pub session: &'a str,
+    /// The statement's number in it.
+    pub n: u64,
+    /// Who.
+    pub principal: &'a str,
+    /// The store.
+    pub store: &'a str,
+    /// The SQL.
+    pub statement: &'a str,
+    /// Its parameters; binary ones in hex after `\x`.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub parameters: &'a [Box<str>],
+}
+
+/// How a statement ended.
+#[derive(Debug, Serialize)]
+pub struct OutcomeRecord<'a> {
+    /// The session.
+    pub session: &'a str,
+    /// The statement's number in it.
+    pub n: u64,
+    /// Who.
+    pub principal: &'a str,
+    /// `ok`, `error` with its SQLSTATE, or `cut` with the reason.
+    pub ended: &'a str,
+}
+
+/// Something that was refused.
+#[derive(Debug, Serialize)]
+pub struct RefusedRecord<'a> {
+    /// The session, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<&'a str>,
+    /// Who.
+    pub principal: &'a str,
+    /// The store, or what was to be done.
+    pub store: &'a str,
+    /// Why.
+    pub reason: &'a str,
+    /// The SQL, where there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statement: Option<&'a str>,
+}
+
+/// A session's end.
+#[derive(Debug, Serialize)]
+pub struct ClosedRecord<'a> {
+    /// The session.
+    pub session: &'a str,
+    /// Who.
+    pub principal: &'a str,
+    /// Why it ended.
+    pub reason: &'a str,
+}
+
+/// Statements of a workload, of one minute.
+#[derive(Debug, Serialize)]
+pub struct CountedRecord<'a> {
+    /// Who.
+    pub principal: &'a str,
+    /// The store.
+    pub store: &'a str,
+    /// By shape.
+    pub shapes: Vec<ShapeCount<'a>>,
+}
+
+/// Statements of one shape.
+#[derive(Debug, Serialize)]
+pub struct ShapeCount<'a> {
+    /// libpg_query's fingerprint.
+    pub fingerprint: &'a str,
+    /// The text without its constants.
+    pub statement: &'a str,
+    /// How often it ran.
+    pub statements: u64,
+    /// Rows let through.
+    pub rows: u64,
+}
+
+/// The rules from here on.
+#[derive(Debug, Serialize)]
+pub struct PolicyRecord {
+    /// Digest of registry, catalogues and policies.
+    pub digest: String,
+    /// How many approvals a request needs.
+    pub approvals: usize,
+    /// The approvers' public keys, with which the log's approvals verify.
+    pub approver_keys: BTreeMap<String, String>,
+}
+
+/// The gateway's start or stop.
+#[derive(Debug, Serialize)]
+pub struct GatewayRecord<'a> {
+    /// Its version.
+    pub version: &'a str,
+    /// Why it stopped, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'a str>,
+}
+
+/// Makes an outcome entry.
+pub fn outcome(jurisdiction: &str, record: &OutcomeRecord<'_>, rows: u64, bytes: u64) -> Entry {
+    Entry::new(Kind::Outcome, jurisdiction, record).counting(Counters { rows, bytes, statements: 0 })
+}

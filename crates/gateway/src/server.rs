@@ -1,0 +1,506 @@
+//! The gateway as a whole: listeners, what all sessions share, and the housekeeping between them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use ringfence_control::{Control, State};
+use ringfence_face::Steward;
+use ringfence_grants::Request;
+use ringfence_ledger::{Entry, Kind, Ledger};
+use ringfence_policy::Policy;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use crate::auth::{self, AuthError};
+use crate::backend::{Address, Stream};
+use crate::cancel::Cancels;
+use crate::config::Config;
+use crate::counting::Counting;
+use crate::frame::Buffer;
+use crate::grants::{Cut, LiveGrants};
+use crate::pool::Pool;
+use crate::records::{GatewayRecord, PolicyRecord, RefusedRecord};
+use crate::refusal::{Refusal, code};
+use crate::scram::Verifier;
+use crate::startup::{self, Packet, Startup};
+use crate::statement::Cache;
+use crate::{console, session};
+
+/// How often grants are compared with the control database and the clock.
+const REFRESH: Duration = Duration::from_secs(1);
+/// How often counts are written and what is unused is dropped.
+const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// How long a face may be unused before it is dropped.
+const FACE_IDLE: Duration = Duration::from_secs(600);
+
+/// What all sessions share.
+pub struct Shared {
+    /// The settings.
+    pub config: Config,
+    policy: RwLock<Arc<Policy>>,
+    /// The log.
+    pub ledger: Ledger,
+    /// Requests and grants.
+    pub control: Arc<Control>,
+    /// The stores, by name.
+    pub stores: HashMap<String, Behind>,
+    /// Connections that wait.
+    pub pool: Pool,
+    /// Keys for cancel requests.
+    pub cancels: Cancels,
+    /// Grants in force.
+    pub grants: Arc<LiveGrants>,
+    /// Verdicts on statements.
+    pub statements: Cache,
+    /// Counts of workloads.
+    pub counting: Counting,
+    faces: Mutex<HashMap<(String, String), FaceUse>>,
+    clients: AtomicUsize,
+    by_principal: Mutex<HashMap<String, usize>>,
+}
+
+#[derive(Default)]
+struct FaceUse {
+    sessions: usize,
+    last: Option<Instant>,
+}
+
+/// How to reach a store.
+pub struct Behind {
+    /// Compiles its faces.
+    pub steward: Arc<Steward>,
+    /// Where it listens.
+    pub address: Address,
+    /// Its database.
+    pub database: String,
+    /// Held shared while a face is compiled and taken into use, exclusively while unused ones are dropped.
+    pub compiling: tokio::sync::RwLock<()>,
+}
+
+/// A face in use.
+pub struct InUse {
+    shared: Arc<Shared>,
+    key: (String, String),
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        let mut faces = self.shared.faces.lock().unwrap_or_else(PoisonError::into_inner);
+        let face = faces.entry(self.key.clone()).or_default();
+        face.sessions = face.sessions.saturating_sub(1);
+        face.last = Some(Instant::now());
+    }
+}
+
+impl Shared {
+    /// The rules as they are now.
+    pub fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Milliseconds since 1970; never before the newest entry of the ledger, so a clock that was set back opens nothing.
+    pub fn now(&self) -> u64 {
+        ringfence_ledger::record::now_ms().max(self.ledger.last_time())
+    }
+
+    /// Marks a face as in use until the result is dropped.
+    pub fn use_face(self: &Arc<Self>, store: &str, face: &str) -> InUse {
+        let key = (store.to_owned(), face.to_owned());
+        let mut faces = self.faces.lock().unwrap_or_else(PoisonError::into_inner);
+        faces.entry(key.clone()).or_default().sessions += 1;
+        InUse { shared: Arc::clone(self), key }
+    }
+
+    /// Puts a refusal outside any statement on record.
+    pub fn record_refused(&self, principal: &str, store: &str, reason: &str) {
+        let policy = self.policy();
+        let jurisdiction = policy.store(store).map_or("-", |(s, _)| s.jurisdiction.as_str());
+        let record = RefusedRecord { session: None, principal, store, reason, statement: None };
+        self.ledger.record(Entry::new(Kind::Refused, jurisdiction, &record));
+    }
+
+    /// A request has all its signatures: on record first, then in force.
+    pub async fn put_in_force(&self, request: &Request) -> Result<(), Refusal> {
+        let now = self.now();
+        let record = json!({ "id": request.id, "digest": request.digest(), "expires": request.expires(now) });
+        let ticket = self.ledger.append(Entry::new(Kind::Granted, &request.jurisdiction, &record));
+        match ticket.await {
+            Ok(Ok(_)) => {}
+            Ok(Err(e)) => return Err(crate::client_side::unrecorded(&e)),
+            Err(_) => return Err(Refusal::new(code::IO_ERROR, "the ledger was closed")),
+        }
+        let broken = |e: ringfence_control::Error| Refusal::new(code::CANNOT_CONNECT, e.to_string());
+        self.control.grant(&request.id, now).await.map_err(broken)?;
+        self.grants.refresh(&self.policy(), now).await.map_err(broken)?;
+        Ok(())
+    }
+
+    async fn refresh(&self) -> Result<(), ringfence_control::Error> {
+        let now = self.now();
+        let due = self.grants.refresh(&self.policy(), now).await?;
+        for request in due.approved {
+            if let Err(refusal) = self.put_in_force(&request).await {
+                tracing::warn!(grant = %request.id, problem = %refusal.message, "an approved request is not in force yet");
+            }
+        }
+        for request in due.over {
+            self.grants.end(&request.id, "has expired").await;
+            match self.control.end(&request.id, State::Expired, "the clock", "its time is over", now).await {
+                Ok(()) => {
+                    let record = json!({ "id": request.id });
+                    self.ledger.record(Entry::new(Kind::Expired, &request.jurisdiction, &record));
+                }
+                Err(ringfence_control::Error::WrongState { .. }) => {} // another gateway was faster
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops faces that nobody uses.
+    async fn prune(&self) {
+        for (name, behind) in &self.stores {
+            let _exclusive = behind.compiling.write().await;
+            let used: BTreeSet<String> = {
+                let mut faces = self.faces.lock().unwrap_or_else(PoisonError::into_inner);
+                faces.retain(|_, f| f.sessions > 0 || f.last.is_some_and(|l| l.elapsed() < FACE_IDLE));
+                faces.keys().filter(|(store, _)| store == name).map(|(_, face)| face.clone()).collect()
+            };
+            self.pool.sweep(|key| {
+                let face = key.role.strip_prefix("rf_").and_then(|r| r.split('_').next()).unwrap_or_default();
+                key.store != *name || face == "full" || used.contains(face)
+            });
+            match behind.steward.prune(&used).await {
+                Ok(0) => {}
+                Ok(count) => tracing::info!(store = %name, count, "dropped unused faces"),
+                Err(error) => tracing::warn!(store = %name, %error, "unused faces are still there"),
+            }
+        }
+    }
+}
+
+/// Why a gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address cannot be had.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, std::io::Error),
+    /// A store is configured without rules, or the other way round.
+    #[error("{0}")]
+    Store(String),
+    /// The control database does not answer.
+    #[error(transparent)]
+    Control(#[from] ringfence_control::Error),
+    /// The log cannot be written.
+    #[error(transparent)]
+    Ledger(#[from] ringfence_ledger::Unavailable),
+}
+
+/// A running gateway.
+pub struct Gateway {
+    shared: Arc<Shared>,
+    addresses: Vec<SocketAddr>,
+    stop: watch::Sender<bool>,
+}
+
+impl Gateway {
+    /// Starts listening.
+    pub async fn start(
+        config: Config,
+        policy: Policy,
+        ledger: Ledger,
+        control: Control,
+    ) -> Result<Self, StartError> {
+        let mut stores = HashMap::new();
+        for store in &config.stores {
+            let name = &store.name;
+            if policy.store(name).is_none() {
+                return Err(StartError::Store(format!("store {name} has no rules in the policy")));
+            }
+            let address = Address::of(&store.steward)
+                .ok_or_else(|| StartError::Store(format!("store {name}: its url names no host")))?;
+            let database = store.steward.get_dbname().unwrap_or(name).to_owned();
+            let steward = Steward::new(store.steward.clone(), &config.secret, store.full_role.clone(), store.limits);
+            let behind = Behind { steward: Arc::new(steward), address, database, compiling: tokio::sync::RwLock::default() };
+            stores.insert(name.clone(), behind);
+        }
+        let control = Arc::new(control);
+        let grants = LiveGrants::new(Arc::clone(&control));
+        let mut listeners = Vec::new();
+        for address in &config.listen {
+            listeners.push(TcpListener::bind(address).await.map_err(|e| StartError::Listen(*address, e))?);
+        }
+        let shared = Arc::new(Shared {
+            config,
+            policy: RwLock::new(Arc::new(policy)),
+            ledger,
+            control,
+            stores,
+            pool: Pool::default(),
+            cancels: Cancels::default(),
+            grants,
+            statements: Cache::default(),
+            counting: Counting::default(),
+            faces: Mutex::default(),
+            clients: AtomicUsize::new(0),
+            by_principal: Mutex::default(),
+        });
+        record_start(&shared).await?;
+        shared.refresh().await?;
+        let (stop, stopping) = watch::channel(false);
+        let mut addresses = Vec::new();
+        for listener in listeners {
+            addresses.extend(listener.local_addr());
+            tokio::spawn(accept(Arc::clone(&shared), listener, stopping.clone()));
+        }
+        tokio::spawn(housekeeping(Arc::clone(&shared), stopping));
+        Ok(Self { shared, addresses, stop })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The log.
+    pub fn ledger(&self) -> &Ledger {
+        &self.shared.ledger
+    }
+
+    /// Puts new rules in force: sessions through faces are cut, so that no one goes on under the old ones.
+    pub fn replace_policy(&self, policy: Policy) {
+        let changed = policy.digest() != self.shared.policy().digest();
+        *self.shared.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+        self.shared.ledger.record(policy_entry(&self.shared.policy()));
+        if changed {
+            self.shared.grants.cut_all(&Cut::PolicyChanged, true);
+        }
+    }
+
+    /// Stops: no new clients, idle sessions end, the others may finish until the drain time is over.
+    pub async fn stop(self, reason: &str) {
+        self.stop.send_replace(true);
+        self.shared.grants.cut_all(&Cut::Drain, false);
+        let until = Instant::now() + self.shared.config.drain;
+        while self.shared.grants.sessions() > 0 && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.shared.grants.cut_all(&Cut::Stop, false);
+        let until = Instant::now() + Duration::from_secs(2);
+        while self.shared.grants.sessions() > 0 && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.shared.counting.flush(&self.shared.ledger);
+        let record = GatewayRecord { version: env!("CARGO_PKG_VERSION"), reason: Some(reason) };
+        let _ = self.shared.ledger.append(Entry::new(Kind::GatewayStopped, "-", &record)).await;
+    }
+}
+
+fn policy_entry(policy: &Policy) -> Entry {
+    let registry = policy.registry();
+    let keys = registry.people.iter().filter_map(|p| Some((p.name.clone(), p.key.clone()?)));
+    let record = PolicyRecord {
+        digest: policy.digest().to_owned(),
+        approvals: registry.approvals,
+        approver_keys: keys.collect(),
+    };
+    Entry::new(Kind::PolicyChanged, "-", &record)
+}
+
+async fn record_start(shared: &Shared) -> Result<(), ringfence_ledger::Unavailable> {
+    let record = GatewayRecord { version: env!("CARGO_PKG_VERSION"), reason: None };
+    let started = shared.ledger.append(Entry::new(Kind::GatewayStarted, "-", &record));
+    let rules = shared.ledger.append(policy_entry(&shared.policy()));
+    for ticket in [started, rules] {
+        ticket.await.map_err(|_| ringfence_ledger::Unavailable("the ledger was closed".into()))??;
+    }
+    Ok(())
+}
+
+async fn housekeeping(shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {
+    let mut refresh = tokio::time::interval(REFRESH);
+    let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+    loop {
+        tokio::select! {
+            _ = refresh.tick() => {
+                if let Err(error) = shared.refresh().await {
+                    tracing::warn!(%error, "grants in force stay as they are until the control database answers");
+                }
+            }
+            _ = housekeeping.tick() => {
+                shared.counting.flush(&shared.ledger);
+                shared.prune().await;
+            }
+            _ = stopping.changed() => return,
+        }
+    }
+}
+
+async fn accept(shared: Arc<Shared>, listener: TcpListener, mut stopping: watch::Receiver<bool>) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopping.changed() => return,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                let shared = Arc::clone(&shared);
+                tokio::spawn(async move {
+                    let _counted = Counted::new(&shared);
+                    if let Err(error) = client(&shared, stream, address).await {
+                        tracing::debug!(%address, %error, "a client's connection ended");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// Counts a client while it is there.
+struct Counted<'a>(&'a Shared);
+
+impl<'a> Counted<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.clients.fetch_add(1, Ordering::AcqRel);
+        Self(shared)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.clients.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Counts a principal's connections.
+struct Place<'a> {
+    shared: &'a Shared,
+    name: String,
+}
+
+impl<'a> Place<'a> {
+    fn take(shared: &'a Shared, name: &str) -> Option<Self> {
+        let mut counts = shared.by_principal.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(name.to_owned()).or_default();
+        if *count >= shared.config.max_per_principal {
+            return None;
+        }
+        *count += 1;
+        Some(Self { shared, name: name.to_owned() })
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut counts = self.shared.by_principal.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.name) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.name);
+            }
+        }
+    }
+}
+
+async fn fatal(stream: &mut Box<dyn Stream>, refusal: &Refusal) -> std::io::Result<()> {
+    stream.write_all(&refusal.fatal()).await?;
+    stream.flush().await?;
+    stream.shutdown().await
+}
+
+/// One connection, from its first byte.
+async fn client(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut stream: Box<dyn Stream> = Box::new(stream);
+    let mut buffer = Buffer::default();
+    let login = async {
+        let Some((startup, is_tls)) = first_packets(shared, &mut stream).await? else { return Ok(None) };
+        if !is_tls && shared.config.tls_required {
+            let refusal = Refusal::new(code::INVALID_AUTHORIZATION, "this gateway takes connections with TLS only");
+            fatal(&mut stream, &refusal.hint("Connect with sslmode=require or stricter.")).await?;
+            return Ok(None);
+        }
+        if shared.clients.load(Ordering::Acquire) > shared.config.max_clients {
+            fatal(&mut stream, &Refusal::new(code::TOO_MANY_CONNECTIONS, "the gateway has too many clients")).await?;
+            return Ok(None);
+        }
+        let mut out = Vec::new();
+        startup.negotiate(&mut out);
+        stream.write_all(&out).await?;
+        let known = shared.policy().registry().principal(&startup.user).cloned();
+        let verifier = known.as_ref().and_then(|p| Verifier::parse(p.password.as_deref()?));
+        let is_known = verifier.is_some();
+        let verifier = verifier.unwrap_or_else(|| Verifier::mock(&shared.config.secret, &startup.user));
+        match auth::authenticate(&mut stream, &mut buffer, verifier).await {
+            Ok(()) if is_known => Ok(known.map(|principal| (principal, startup))),
+            Err(AuthError::Io(e)) => Err(e),
+            Ok(()) | Err(AuthError::Failed(_)) => {
+                tokio::time::sleep(Duration::from_millis(250)).await; // a guess costs time
+                let name = if is_known { startup.user.as_str() } else { "(unknown)" };
+                shared.record_refused(name, &startup.database, "the password does not fit");
+                fatal(&mut stream, &auth::failed(&startup.user)).await?;
+                Ok(None)
+            }
+        }
+    };
+    let Ok(logged_in) = tokio::time::timeout(shared.config.login_timeout, login).await else { return Ok(()) };
+    let Some((principal, startup)) = logged_in? else { return Ok(()) };
+    let Some(_place) = Place::take(shared, &principal.name) else {
+        let most = shared.config.max_per_principal;
+        let refusal = Refusal::new(code::TOO_MANY_CONNECTIONS, format!("{} has {most} connections already", principal.name));
+        return fatal(&mut stream, &refusal.hint("Close some, or have max_connections_per_principal raised.")).await;
+    };
+    if startup.database == console::NAME {
+        return console::run(shared, stream, buffer, principal).await;
+    }
+    session::run(shared, stream, buffer, principal, startup, &address.to_string()).await
+}
+
+/// TLS, GSS and cancel requests, then the startup packet. Reads exactly what it needs: a byte that an attacker slipped in
+/// before TLS is never taken for one that came through it (CVE-2021-23214).
+async fn first_packets(shared: &Shared, stream: &mut Box<dyn Stream>) -> std::io::Result<Option<(Startup, bool)>> {
+    let mut is_tls = false;
+    for _ in 0..4 {
+        let length = stream.read_u32().await? as usize;
+        if !(8..=startup::MAX_PACKET).contains(&length) {
+            return Ok(None);
+        }
+        let mut packet = vec![0; length - 4];
+        stream.read_exact(&mut packet).await?;
+        match startup::parse(&packet) {
+            Ok(Packet::Tls) => match &shared.config.tls {
+                Some(config) if !is_tls => {
+                    stream.write_all(b"S").await?;
+                    let plain = std::mem::replace(stream, Box::new(tokio::io::join(tokio::io::empty(), tokio::io::sink())));
+                    let acceptor = TlsAcceptor::from(Arc::clone(config));
+                    *stream = Box::new(acceptor.accept(plain).await?);
+                    is_tls = true;
+                }
+                _ => stream.write_all(b"N").await?,
+            },
+            Ok(Packet::Gss) => stream.write_all(b"N").await?,
+            Ok(Packet::Cancel(key)) => {
+                if let Some(target) = shared.cancels.find(&key) {
+                    target.cancel().await;
+                }
+                return Ok(None);
+            }
+            Ok(Packet::Startup(startup)) => return Ok(Some((startup, is_tls))),
+            Err(e) => {
+                fatal(stream, &Refusal::new(code::PROTOCOL_VIOLATION, e.to_string())).await?;
+                return Ok(None);
+            }
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,296 @@
+//! From the store to the client: byte for byte, in the pieces in which it came, once the intents behind it are durable.
+//!
+//! Only the fronts of frames are looked at. Rows are counted, not decoded. Replaced are: the errors that stand for our own
+//! refusals, and errors about a missing column or right, which get a hint how to ask.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::client_side::{REFUSED, unrecorded};
+use crate::frame::{self, Buffer, HEADER, Head, MAX_FRAME};
+use crate::grants::Cut;
+use crate::refusal::{Refusal, code, field, with_hint};
+use crate::session::{End, Session};
+
+/// How long a write that is under way may go on after a cut.
+const GRACE: Duration = Duration::from_millis(200);
+/// Errors that the way to ask may help with: no such column, no such table, no right, no such function.
+const EXPLAINED: &[&[u8]] = &[b"42703", b"42P01", b"42501", b"42883"];
+
+struct Side<'a, W> {
+    session: &'a Session,
+    client: &'a mut W,
+    cut: &'a mut watch::Receiver<Option<Cut>>,
+    /// Bytes of the current frame that are still to come and need no look.
+    passing: usize,
+    /// Whether the client has had the beginning of a frame and not its end.
+    within_frame: bool,
+    told_fatal: bool,
+}
+
+/// What to do with a frame that is there as a whole.
+enum Verdict {
+    Forward,
+    Replace(Vec<u8>),
+}
+
+/// Runs until the store closes, a cut comes, or a limit is reached.
+pub async fn run<R, W>(
+    session: &Session,
+    store: &mut R,
+    buffer: &mut Buffer,
+    client: &mut W,
+    cut: &mut watch::Receiver<Option<Cut>>,
+    deadline: Option<Instant>,
+) -> End
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut side = Side { session, client, cut, passing: 0, within_frame: false, told_fatal: false };
+    loop {
+        if let Err(end) = side.drain(buffer).await {
+            return end;
+        }
+        let between = !side.within_frame;
+        let over = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            cut = next_cut(side.cut) => match cut {
+                // A session in the middle of something may finish it first.
+                Cut::Drain if !session.flow().is_idle() => {}
+                cut => return End::Cut(cut, between),
+            },
+            () = over => {
+                let id = earliest(session);
+                return End::Cut(Cut::GrantEnded { id, how: "has expired".to_owned() }, between);
+            }
+            read = buffer.fill(store) => match read {
+                Ok(0) | Err(_) => return End::Store { told: side.told_fatal },
+                Ok(_) => {}
+            },
+        }
+    }
+}
+
+/// The grant whose time is over first.
+fn earliest(session: &Session) -> String {
+    let grants = session.shared.grants.of(&session.principal.name, &session.store.name);
+    let first = grants.iter().min_by_key(|g| g.deadline);
+    first.map_or_else(|| "of this session".to_owned(), |g| g.request.id.clone())
+}
+
+/// The next cut; one that was seen already (a drain that a busy session ignored) does not come again.
+async fn next_cut(cut: &mut watch::Receiver<Option<Cut>>) -> Cut {
+    loop {
+        if cut.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        if let Some(cut) = cut.borrow_and_update().clone() {
+            return cut;
+        }
+    }
+}
+
+impl<W: AsyncWrite + Unpin> Side<'_, W> {
+    /// Deals with all that is in the buffer.
+    async fn drain(&mut self, buffer: &mut Buffer) -> Result<(), End> {
+        let mut at = self.passing.min(buffer.data().len());
+        self.passing -= at;
+        let mut draining = false;
+        loop {
+            let rest = &buffer.data()[at..];
+            let head = frame::head(rest, MAX_FRAME).map_err(|_| {
+                End::Refused(Refusal::new(code::CONNECTION_FAILURE, "the store broke the protocol"), false)
+            })?;
+            let Some(head) = head else { break };
+            let whole = rest.len() >= head.total;
+            if matches!(head.tag, b'D' | b'd') {
+                if let Err(end) = self.row(head.total).await {
+                    self.forward(buffer, at).await?;
+                    return Err(end);
+                }
+            } else if matches!(head.tag, b'E' | b'N' | b'Z' | b'C' | b'S' | b'I' | b's' | b'1' | b'2' | b'3' | b'G' | b'W') {
+                if !whole {
+                    buffer.reserve(at + head.total);
+                    break;
+                }
+                if let Verdict::Replace(instead) = self.answer(head, &rest[HEADER..head.total]) {
+                    self.forward(buffer, at).await?;
+                    self.write(&instead).await?;
+                    buffer.consume(head.total);
+                    at = 0;
+                    continue;
+                }
+                draining |= head.tag == b'Z' && *self.cut.borrow() == Some(Cut::Drain);
+            }
+            if whole {
+                at += head.total;
+            } else {
+                self.passing = head.total - rest.len();
+                at += rest.len();
+                break;
+            }
+        }
+        self.forward(buffer, at).await?;
+        if draining && self.session.flow().is_idle() {
+            return Err(End::Cut(Cut::Drain, true));
+        }
+        Ok(())
+    }
+
+    /// A row is about to pass.
+    async fn row(&mut self, bytes: usize) -> Result<(), End> {
+        let charge = {
+            let mut flow = self.session.flow();
+            let Some(current) = flow.current() else { return Ok(()) };
+            current.rows += 1;
+            current.bytes += bytes as u64;
+            if current.charge.is_empty() {
+                return Ok(());
+            }
+            current.charge.clone()
+        };
+        for (grant, cost) in charge {
+            if !self.session.quota.take(grant, cost).await {
+                if let Some(current) = self.session.flow().current() {
+                    current.rows -= 1;
+                    current.bytes -= bytes as u64;
+                }
+                let limited = self.session.quota.grant(grant);
+                let (id, max) = (&limited.id, limited.max);
+                let refusal = Refusal::new(code::LIMIT_EXCEEDED, format!("the row limit of grant {id} is used up ({max} rows)"))
+                    .detail("The rest of the result was held back and the session is over.")
+                    .hint("Ask for a new grant with `ringfence request … --max-rows N`.");
+                return Err(End::Refused(refusal, true));
+            }
+        }
+        Ok(())
+    }
+
+    /// An answer's end or an error.
+    fn answer(&mut self, head: Head, body: &[u8]) -> Verdict {
+        let session = self.session;
+        match head.tag {
+            b'1' | b'2' | b'3' => session.flow().confirm(),
+            b'C' | b'I' | b's' => {
+                let over = session.flow().complete();
+                if let Some(statement) = over {
+                    session.conclude(&statement, None);
+                }
+            }
+            b'G' | b'W' => session.answered.notify_one(),
+            b'Z' => {
+                let over = session.flow().ready(body.first().copied().unwrap_or(b'I'));
+                for statement in &over {
+                    session.conclude(statement, None);
+                }
+                session.answered.notify_one();
+                if !session.quota.is_empty() {
+                    let quota = std::sync::Arc::clone(&session.quota);
+                    tokio::spawn(async move { quota.give_back().await });
+                }
+            }
+            b'E' => return self.error(body),
+            _ => {}
+        }
+        Verdict::Forward
+    }
+
+    fn error(&mut self, body: &[u8]) -> Verdict {
+        let sqlstate = field(body, b'C').unwrap_or_default();
+        self.told_fatal |= matches!(field(body, b'V'), Some(b"FATAL" | b"PANIC"));
+        let mut flow = self.session.flow();
+        if let Some(refusal) = ours(body, &flow.refusals) {
+            let mut instead = Vec::with_capacity(256);
+            refusal.error(&mut instead);
+            let code = refusal.code;
+            flow.fail(code);
+            return Verdict::Replace(instead);
+        }
+        flow.fail(&String::from_utf8_lossy(sqlstate));
+        if EXPLAINED.contains(&sqlstate)
+            && let Some(instead) = flow.hint.as_deref().and_then(|hint| with_hint(body, hint))
+        {
+            return Verdict::Replace(instead);
+        }
+        Verdict::Forward
+    }
+
+    /// Lets the first `count` bytes of the buffer through.
+    async fn forward(&mut self, buffer: &mut Buffer, count: usize) -> Result<(), End> {
+        if count == 0 {
+            return Ok(());
+        }
+        self.intents_durable().await?;
+        if !self.within_frame {
+            let notices = std::mem::take(&mut self.session.flow().notices);
+            if !notices.is_empty() {
+                self.write(&notices).await?;
+            }
+        }
+        self.write(&buffer.data()[..count]).await?;
+        self.within_frame = self.passing > 0;
+        buffer.consume(count);
+        Ok(())
+    }
+
+    /// Waits until everything that was announced is in the ledger.
+    async fn intents_durable(&mut self) -> Result<(), End> {
+        loop {
+            let ticket = self.session.flow().tickets.pop_front();
+            let Some(ticket) = ticket else { return Ok(()) };
+            match ticket.await {
+                Ok(Ok(_)) => {}
+                Ok(Err(e)) => return Err(End::Refused(unrecorded(&e), !self.within_frame)),
+                Err(_) => {
+                    let gone = ringfence_ledger::Unavailable("the ledger was closed".into());
+                    return Err(End::Refused(unrecorded(&gone), !self.within_frame));
+                }
+            }
+        }
+    }
+
+    /// Writes to the client; after a cut it has a moment to take what is under way.
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), End> {
+        let client = &mut *self.client;
+        let mut cut = self.cut.clone();
+        tokio::select! {
+            biased;
+            written = async {
+                client.write_all(bytes).await?;
+                client.flush().await
+            } => written.map_err(|_| End::Client),
+            cut = async {
+                let cut = loop {
+                    match next_cut(&mut cut).await {
+                        Cut::Drain => {}
+                        other => break other,
+                    }
+                };
+                tokio::time::sleep(GRACE).await;
+                cut
+            } => Err(End::Cut(cut, false)),
+        }
+    }
+}
+
+/// The refusal that an error of the store stands for.
+fn ours<'a>(body: &[u8], refusals: &'a [(u64, Refusal)]) -> Option<&'a Refusal> {
+    if refusals.is_empty() || field(body, b'C') != Some(code::SYNTAX_ERROR.as_bytes()) {
+        return None;
+    }
+    let message = std::str::from_utf8(field(body, b'M')?).ok()?;
+    let (_, rest) = message.split_once(REFUSED)?;
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    let number: u64 = digits.parse().ok()?;
+    refusals.iter().find(|(n, _)| *n == number).map(|(_, refusal)| refusal)
+}
