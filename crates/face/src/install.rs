@@ -37,8 +37,8 @@ fn change(apply: String, undo: impl Into<String>) -> Change {
 /// What an installation needs to know.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The steward's SCRAM verifier or password.
-    pub steward_password: String,
+    /// The steward's SCRAM verifier: a password never reaches the server's log.
+    pub steward_verifier: String,
     /// The role whose privileges principals with full access get.
     pub full_role: Option<String>,
 }
@@ -62,6 +62,13 @@ pub async fn plan(client: &Client, options: &Options) -> Result<Vec<Change>, Err
 /// Carries out a plan, all or nothing, and keeps the undos.
 pub async fn apply(client: &mut Client, changes: &[Change]) -> Result<(), Error> {
     let tx = client.transaction().await.map_err(Error::refused("begin"))?;
+    // The mask key passes through one of these statements; the server's log must not have it.
+    tx.batch_execute(
+        "SET LOCAL log_statement = 'none'; SET LOCAL log_min_duration_statement = -1;
+         SET LOCAL log_min_error_statement = 'panic'",
+    )
+    .await
+    .map_err(Error::refused("keep its log quiet"))?;
     for change in changes {
         tx.batch_execute(&change.apply).await.map_err(Error::refused("be prepared"))?;
     }
@@ -144,7 +151,7 @@ async fn roles_and_schema(client: &Client, database: &str, options: &Options) ->
     let database = ident(database);
     let mut changes = vec![
         change(
-            format!("CREATE ROLE {STEWARD} LOGIN CREATEROLE NOINHERIT PASSWORD {}", literal(&options.steward_password)),
+            format!("CREATE ROLE {STEWARD} LOGIN CREATEROLE NOINHERIT PASSWORD {}", literal(&options.steward_verifier)),
             "",
         ),
         change(format!("ALTER ROLE {STEWARD} INHERIT"), ""),

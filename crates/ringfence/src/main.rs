@@ -1,1 +1,40 @@
-fn main(){}
+//! `ringfence`: the program. Command line in, exit code out: 0 is success, 1 is "no" (a check failed, a request was
+//! refused), 2 is a usage or configuration error.
+
+mod command;
+mod config;
+mod demo;
+mod password;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::command::{Cli, Failure};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("ringfence: cannot start: {e}");
+            return ExitCode::from(2);
+        }
+    };
+    let result = runtime.block_on(command::run(cli));
+    // Threads that wait for a terminal must not hold up the end.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { message, hint, code }) => {
+            if !message.is_empty() {
+                eprintln!("ringfence: {message}");
+            }
+            if let Some(hint) = hint {
+                eprintln!("hint: {hint}");
+            }
+            ExitCode::from(code)
+        }
+    }
+}

@@ -24,10 +24,10 @@ mod words;
 use copy_text::CopyText;
 
 /// The tables' DDL.
-pub const SCHEMA_SQL: &str = include_str!("schema.sql");
+pub(crate) const SCHEMA_SQL: &str = include_str!("schema.sql");
 
 /// The secondary indexes' DDL, to run once the rows are in.
-pub const INDEXES_SQL: &str = include_str!("indexes.sql");
+pub(crate) const INDEXES_SQL: &str = include_str!("indexes.sql");
 
 /// Chosen among others because it makes user 4711 a person with a story: a U.S. user with a few rows in every
 /// table, who tells friends an address and a telephone number.
@@ -41,7 +41,7 @@ const CHUNK_SLACK_BYTES: usize = 8 * 1024;
 
 /// One table of the clips data, in load order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Table {
+pub(crate) enum Table {
     /// Accounts: who the users are.
     Users,
     /// What users show of themselves.
@@ -62,7 +62,7 @@ pub enum Table {
 
 impl Table {
     /// All tables, in load order.
-    pub const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Users,
         Self::Profiles,
         Self::Devices,
@@ -74,7 +74,7 @@ impl Table {
     ];
 
     /// The table's name in the schema `public`.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Users => "users",
             Self::Profiles => "profiles",
@@ -88,7 +88,7 @@ impl Table {
     }
 
     /// The column list for COPY, in the order of the values of a line.
-    pub fn columns(self) -> &'static str {
+    pub(crate) fn columns(self) -> &'static str {
         match self {
             Self::Users => "id, country, created_at, email, phone, full_name, birth_date",
             Self::Profiles => "user_id, handle, display_name, bio",
@@ -104,14 +104,14 @@ impl Table {
 
 /// The generator: same users and seed, same bytes.
 #[derive(Clone, Copy, Debug)]
-pub struct Clips {
+pub(crate) struct Clips {
     users: u32,
     seed: u64,
 }
 
 impl Clips {
     /// A platform with users 1 to `users`.
-    pub fn new(users: u32) -> Self {
+    pub(crate) fn new(users: u32) -> Self {
         Self { users, seed: SEED }
     }
 
@@ -119,7 +119,7 @@ impl Clips {
     /// text format, each with the number of lines in it. With a `country` (ISO code, upper case) only rows
     /// whose subject lives there: the user, author, follower or sender. The first error of `sink` ends the
     /// writing and is returned.
-    pub fn write<E>(
+    pub(crate) fn write<E>(
         &self,
         table: Table,
         country: Option<&str>,
@@ -142,7 +142,7 @@ impl Clips {
 
     /// How many rows [`Clips::write`] hands over for the same arguments. It is exact, and takes a
     /// small part of the time that writing them would.
-    pub fn rows_estimate(&self, table: Table, country: Option<&str>) -> u64 {
+    pub(crate) fn rows_estimate(&self, table: Table, country: Option<&str>) -> u64 {
         self.users_of(country).map(|user| u64::from(self.rows_of(table, user))).sum()
     }
 }

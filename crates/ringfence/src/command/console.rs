@@ -1,0 +1,287 @@
+//! `request`, `requests`, `approve`, `deny`, `revoke`, `grants`: through the gateway, logged in as `psql` would.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use ringfence_grants::{Request, approval};
+use serde_json::{Value, json};
+use tokio_postgres::{NoTls, SimpleQueryMessage};
+
+use super::{ConfigArgs, Failure, print_json};
+use crate::config;
+
+/// Who asks, and how the answer is wanted.
+#[derive(Args)]
+pub(crate) struct WhoArgs {
+    /// Your name. The password is read as psql reads it: PGPASSWORD, PGPASSFILE or ~/.pgpass, else a prompt.
+    #[arg(long = "as", value_name = "NAME", env = "PGUSER")]
+    name: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// `ringfence request`.
+#[derive(Args)]
+pub(crate) struct RequestArgs {
+    #[command(flatten)]
+    who: WhoArgs,
+    /// The store.
+    #[arg(long)]
+    store: String,
+    /// The columns, as in users.email,users.phone.
+    #[arg(long, value_delimiter = ',', required = true)]
+    columns: Vec<String>,
+    /// Which rows, as in "country = 'US' and id = 4711". All rows if absent.
+    #[arg(long = "where", value_name = "CONDITION")]
+    condition: Option<String>,
+    /// Why: a ticket, a case, a reason that an approver can judge.
+    #[arg(long)]
+    purpose: String,
+    /// How long from the last approval: 30m, 2h, 3days.
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    length: std::time::Duration,
+    /// How many rows may be read in all.
+    #[arg(long)]
+    max_rows: Option<u64>,
+}
+
+/// `ringfence requests`, `ringfence grants`.
+#[derive(Args)]
+pub(crate) struct ListArgs {
+    /// One request.
+    id: Option<String>,
+    #[command(flatten)]
+    who: WhoArgs,
+}
+
+/// `ringfence approve`.
+#[derive(Args)]
+pub(crate) struct ApproveArgs {
+    /// The request.
+    id: String,
+    #[command(flatten)]
+    who: WhoArgs,
+    /// Your OpenSSH private key.
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["signature", "print"])]
+    key: Option<PathBuf>,
+    /// A signature made elsewhere: `ssh-keygen -Y sign -n ringfence-approval` over what --print prints.
+    #[arg(long, value_name = "FILE", conflicts_with = "key")]
+    signature: Option<PathBuf>,
+    /// Print the exact text to sign, without a newline, and stop.
+    #[arg(long)]
+    print: bool,
+}
+
+/// `ringfence deny`, `ringfence revoke`.
+#[derive(Args)]
+pub(crate) struct EndArgs {
+    /// The request or grant.
+    id: String,
+    #[command(flatten)]
+    who: WhoArgs,
+    /// Why.
+    #[arg(long, default_value = "")]
+    reason: String,
+}
+
+/// Logs in to the console and gives it one command.
+async fn ask(who: &WhoArgs, command: &Value) -> Result<Value, Failure> {
+    let places = config::places(&who.config.path())?;
+    let mut config = tokio_postgres::Config::new();
+    config
+        .host(places.listen.ip().to_string())
+        .port(places.listen.port())
+        .user(&who.name)
+        .dbname(ringfence_gateway::console::NAME)
+        .password(password(&who.name, &places)?)
+        .application_name("ringfence");
+    if places.has_tls && !places.listen.ip().is_loopback() {
+        return Err(Failure::setup("the command line speaks to a gateway on this machine only, for now")
+            .hint("run it where the gateway runs"));
+    }
+    let (client, connection) = config.connect(NoTls).await.map_err(|e| failure(&e, "cannot reach the gateway"))?;
+    let driver = tokio::spawn(connection);
+    let answer = client.simple_query(&command.to_string()).await.map_err(|e| failure(&e, "no answer"));
+    drop(client);
+    let _ = driver.await;
+    for message in answer? {
+        if let SimpleQueryMessage::Row(row) = message {
+            let text = row.get(0).unwrap_or("null");
+            return serde_json::from_str(text).map_err(|e| Failure::setup(format!("the answer is not JSON: {e}")));
+        }
+    }
+    Err(Failure::setup("the gateway gave no answer"))
+}
+
+fn failure(e: &tokio_postgres::Error, what: &str) -> Failure {
+    match e.as_db_error() {
+        Some(db) => {
+            let failure = Failure::refused(db.message());
+            match db.hint() {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            }
+        }
+        None => Failure::setup(format!("{what}: {e}")).hint("is it running? Start it with `ringfence demo` or `ringfence serve`"),
+    }
+}
+
+/// As psql finds it.
+fn password(user: &str, places: &config::Places) -> Result<String, Failure> {
+    if let Ok(password) = std::env::var("PGPASSWORD") {
+        return Ok(password);
+    }
+    let home = std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".pgpass"));
+    let file = std::env::var_os("PGPASSFILE").map(PathBuf::from).or(home);
+    if let Some(found) = file.and_then(|f| from_passfile(&f, user, places)) {
+        return Ok(found);
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::setup(format!("no password for {user}")).hint("set PGPASSWORD, or write ~/.pgpass"));
+    }
+    Ok(rpassword::prompt_password(format!("Password for {user}: "))?)
+}
+
+/// libpq's password file: `host:port:database:user:password`, `*` fits all, `\` escapes.
+fn from_passfile(path: &Path, user: &str, places: &config::Places) -> Option<String> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let host = places.listen.ip().to_string();
+    let port = places.listen.port().to_string();
+    text.lines().filter(|l| !l.starts_with('#')).find_map(|line| {
+        let mut fields = vec![String::new()];
+        let mut escaped = false;
+        for c in line.chars() {
+            match c {
+                '\\' if !escaped => escaped = true,
+                ':' if !escaped && fields.len() < 5 => fields.push(String::new()),
+                c => {
+                    escaped = false;
+                    fields.last_mut()?.push(c);
+                }
+            }
+        }
+        let [h, p, d, u, password] = &fields[..] else { return None };
+        let fits = |field: &str, value: &str| field == "*" || field == value;
+        let host_fits = fits(h, &host) || (h == "localhost" && places.listen.ip().is_loopback());
+        (host_fits && fits(p, &port) && fits(d, ringfence_gateway::console::NAME) && fits(u, user))
+            .then(|| password.clone())
+    })
+}
+
+/// `ringfence request`.
+pub(crate) async fn request(args: RequestArgs) -> Result<(), Failure> {
+    let mut wanted = json!({
+        "store": args.store, "columns": args.columns, "purpose": args.purpose,
+        "seconds": args.length.as_secs(), "max_rows": args.max_rows,
+    });
+    if let Some(condition) = args.condition {
+        wanted["where"] = condition.into();
+    }
+    let answer = ask(&args.who, &json!({ "do": "request", "ask": wanted })).await?;
+    if args.who.json {
+        print_json(&answer);
+        return Ok(());
+    }
+    let id = text(&answer, "id");
+    println!("{id} is pending: {}", text(&answer, "summary"));
+    println!("It needs {} approvals by {}. An approver signs it with:", answer["approvals_needed"], text(&answer, "decide_by"));
+    println!("  ringfence approve {id} --as APPROVER --key FILE");
+    Ok(())
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or("-")
+}
+
+/// `ringfence requests`, `ringfence grants`.
+pub(crate) async fn list(args: ListArgs, only_granted: bool) -> Result<(), Failure> {
+    let answer = match &args.id {
+        Some(id) => ask(&args.who, &json!({ "do": "show", "id": id })).await?,
+        None => ask(&args.who, &json!({ "do": if only_granted { "grants" } else { "requests" } })).await?,
+    };
+    if args.who.json {
+        print_json(&answer);
+        return Ok(());
+    }
+    let all = match &answer {
+        Value::Array(all) => all.as_slice(),
+        one => std::slice::from_ref(one),
+    };
+    if all.is_empty() {
+        println!("{}", if only_granted { "No grants are in force." } else { "No requests." });
+    }
+    for one in all {
+        tell(one);
+    }
+    Ok(())
+}
+
+fn tell(one: &Value) {
+    println!("{}  {}  {}", text(one, "id"), text(one, "state"), text(one, "summary"));
+    let from = one["employer"].as_str().map_or_else(String::new, |e| format!(", works for {e}"));
+    println!("    for {} in {}{from}; purpose: {}", text(one, "requester"), text(one, "location"), text(one, "purpose"));
+    if let Some(covered) = one["covered"].as_str() {
+        println!("    covered person (28 CFR 202.211): {covered}");
+    }
+    let approvers: Vec<&str> = one["approved_by"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let limit = one["max_rows"].as_u64().map_or_else(String::new, |m| format!(" of {m}"));
+    println!(
+        "    approved by {} ({} needed); rows used {}{limit}; expires {}",
+        if approvers.is_empty() { "nobody".to_owned() } else { approvers.join(", ") },
+        one["approvals_needed"],
+        one["rows_used"],
+        text(one, "expires"),
+    );
+    if let Some(by) = one["ended_by"].as_str() {
+        println!("    ended by {by}: {}", text(one, "reason"));
+    }
+}
+
+/// `ringfence approve`.
+pub(crate) async fn approve(args: ApproveArgs) -> Result<(), Failure> {
+    let shown = ask(&args.who, &json!({ "do": "show", "id": args.id })).await?;
+    let canonical = shown["canonical"].as_str().unwrap_or_default();
+    let asked = Request::parse(canonical).map_err(|e| Failure::refused(format!("the request {e}")))?;
+    if args.print {
+        print!("{canonical}");
+        return Ok(());
+    }
+    if !args.who.json {
+        tell(&shown);
+    }
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).map_err(|e| Failure::setup(format!("cannot read {}: {e}", path.display())))
+    };
+    let signature = match (&args.signature, &args.key) {
+        (Some(file), _) => read(file)?,
+        (None, Some(file)) => approval::sign(&asked, &read(file)?).map_err(|e| Failure::refused(e.to_string()))?,
+        (None, None) => return Err(Failure::setup("give --key FILE or --signature FILE")),
+    };
+    let after = ask(&args.who, &json!({ "do": "approve", "id": args.id, "signature": signature })).await?;
+    if args.who.json {
+        print_json(&after);
+        return Ok(());
+    }
+    let have = after["approved_by"].as_array().map_or(0, Vec::len);
+    match text(&after, "state") {
+        "granted" => println!("Signed. {} is granted until {}.", args.id, text(&after, "expires")),
+        _ => println!("Signed. {} has {have} of {} approvals.", args.id, after["approvals_needed"]),
+    }
+    Ok(())
+}
+
+/// `ringfence deny`, `ringfence revoke`.
+pub(crate) async fn end(args: EndArgs, how: &str) -> Result<(), Failure> {
+    let answer = ask(&args.who, &json!({ "do": how, "id": args.id, "reason": args.reason })).await?;
+    if args.who.json {
+        print_json(&answer);
+        return Ok(());
+    }
+    let cut = answer["sessions_cut"].as_u64().map_or_else(String::new, |n| format!("; {n} sessions were cut"));
+    println!("{} is {}{cut}.", args.id, text(&answer, "state"));
+    Ok(())
+}

@@ -1,0 +1,277 @@
+//! `ringfence ledger` and `ringfence keys`: files and a public key, nothing else.
+
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use rand_core::{OsRng, RngCore as _};
+use ringfence_grants::evidence::Approvals;
+use ringfence_grants::request::rfc3339;
+use ringfence_ledger::record::Leaf;
+use ringfence_ledger::{Kind, proof, segment, verify};
+use serde_json::{Value, json};
+
+use super::{ConfigArgs, Failure, print_json};
+use crate::config;
+
+/// `ringfence ledger`.
+#[derive(Subcommand)]
+pub(crate) enum LedgerCommand {
+    /// Print entries, with their private records where they are here.
+    Show {
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// From which entry on; a negative number counts from the end.
+        #[arg(long, default_value_t = -20, allow_hyphen_values = true)]
+        from: i64,
+        /// Only entries whose record mentions this, as in a name or a grant.
+        #[arg(long)]
+        grep: Option<String>,
+    },
+    /// Check every tile, commitment, signature and approval; name what is wrong. Needs only the files and a public key.
+    Verify {
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// Check a proof made by `prove` or `disclose` instead of the log.
+        #[arg(long, value_name = "FILE")]
+        proof: Option<PathBuf>,
+    },
+    /// Print the proof that an entry is in the log (C2SP tlog-proof), without its private record.
+    Prove {
+        /// The entry.
+        index: u64,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Print the same with the private record, for somebody who may see it.
+    Disclose {
+        /// The entry.
+        index: u64,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Print the log's public key (C2SP signed-note form).
+    Vkey {
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+}
+
+/// Which log.
+#[derive(Args)]
+pub(crate) struct PlaceArgs {
+    /// The log's folder. Default: that of the configuration.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// The public key, or a file with it. Default: that of the configuration.
+    #[arg(long)]
+    vkey: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+impl PlaceArgs {
+    fn dir(&self) -> Result<PathBuf, Failure> {
+        match &self.dir {
+            Some(dir) => Ok(dir.clone()),
+            None => Ok(config::places(&self.config.path())?.ledger_dir),
+        }
+    }
+
+    fn vkey(&self) -> Result<String, Failure> {
+        let file = match &self.vkey {
+            Some(key) if key.contains('+') && !Path::new(key).exists() => return Ok(key.clone()),
+            Some(file) => PathBuf::from(file),
+            None => config::places(&self.config.path())?.vkey,
+        };
+        let text = std::fs::read_to_string(&file);
+        let text = text.map_err(|e| Failure::setup(format!("cannot read the public key {}: {e}", file.display())))?;
+        Ok(text.trim().to_owned())
+    }
+}
+
+/// `ringfence ledger …`.
+pub(crate) fn run(command: LedgerCommand) -> Result<(), Failure> {
+    match command {
+        LedgerCommand::Show { place, from, grep } => show(&place, from, grep.as_deref()),
+        LedgerCommand::Verify { place, proof: Some(file) } => verify_proof(&place, &file),
+        LedgerCommand::Verify { place, proof: None } => verify_log(&place),
+        LedgerCommand::Prove { index, place } => {
+            print!("{}", proof::prove(&place.dir()?, &place.vkey()?, index, false)?);
+            Ok(())
+        }
+        LedgerCommand::Disclose { index, place } => {
+            print!("{}", proof::prove(&place.dir()?, &place.vkey()?, index, true)?);
+            Ok(())
+        }
+        LedgerCommand::Vkey { place } => {
+            println!("{}", place.vkey()?);
+            Ok(())
+        }
+    }
+}
+
+fn show(place: &PlaceArgs, from: i64, grep: Option<&str>) -> Result<(), Failure> {
+    let dir = place.dir()?;
+    let mut entries = Vec::new();
+    for one in segment::list(&dir)? {
+        let contents = segment::read(&one)?;
+        entries.extend((one.first..).zip(contents.entries));
+    }
+    let skip = match from {
+        from if from >= 0 => usize::try_from(from).unwrap_or(usize::MAX),
+        from => entries.len().saturating_sub(usize::try_from(from.unsigned_abs()).unwrap_or(usize::MAX)),
+    };
+    let wanted = entries.into_iter().filter(|(_, e)| grep.is_none_or(|g| String::from_utf8_lossy(&e.record).contains(g)));
+    let wanted = wanted.filter(|(i, _)| grep.is_some() && from == -20 || *i >= skip as u64);
+    let mut all = Vec::new();
+    for (index, entry) in wanted {
+        let Ok(leaf) = entry.parse_leaf() else { continue };
+        let record: Value = serde_json::from_slice(&entry.record).unwrap_or_default();
+        if place.json {
+            all.push(json!({ "index": index, "leaf": leaf, "record": record }));
+            continue;
+        }
+        println!("{index:>6}  {}  {:<16} {:<3} {}", rfc3339(leaf.time), word(leaf.kind), leaf.jurisdiction, gist(&leaf, &record));
+    }
+    if place.json {
+        print_json(&all);
+    }
+    Ok(())
+}
+
+fn word(kind: Kind) -> String {
+    serde_json::to_value(kind).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// A record in one line.
+fn gist(leaf: &Leaf, record: &Value) -> String {
+    let get = |key: &str| record[key].as_str().unwrap_or_default().replace('\n', " ");
+    let rows = leaf.counters.rows;
+    match leaf.kind {
+        Kind::Intent => format!("{} #{} {}", get("principal"), record["n"], get("statement")),
+        Kind::Outcome => format!("{} #{} {} ({rows} rows)", get("principal"), record["n"], get("ended")),
+        Kind::SessionOpened => format!("{} from {} at {} (face {})", get("principal"), get("location"), get("store"), get("face")),
+        Kind::SessionClosed => format!("{} {}", get("principal"), get("reason")),
+        Kind::Refused => format!("{} {}: {}", get("principal"), get("store"), get("reason")),
+        Kind::Counted => format!("{} {} statements, {rows} rows", get("principal"), leaf.counters.statements),
+        Kind::Requested => get("request"),
+        Kind::Approved => format!("{} by {}", get("id"), get("approver")),
+        Kind::Denied | Kind::Revoked => format!("{} by {}: {}", get("id"), get("by"), get("reason")),
+        Kind::Granted | Kind::Expired => get("id"),
+        Kind::GatewayStarted | Kind::GatewayStopped => format!("{} {}", get("version"), get("reason")),
+        Kind::PolicyChanged => get("digest"),
+    }
+}
+
+/// Judges approvals while the log is read.
+struct Judge {
+    approvals: Approvals,
+    has_records: bool,
+}
+
+impl verify::Witness for Judge {
+    fn entry(&mut self, _: u64, leaf: &Leaf, record: Option<&[u8]>) -> Result<(), String> {
+        let Some(record) = record else {
+            self.has_records = false;
+            return Ok(());
+        };
+        match leaf.kind {
+            Kind::PolicyChanged => self.approvals.policy(record),
+            Kind::Requested => self.approvals.requested(record),
+            Kind::Approved => self.approvals.approved(record),
+            Kind::Granted => self.approvals.granted(record),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn verify_log(place: &PlaceArgs) -> Result<(), Failure> {
+    let (dir, vkey) = (place.dir()?, place.vkey()?);
+    let mut judge = Judge { approvals: Approvals::default(), has_records: true };
+    let report = verify::verify_with(&dir, &vkey, &mut judge);
+    let holds = report.problems.is_empty();
+    if place.json {
+        let approvals = judge.approvals.verified;
+        print_json(&json!({ "verified": holds, "approvals": approvals, "report": report }));
+    } else if holds {
+        println!("The log verifies: {} entries under a signed checkpoint, root {}.", report.entries, report.root);
+        println!("Every tile is what the entries hash to.");
+        if judge.has_records {
+            println!("{} private records match their commitments; {} approvals are signed by the approvers' keys.", report.records, judge.approvals.verified);
+        } else {
+            println!("The private records are not here, so commitments and approvals were not checked.");
+        }
+        if report.waiting > 0 {
+            println!("{} further entries are durable and wait for the next checkpoint.", report.waiting);
+        }
+    } else {
+        for problem in report.problems.iter().take(20) {
+            eprintln!("WRONG: {problem}");
+        }
+        if report.problems.len() > 20 {
+            eprintln!("… and {} more", report.problems.len() - 20);
+        }
+    }
+    if holds { Ok(()) } else { Err(Failure::refused(if place.json { "" } else { "the log does not verify" })) }
+}
+
+fn verify_proof(place: &PlaceArgs, file: &Path) -> Result<(), Failure> {
+    let bytes = std::fs::read(file).map_err(|e| Failure::setup(format!("cannot read {}: {e}", file.display())))?;
+    let shown = proof::check(&bytes, &place.vkey()?).map_err(|e| Failure::refused(format!("the proof does not hold: {e}")))?;
+    if place.json {
+        print_json(&shown);
+    } else {
+        println!("The proof holds: entry {} of a log of {} entries.", shown.index, shown.size);
+        println!("{}  {}  {}", rfc3339(shown.leaf.time), word(shown.leaf.kind), shown.leaf.jurisdiction);
+        match &shown.record {
+            Some(record) => println!("Its private record, which matches the commitment:\n{}", serde_json::to_string_pretty(record).unwrap_or_default()),
+            None => println!("Its private record was not disclosed."),
+        }
+    }
+    Ok(())
+}
+
+/// `ringfence keys`.
+#[derive(Args)]
+pub(crate) struct KeysArgs {
+    /// The folder to write them to.
+    #[arg(long, default_value = "keys")]
+    dir: PathBuf,
+    /// The log's name: a domain that you hold, and a path, as in example.com/ringfence/us.
+    #[arg(long)]
+    origin: String,
+}
+
+/// Makes `ledger.key`, `ledger.vkey` and `gateway.secret`; never overwrites one.
+pub(crate) fn keys(args: &KeysArgs) -> Result<(), Failure> {
+    make_keys(&args.dir, &args.origin)?;
+    println!("{} has ledger.key and gateway.secret (keep them secret) and ledger.vkey (publish it).", args.dir.display());
+    Ok(())
+}
+
+/// See [`keys`].
+pub(crate) fn make_keys(dir: &Path, origin: &str) -> Result<(), Failure> {
+    if origin.is_empty() || origin.contains(|c: char| c.is_whitespace() || c == '+') {
+        return Err(Failure::setup("the log's name must be without spaces and '+' (C2SP signed-note)"));
+    }
+    std::fs::create_dir_all(dir)?;
+    let keys = ringfence_ledger::generate_keys(origin);
+    let mut secret = [0; 32];
+    OsRng.fill_bytes(&mut secret);
+    write_secret(&dir.join("ledger.key"), &keys.signer)?;
+    write_secret(&dir.join("ledger.vkey"), &keys.verifier)?;
+    write_secret(&dir.join("gateway.secret"), &hex::encode(secret))
+}
+
+/// Writes a file that only its owner can read; fails if it is there.
+pub(crate) fn write_secret(path: &Path, text: &str) -> Result<(), Failure> {
+    use std::io::Write as _;
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = file.map_err(|e| Failure::setup(format!("cannot create {}: {e}", path.display())))?;
+    writeln!(file, "{text}")?;
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! The command line: what can be said, and who does it.
+
+mod console;
+mod ledger;
+mod store;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+pub(crate) use ledger::{make_keys, write_secret};
+
+use crate::{demo, password, serve};
+
+/// Keeps one country's user data inside that country, and proves it.
+#[derive(Parser)]
+#[command(version, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// More detail in the program's own log: -v, -vv. RUST_LOG overrides it.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start PostgreSQL clusters, load a short-video platform's data, and serve them: the five-minute tour.
+    Demo(demo::DemoArgs),
+    /// Serve the stores of a configuration.
+    Serve(ConfigArgs),
+    /// Ask for more than you see.
+    Request(console::RequestArgs),
+    /// List requests, or show one.
+    Requests(console::ListArgs),
+    /// Sign a request.
+    Approve(console::ApproveArgs),
+    /// Turn a request down.
+    Deny(console::EndArgs),
+    /// Take a grant back; its sessions are cut at once.
+    Revoke(console::EndArgs),
+    /// List the grants in force.
+    Grants(console::ListArgs),
+    /// Read, verify and prove the transparency log.
+    #[command(subcommand)]
+    Ledger(ledger::LedgerCommand),
+    /// Draft a catalogue from a live database.
+    Init(store::InitArgs),
+    /// Name every way around the views, every unclassified column, every policy that can never apply.
+    Check(store::CheckArgs),
+    /// Prepare a store, as its superuser. Shows what it would do; does it with --yes.
+    Install(store::InstallArgs),
+    /// Put a store back as it was. Shows what it would do; does it with --yes.
+    Uninstall(store::UninstallArgs),
+    /// Make a SCRAM-SHA-256 verifier for the registry from a password on standard input.
+    Password,
+    /// Make the keys that a configuration needs: the log's, and the gateway's secret.
+    Keys(ledger::KeysArgs),
+}
+
+/// Where the configuration is.
+#[derive(Args, Clone)]
+pub(crate) struct ConfigArgs {
+    /// The configuration. Default: ./ringfence.toml, else the demo's .ringfence-demo/ringfence.toml.
+    #[arg(long, value_name = "FILE", env = "RINGFENCE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    /// The file to read.
+    pub(crate) fn path(&self) -> PathBuf {
+        let here = PathBuf::from("ringfence.toml");
+        let demo = PathBuf::from(demo::DEFAULT_DIR).join("ringfence.toml");
+        match &self.config {
+            Some(path) => path.clone(),
+            None if !here.exists() && demo.exists() => demo,
+            None => here,
+        }
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// What happened; empty if it was told already.
+    pub(crate) message: String,
+    /// What to do.
+    pub(crate) hint: Option<String>,
+    /// The exit code.
+    pub(crate) code: u8,
+}
+
+impl Failure {
+    /// "No": a check failed or something was refused.
+    pub(crate) fn refused(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None, code: 1 }
+    }
+
+    /// The configuration or the surroundings are not right.
+    pub(crate) fn setup(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None, code: 2 }
+    }
+
+    /// Adds what to do.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(e: std::io::Error) -> Self {
+        Self::setup(e.to_string())
+    }
+}
+
+impl From<ringfence_face::Error> for Failure {
+    fn from(e: ringfence_face::Error) -> Self {
+        Self::setup(e.to_string())
+    }
+}
+
+impl From<ringfence_ledger::Error> for Failure {
+    fn from(e: ringfence_ledger::Error) -> Self {
+        Self::refused(e.to_string())
+    }
+}
+
+pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
+    log_to_stderr(cli.verbose);
+    match cli.command {
+        Command::Demo(args) => demo::run(args).await,
+        Command::Serve(args) => serve::run(&args.path()).await,
+        Command::Request(args) => console::request(args).await,
+        Command::Requests(args) => console::list(args, false).await,
+        Command::Grants(args) => console::list(args, true).await,
+        Command::Approve(args) => console::approve(args).await,
+        Command::Deny(args) => console::end(args, "deny").await,
+        Command::Revoke(args) => console::end(args, "revoke").await,
+        Command::Ledger(command) => ledger::run(command),
+        Command::Init(args) => store::init(args).await,
+        Command::Check(args) => store::check(args).await,
+        Command::Install(args) => store::install(args).await,
+        Command::Uninstall(args) => store::uninstall(args).await,
+        Command::Password => password::run(),
+        Command::Keys(args) => ledger::keys(&args),
+    }
+}
+
+fn log_to_stderr(verbose: u8) {
+    use tracing_subscriber::EnvFilter;
+    let default = match verbose {
+        0 => "warn,ringfence=info",
+        1 => "info",
+        _ => "debug",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+}
+
+/// Prints a value as pretty JSON.
+pub(crate) fn print_json(value: &impl serde::Serialize) {
+    println!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
+}

@@ -1,0 +1,284 @@
+//! `ringfence.toml`: one typed tree, read whole, all problems told at once. Paths are relative to the file.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringfence_face::ddl::Limits;
+use ringfence_gateway::{Config as GatewayConfig, StoreConfig};
+use ringfence_policy::{Catalogue, Policy, Registry, Store};
+use serde::Deserialize;
+use tokio_rustls::rustls;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::command::Failure;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    gateway: GatewayFile,
+    control: ControlFile,
+    ledger: LedgerFile,
+    policy: PolicyFile,
+    #[serde(default)]
+    stores: Vec<StoreFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GatewayFile {
+    /// Addresses to listen on, as in "127.0.0.1:6432".
+    listen: Vec<SocketAddr>,
+    /// A file with 32 bytes or more, made by `ringfence keys`: the passwords of store logins come from it.
+    secret: PathBuf,
+    /// PEM files. Without them there is no TLS.
+    tls: Option<TlsFile>,
+    /// The most clients at once.
+    #[serde(default = "max_clients")]
+    max_clients: usize,
+    /// The most connections of one principal.
+    #[serde(default = "max_per_principal")]
+    max_connections_per_principal: usize,
+    /// How long a client may take to log in, in seconds.
+    #[serde(default = "login_timeout")]
+    login_timeout: u64,
+    /// How long running sessions may go on after SIGTERM, in seconds.
+    #[serde(default = "drain")]
+    drain: u64,
+}
+
+fn max_clients() -> usize {
+    1000
+}
+fn max_per_principal() -> usize {
+    100
+}
+fn login_timeout() -> u64 {
+    15
+}
+fn drain() -> u64 {
+    30
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TlsFile {
+    certificate: PathBuf,
+    key: PathBuf,
+    /// Refuse clients without TLS.
+    #[serde(default)]
+    required: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ControlFile {
+    /// As libpq takes it: `host=… dbname=… user=…` or postgresql://…
+    url: String,
+    /// A file with the password, if the url has none.
+    password_file: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LedgerFile {
+    /// The log's folder.
+    dir: PathBuf,
+    /// The signing key, made by `ringfence keys`.
+    key: PathBuf,
+    /// The public key.
+    vkey: PathBuf,
+    /// How long after an entry a checkpoint follows, at most, in milliseconds.
+    #[serde(default = "publish_ms")]
+    publish_ms: u64,
+}
+
+fn publish_ms() -> u64 {
+    250
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PolicyFile {
+    /// Jurisdictions, people, workloads, companies.
+    registry: PathBuf,
+    /// Cedar policies; the built-in defaults if absent.
+    policies: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct StoreFile {
+    #[serde(flatten)]
+    store: Store,
+    /// The steward's connection.
+    url: String,
+    /// A file with the steward's password, if the url has none.
+    password_file: Option<PathBuf>,
+    /// The classification of its columns.
+    catalogue: PathBuf,
+    /// The store's role for principals with full access.
+    full_access_role: Option<String>,
+    /// Connections a principal may have to this store through a face.
+    face_connections: Option<u32>,
+}
+
+/// Everything that a gateway runs on.
+pub(crate) struct Loaded {
+    pub(crate) gateway: GatewayConfig,
+    pub(crate) policy: Policy,
+    pub(crate) control: tokio_postgres::Config,
+    pub(crate) ledger: ringfence_ledger::Settings,
+}
+
+/// What the command line needs of a configuration: where the gateway listens and where the log is.
+pub(crate) struct Places {
+    pub(crate) listen: SocketAddr,
+    pub(crate) has_tls: bool,
+    pub(crate) ledger_dir: PathBuf,
+    pub(crate) vkey: PathBuf,
+}
+
+fn parse(path: &Path) -> Result<(File, PathBuf), Failure> {
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        Failure::setup(format!("cannot read the configuration {}: {e}", path.display()))
+            .hint("name it with --config FILE, or start `ringfence demo`, which writes one")
+    })?;
+    let file = toml::from_str(&text).map_err(|e| Failure::setup(format!("{}: {e}", path.display())))?;
+    let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    Ok((file, dir))
+}
+
+/// Reads where things are, and no secrets.
+pub(crate) fn places(path: &Path) -> Result<Places, Failure> {
+    let (file, dir) = parse(path)?;
+    let listen = file.gateway.listen.first().copied();
+    let listen = listen.ok_or_else(|| Failure::setup(format!("{}: gateway.listen is empty", path.display())))?;
+    Ok(Places {
+        listen,
+        has_tls: file.gateway.tls.is_some(),
+        ledger_dir: dir.join(file.ledger.dir),
+        vkey: dir.join(file.ledger.vkey),
+    })
+}
+
+/// Gathers problems instead of stopping at the first.
+struct Reader<'a> {
+    dir: &'a Path,
+    problems: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn text(&mut self, path: &Path) -> String {
+        let path = self.dir.join(path);
+        std::fs::read_to_string(&path).unwrap_or_else(|e| {
+            self.problems.push(format!("cannot read {}: {e}", path.display()));
+            String::new()
+        })
+    }
+
+    fn keep<T, E: std::fmt::Display>(&mut self, what: &str, result: Result<T, E>) -> Option<T> {
+        result.map_err(|e| self.problems.push(format!("{what}: {e}"))).ok()
+    }
+
+    fn connection(&mut self, what: &str, url: &str, password: Option<&Path>) -> Option<tokio_postgres::Config> {
+        let mut config: tokio_postgres::Config = self.keep(what, url.parse())?;
+        if let Some(file) = password {
+            let password = self.text(file);
+            config.password(password.trim());
+        }
+        config.application_name("ringfence");
+        Some(config)
+    }
+}
+
+/// Reads and validates everything.
+pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
+    let (file, dir) = parse(path)?;
+    let mut reader = Reader { dir: &dir, problems: Vec::new() };
+    let registry = reader.text(&file.policy.registry);
+    let registry = reader.keep("registry", Registry::parse(&registry));
+    let policies = match &file.policy.policies {
+        Some(path) => reader.text(path),
+        None => ringfence_policy::decision::DEFAULT_POLICIES.to_owned(),
+    };
+    let (mut rules, mut stores) = (Vec::new(), Vec::new());
+    for store in file.stores {
+        let what = format!("store {}", store.store.name);
+        let text = reader.text(&store.catalogue);
+        let catalogue = reader.keep(&what, Catalogue::parse(&text));
+        let steward = reader.connection(&what, &store.url, store.password_file.as_deref());
+        let (Some(catalogue), Some(steward)) = (catalogue, steward) else { continue };
+        let connections = store.face_connections.unwrap_or(Limits::default().connections);
+        stores.push(StoreConfig {
+            name: store.store.name.clone(),
+            steward,
+            full_role: store.full_access_role,
+            limits: Limits { connections, ..Limits::default() },
+        });
+        rules.push((store.store, catalogue));
+    }
+    if let Some(registry) = &registry {
+        for person in &registry.people {
+            if person.password.as_deref().is_some_and(|p| !p.starts_with("SCRAM-SHA-256$")) {
+                let name = &person.name;
+                reader.problems.push(format!("registry: {name}: the password is not a verifier; make one with `ringfence password`"));
+            }
+        }
+    }
+    let policy = registry.and_then(|registry| reader.keep("policy", Policy::new(registry, rules, &policies)));
+    let control = reader.connection("control", &file.control.url, file.control.password_file.as_deref());
+    let secret = reader.text(&file.gateway.secret).trim().as_bytes().to_vec();
+    if secret.len() < 32 {
+        reader.problems.push("gateway.secret: has fewer than 32 bytes; make it with `ringfence keys`".to_owned());
+    }
+    let tls_required = file.gateway.tls.as_ref().is_some_and(|t| t.required);
+    let tls = file.gateway.tls.and_then(|t| {
+        let made = server_tls(&dir.join(t.certificate), &dir.join(t.key));
+        reader.keep("gateway.tls", made)
+    });
+    let skey = reader.text(&file.ledger.key).trim().to_owned();
+    let vkey = reader.text(&file.ledger.vkey).trim().to_owned();
+    let problems = reader.problems;
+    match (policy, control) {
+        (Some(policy), Some(control)) if problems.is_empty() => Ok(Loaded {
+            gateway: GatewayConfig {
+                listen: file.gateway.listen,
+                tls,
+                tls_required,
+                secret,
+                max_clients: file.gateway.max_clients,
+                max_per_principal: file.gateway.max_connections_per_principal,
+                login_timeout: Duration::from_secs(file.gateway.login_timeout),
+                drain: Duration::from_secs(file.gateway.drain),
+                stores,
+            },
+            policy,
+            control,
+            ledger: ringfence_ledger::Settings {
+                dir: dir.join(file.ledger.dir),
+                skey,
+                vkey,
+                publish_every: Duration::from_millis(file.ledger.publish_ms),
+            },
+        }),
+        _ => Err(Failure::setup(format!("{} has problems:\n  {}", path.display(), problems.join("\n  ")))),
+    }
+}
+
+fn server_tls(certificate: &Path, key: &Path) -> Result<Arc<rustls::ServerConfig>, String> {
+    let read = |path: &Path, e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+    let chain: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(certificate).map_err(|e| read(certificate, &e))?.collect();
+    let chain = chain.map_err(|e| read(certificate, &e))?;
+    let key = PrivateKeyDer::from_pem_file(key).map_err(|e| read(key, &e))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|e| e.to_string())?;
+    Ok(Arc::new(config))
+}
