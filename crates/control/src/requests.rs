@@ -205,7 +205,10 @@ impl Control {
         let guard = self.client().await?;
         let client = guard.as_ref().expect("connected by client()");
         client
-            .execute("UPDATE requests SET rows_used = greatest(rows_used - $2, 0) WHERE id = $1", &[&id, &signed(rows)])
+            .execute(
+                "UPDATE requests SET rows_used = greatest(rows_used - $2, 0) WHERE id = $1",
+                &[&id, &signed(rows)],
+            )
             .await?;
         Ok(())
     }

@@ -69,7 +69,8 @@ pub fn create(spec: &FaceSpec, digest: &str) -> Vec<String> {
         // Without effect until row-level security is enabled on the table; then the only rows this owner sees.
         let rows = view.rows.as_deref().unwrap_or("true");
         sql.push(format!("CREATE POLICY {schema} ON {table} FOR SELECT TO {owner} USING ({rows})"));
-        let columns: Vec<String> = view.columns.iter().map(|(name, e)| format!("{e} AS {}", ident(name))).collect();
+        let columns: Vec<String> =
+            view.columns.iter().map(|(name, e)| format!("{e} AS {}", ident(name))).collect();
         let name = format!("{schema}.{}", ident(&view.table));
         sql.push(format!("CREATE VIEW {name} AS SELECT {} FROM {table}", columns.join(", ")));
         sql.push(format!("ALTER VIEW {name} OWNER TO {owner}"));
@@ -78,7 +79,13 @@ pub fn create(spec: &FaceSpec, digest: &str) -> Vec<String> {
 }
 
 /// Creates the login role of a principal at a face. `verifier` is a SCRAM-SHA-256 verifier.
-pub fn create_login(digest: &str, principal: &str, verifier: &str, database: &str, limits: Limits) -> Vec<String> {
+pub fn create_login(
+    digest: &str,
+    principal: &str,
+    verifier: &str,
+    database: &str,
+    limits: Limits,
+) -> Vec<String> {
     let login = ident(&login_name(digest, principal));
     let schema = ident(&schema_name(digest));
     vec![
@@ -101,7 +108,13 @@ pub fn create_login(digest: &str, principal: &str, verifier: &str, database: &st
 
 /// Creates the login role of a principal with full access: every session becomes `role`, while the server's log and
 /// `session_user` still name the principal's own.
-pub fn create_full_login(principal: &str, role: &str, verifier: &str, database: &str, limits: Limits) -> Vec<String> {
+pub fn create_full_login(
+    principal: &str,
+    role: &str,
+    verifier: &str,
+    database: &str,
+    limits: Limits,
+) -> Vec<String> {
     let login = ident(&full_login_name(principal));
     let role = ident(role);
     vec![
@@ -118,13 +131,21 @@ pub fn create_full_login(principal: &str, role: &str, verifier: &str, database: 
 /// Removes what [`create_login`] or [`create_full_login`] made. The role must have no session left.
 pub fn drop_login(login: &str) -> Vec<String> {
     let login = ident(login);
-    vec![format!("GRANT {login} TO CURRENT_USER"), format!("DROP OWNED BY {login}"), format!("DROP ROLE {login}")]
+    vec![
+        format!("GRANT {login} TO CURRENT_USER"),
+        format!("DROP OWNED BY {login}"),
+        format!("DROP ROLE {login}"),
+    ]
 }
 
 /// Removes what [`create`] made; logins go first. `DROP OWNED` takes the policies and grants along.
 pub fn drop_face(digest: &str) -> Vec<String> {
     let owner = ident(&owner_name(digest));
-    vec![format!("DROP SCHEMA {} CASCADE", ident(&schema_name(digest))), format!("DROP OWNED BY {owner}"), format!("DROP ROLE {owner}")]
+    vec![
+        format!("DROP SCHEMA {} CASCADE", ident(&schema_name(digest))),
+        format!("DROP OWNED BY {owner}"),
+        format!("DROP ROLE {owner}"),
+    ]
 }
 
 /// Turns row-level security on for a table and keeps the access of `roles`, which had it before.
@@ -133,7 +154,10 @@ pub fn enable_row_security(schema: &str, table: &str, roles: &[String]) -> Vec<S
     let mut sql = Vec::new();
     if !roles.is_empty() {
         let roles: Vec<String> = roles.iter().map(|r| ident(r)).collect();
-        sql.push(format!("CREATE POLICY {OTHERS_POLICY} ON {table} TO {} USING (true) WITH CHECK (true)", roles.join(", ")));
+        sql.push(format!(
+            "CREATE POLICY {OTHERS_POLICY} ON {table} TO {} USING (true) WITH CHECK (true)",
+            roles.join(", ")
+        ));
     }
     sql.push(format!("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY"));
     sql

@@ -30,11 +30,8 @@ pub async fn draft(client: &Client) -> Result<Draft, Error> {
     for ((namespace, name), stored) in schema::read(client).await? {
         let mut columns = BTreeMap::new();
         for (column, sql_type) in &stored.columns {
-            let samples = if is_text(sql_type) {
-                sample(client, &namespace, &name, column).await?
-            } else {
-                Vec::new()
-            };
+            let samples =
+                if is_text(sql_type) { sample(client, &namespace, &name, column).await? } else { Vec::new() };
             match classify(&name, column, sql_type, &samples) {
                 Some(class) => drop(columns.insert(column.clone(), class)),
                 None => unsure.push(format!("{name}.{column}")),
@@ -47,7 +44,12 @@ pub async fn draft(client: &Client) -> Result<Draft, Error> {
         let category = if is_messages(&name) { "direct-messages" } else { "" };
         catalogue.tables.insert(
             name,
-            Table { schema: namespace, subject: subject.map(str::to_owned), category: category.to_owned(), columns },
+            Table {
+                schema: namespace,
+                subject: subject.map(str::to_owned),
+                category: category.to_owned(),
+                columns,
+            },
         );
     }
     Ok(Draft { catalogue, unsure })
@@ -55,7 +57,8 @@ pub async fn draft(client: &Client) -> Result<Draft, Error> {
 
 async fn sample(client: &Client, schema: &str, table: &str, column: &str) -> Result<Vec<String>, Error> {
     let (schema, table, column) = (ident(schema), ident(table), ident(column));
-    let sql = format!("SELECT {column}::text FROM {schema}.{table} WHERE {column} IS NOT NULL LIMIT {SAMPLE}");
+    let sql =
+        format!("SELECT {column}::text FROM {schema}.{table} WHERE {column} IS NOT NULL LIMIT {SAMPLE}");
     let rows = client.query(&sql, &[]).await.map_err(Error::refused("give a sample"))?;
     Ok(rows.iter().map(|r| r.get(0)).collect())
 }
@@ -87,9 +90,14 @@ fn classify(table: &str, column: &str, sql_type: &SqlType, samples: &[String]) -
         guess("demographic", Kind::Date)
     } else if text && has(&["address", "street", "postcode", "zip"]) {
         guess("contact", Kind::Text)
-    } else if sql_type.base == "inet" || has(&["device_id", "imei", "idfa", "gaid", "mac_addr", "cookie", "ip_addr"]) || name == "ip" {
+    } else if sql_type.base == "inet"
+        || has(&["device_id", "imei", "idfa", "gaid", "mac_addr", "cookie", "ip_addr"])
+        || name == "ip"
+    {
         guess("network-identifier", Kind::Identifier)
-    } else if has(&["latitude", "longitude", "_lat", "_lon", "_lng"]) || ["lat", "lon", "lng"].contains(&name.as_str()) {
+    } else if has(&["latitude", "longitude", "_lat", "_lon", "_lng"])
+        || ["lat", "lon", "lng"].contains(&name.as_str())
+    {
         guess("geolocation", Kind::Number)
     } else if has(&["card", "iban", "account_no", "last4"]) {
         guess("financial", Kind::Text)
@@ -97,7 +105,10 @@ fn classify(table: &str, column: &str, sql_type: &SqlType, samples: &[String]) -
         guess("financial", Kind::Number)
     } else if has(&["ssn", "passport", "national_id", "tax_id"]) {
         guess("government-identifier", Kind::Identifier)
-    } else if text && (has(&["password", "secret", "token"]) || (is_messages(table) && has(&["body", "text", "content"]))) {
+    } else if text
+        && (has(&["password", "secret", "token"])
+            || (is_messages(table) && has(&["body", "text", "content"])))
+    {
         guess("communication", Kind::Text)
     } else {
         None
@@ -110,12 +121,16 @@ fn classify(table: &str, column: &str, sql_type: &SqlType, samples: &[String]) -
 }
 
 fn looks_like_email(value: &str) -> bool {
-    value.split_once('@').is_some_and(|(user, host)| !user.is_empty() && host.contains('.') && !value.contains(' '))
+    value
+        .split_once('@')
+        .is_some_and(|(user, host)| !user.is_empty() && host.contains('.') && !value.contains(' '))
 }
 
 fn looks_like_phone(value: &str) -> bool {
     let digits = value.bytes().filter(u8::is_ascii_digit).count();
-    (8..=15).contains(&digits) && value.starts_with('+') && value.bytes().all(|b| b.is_ascii_digit() || b"+ ()-.".contains(&b))
+    (8..=15).contains(&digits)
+        && value.starts_with('+')
+        && value.bytes().all(|b| b.is_ascii_digit() || b"+ ()-.".contains(&b))
 }
 
 #[cfg(test)]

@@ -17,8 +17,17 @@ pub const STEWARD: &str = "ringfence";
 
 /// What PUBLIC keeps of `pg_catalog`'s volatile functions: harmless, and clients rely on them.
 pub const HARMLESS_VOLATILE: &[&str] = &[
-    "random", "clock_timestamp", "timeofday", "gen_random_uuid", "setseed", "nextval", "currval", "lastval", "pg_sleep",
-    "pg_sleep_for", "pg_sleep_until",
+    "random",
+    "clock_timestamp",
+    "timeofday",
+    "gen_random_uuid",
+    "setseed",
+    "nextval",
+    "currval",
+    "lastval",
+    "pg_sleep",
+    "pg_sleep_for",
+    "pg_sleep_until",
 ];
 
 /// One change and how to take it back.
@@ -151,7 +160,10 @@ async fn roles_and_schema(client: &Client, database: &str, options: &Options) ->
     let database = ident(database);
     let mut changes = vec![
         change(
-            format!("CREATE ROLE {STEWARD} LOGIN CREATEROLE NOINHERIT PASSWORD {}", literal(&options.steward_verifier)),
+            format!(
+                "CREATE ROLE {STEWARD} LOGIN CREATEROLE NOINHERIT PASSWORD {}",
+                literal(&options.steward_verifier)
+            ),
             "",
         ),
         change(format!("ALTER ROLE {STEWARD} INHERIT"), ""),
@@ -186,7 +198,12 @@ async fn roles_and_schema(client: &Client, database: &str, options: &Options) ->
             "",
         ),
     ];
-    for row in rows(client, "SELECT rolname::text FROM pg_roles WHERE NOT rolsuper AND rolname !~ '^(pg_|ringfence|rf_)'").await? {
+    for row in rows(
+        client,
+        "SELECT rolname::text FROM pg_roles WHERE NOT rolsuper AND rolname !~ '^(pg_|ringfence|rf_)'",
+    )
+    .await?
+    {
         changes.push(change(format!("GRANT {OTHERS} TO {}", ident(row.get(0))), ""));
     }
     let owners = "SELECT DISTINCT r.rolname::text, r.rolsuper, min(c.relname)::text FROM pg_class c
@@ -285,7 +302,8 @@ fn moved(privileges: &str, object: &str) -> [Change; 2] {
 
 /// The functions that a face must not call: `pg_catalog`'s volatile ones but for a short list, and all user functions that
 /// PUBLIC may execute.
-pub const REACHABLE_FUNCTIONS: &str = "SELECT p.oid::regprocedure::text, p.proname::text, n.nspname::text, p.prosecdef, p.prokind::text
+pub const REACHABLE_FUNCTIONS: &str =
+    "SELECT p.oid::regprocedure::text, p.proname::text, n.nspname::text, p.prosecdef, p.prokind::text
     FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
     CROSS JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) g
     WHERE g.grantee = 0 AND n.nspname NOT LIKE 'rf\\_%'

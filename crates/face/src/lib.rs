@@ -19,7 +19,7 @@ pub mod spec;
 pub mod sql;
 pub mod steward;
 
-pub use spec::{Filter, FaceSpec};
+pub use spec::{FaceSpec, Filter};
 pub use steward::{Login, Steward};
 
 /// What can go wrong between an outcome and a store.
@@ -37,7 +37,9 @@ pub enum Error {
         problem: String,
     },
     /// No mask of this kind exists for the column's type.
-    #[error("{table}.{column} has type {sql_type}, for which there is no {kind} mask; change its kind in the catalogue")]
+    #[error(
+        "{table}.{column} has type {sql_type}, for which there is no {kind} mask; change its kind in the catalogue"
+    )]
     NoMask {
         /// The table.
         table: String,

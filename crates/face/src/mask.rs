@@ -20,7 +20,9 @@ pub fn expression(table: &str, column: &str, how: &Protected, sql_type: &SqlType
     let col = ident(column);
     let base = sql_type.base.as_str();
     let found = match (how.kind, base) {
-        (Kind::Email, "text" | "varchar" | "citext") => Some(format!("{} || '@masked.invalid'", token(&col, 8))),
+        (Kind::Email, "text" | "varchar" | "citext") => {
+            Some(format!("{} || '@masked.invalid'", token(&col, 8)))
+        }
         (Kind::Name, "text" | "varchar") => Some(format!("'Person ' || {}", token(&col, 4))),
         (Kind::Phone, "text" | "varchar" | "bpchar") => Some("'(masked)'::text".to_owned()),
         (Kind::Text, "text" | "varchar" | "bpchar" | "citext" | "json" | "jsonb" | "xml") => {
@@ -63,10 +65,9 @@ fn identifier(col: &str, base: &str) -> Option<String> {
         "int4" => format!("('x' || {})::bit(32)::int", token(col, 4)),
         "bytea" => format!("substr({}, 1, 16)", hmac(col)),
         // A unique local address (RFC 4193): fd and 120 bits of the token.
-        "inet" => format!(
-            "rtrim(regexp_replace('fd' || {}, '(.{{4}})', '\\1:', 'g'), ':')::inet",
-            token(col, 15)
-        ),
+        "inet" => {
+            format!("rtrim(regexp_replace('fd' || {}, '(.{{4}})', '\\1:', 'g'), ':')::inet", token(col, 15))
+        }
         _ => return None,
     })
 }
@@ -74,7 +75,9 @@ fn identifier(col: &str, base: &str) -> Option<String> {
 fn number(col: &str, base: &str, width: f64) -> Option<String> {
     Some(match base {
         // Division that truncates towards zero cannot overflow.
-        "int2" | "int4" | "int8" if width.fract() == 0.0 && width < 30_000.0 => format!("({col} / {width:.0}) * {width:.0}"),
+        "int2" | "int4" | "int8" if width.fract() == 0.0 && width < 30_000.0 => {
+            format!("({col} / {width:.0}) * {width:.0}")
+        }
         "float4" | "float8" => format!("(floor({col} / {width}) * {width})::{base}"),
         "numeric" => format!("trunc({col} / {width}) * {width}"),
         _ => return None,

@@ -59,7 +59,9 @@ async fn classification(client: &Client, catalogue: &Catalogue) -> Result<Vec<Fi
         for (column, sql_type) in &stored.columns {
             let name = format!("{namespace}.{table}.{column}");
             match classified.and_then(|t| t.columns.get(column)) {
-                None => found.push(error(name, "is unclassified: it is in no face until the catalogue lists it")),
+                None => {
+                    found.push(error(name, "is unclassified: it is in no face until the catalogue lists it"));
+                }
                 Some(class) => {
                     if let Some(how) = class.protected()
                         && let Err(e) = mask::expression(table, column, how, sql_type)
@@ -74,8 +76,11 @@ async fn classification(client: &Client, catalogue: &Catalogue) -> Result<Vec<Fi
         match has.get(&(classified.schema.clone(), table.clone())) {
             None => found.push(error(table.clone(), "is in the catalogue but not in the store")),
             Some(stored) => {
-                for column in classified.columns.keys().filter(|c| !stored.columns.iter().any(|(n, _)| n == *c)) {
-                    found.push(error(format!("{table}.{column}"), "is in the catalogue but not in the store"));
+                for column in
+                    classified.columns.keys().filter(|c| !stored.columns.iter().any(|(n, _)| n == *c))
+                {
+                    found
+                        .push(error(format!("{table}.{column}"), "is in the catalogue but not in the store"));
                 }
             }
         }
@@ -123,14 +128,18 @@ async fn reachable(client: &Client) -> Result<Vec<Finding>, Error> {
         CROSS JOIN LATERAL aclexplode(coalesce(l.lanacl, acldefault('l', l.lanowner))) g
         WHERE g.grantee = 0 AND l.lanpltrusted AND l.lanname NOT IN ('internal', 'c')";
     for row in rows(client, languages).await? {
-        found.push(error(format!("language {}", row.get::<_, String>(0)), "PUBLIC may write functions in it; revoke it"));
+        found.push(error(
+            format!("language {}", row.get::<_, String>(0)),
+            "PUBLIC may write functions in it; revoke it",
+        ));
     }
     let faces = "SELECT r.rolname::text, m.rolname::text FROM pg_auth_members a
         JOIN pg_roles r ON r.oid = a.member JOIN pg_roles m ON m.oid = a.roleid
         WHERE r.rolname LIKE 'rf\\_%' AND r.rolname NOT LIKE 'rf\\_full\\_%' AND m.rolname <> 'ringfence_faces'";
     for row in rows(client, faces).await? {
         let (face, role): (String, String) = (row.get(0), row.get(1));
-        found.push(error(face, format!("is a member of {role}, whose rights go beyond its views; revoke it")));
+        found
+            .push(error(face, format!("is a member of {role}, whose rights go beyond its views; revoke it")));
     }
     Ok(found)
 }

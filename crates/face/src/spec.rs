@@ -63,9 +63,11 @@ impl FaceSpec {
             let key = (classified.schema.clone(), name.clone());
             let table = schema.get(&key).ok_or_else(|| Error::NotInStore(name.clone()))?;
             let of_table: Vec<&Filter> = filters.iter().filter(|f| f.table == *name).collect();
-            let opened: BTreeSet<&str> = columns.values().flat_map(|c| &c.granted_by).map(String::as_str).collect();
+            let opened: BTreeSet<&str> =
+                columns.values().flat_map(|c| &c.granted_by).map(String::as_str).collect();
             // A grant that policy let open nothing here opens no rows either.
-            let grants: Vec<&Filter> = of_table.into_iter().filter(|f| opened.contains(f.grant.as_str())).collect();
+            let grants: Vec<&Filter> =
+                of_table.into_iter().filter(|f| opened.contains(f.grant.as_str())).collect();
             let mut shown = Vec::new();
             let mut reads = BTreeSet::new();
             for (column, sql_type) in &table.columns {
@@ -109,7 +111,8 @@ fn any_of(grants: &[&Filter]) -> String {
     if grants.iter().any(|g| g.condition.is_none()) {
         return "true".to_owned();
     }
-    let conditions: Vec<String> = grants.iter().filter_map(|g| g.condition.as_ref()).map(|c| format!("({c})")).collect();
+    let conditions: Vec<String> =
+        grants.iter().filter_map(|g| g.condition.as_ref()).map(|c| format!("({c})")).collect();
     conditions.join(" OR ")
 }
 
@@ -125,7 +128,8 @@ fn column_expression(
     if seen.base == Visibility::Clear {
         return Some(plain);
     }
-    let opening: Vec<&Filter> = grants.iter().copied().filter(|g| seen.granted_by.contains(&g.grant)).collect();
+    let opening: Vec<&Filter> =
+        grants.iter().copied().filter(|g| seen.granted_by.contains(&g.grant)).collect();
     if opening.is_empty() {
         return masked;
     }

@@ -96,7 +96,8 @@ impl Steward {
         let digest = spec.digest();
         let role = ddl::login_name(&digest, principal);
         let known = role_exists(client, &role).await?;
-        let (password, verifier) = if known { (self.password(&role), String::new()) } else { self.verifier(&role) };
+        let (password, verifier) =
+            if known { (self.password(&role), String::new()) } else { self.verifier(&role) };
         if !known {
             let tx = client.transaction().await.map_err(Error::refused("begin"))?;
             lock(&tx).await?;
@@ -167,7 +168,9 @@ impl Steward {
         let (schema, table) = (crate::sql::ident(&ddl::schema_name(face)), crate::sql::ident(table));
         let tx = client.transaction().await.map_err(Error::refused("begin"))?;
         let owner = crate::sql::ident(&ddl::owner_name(face));
-        tx.batch_execute(&format!("SET LOCAL ROLE {owner}")).await.map_err(Error::refused("become the face's owner"))?;
+        tx.batch_execute(&format!("SET LOCAL ROLE {owner}"))
+            .await
+            .map_err(Error::refused("become the face's owner"))?;
         let sql = format!("SELECT count(*) FROM (SELECT 1 FROM {schema}.{table} LIMIT {limit}) AS r");
         let row = tx.query_one(&sql, &[]).await.map_err(Error::refused("count what a grant reaches"))?;
         Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
@@ -194,9 +197,11 @@ impl Steward {
 }
 
 async fn lock(tx: &Transaction<'_>) -> Result<(), Error> {
-    tx.batch_execute(&format!("SET LOCAL lock_timeout = '10s'; SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
-        .await
-        .map_err(Error::refused("take the compiler's lock"))
+    tx.batch_execute(&format!(
+        "SET LOCAL lock_timeout = '10s'; SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"
+    ))
+    .await
+    .map_err(Error::refused("take the compiler's lock"))
 }
 
 async fn run(tx: &Transaction<'_>, doing: &'static str, sql: &[String]) -> Result<(), Error> {
@@ -264,14 +269,18 @@ async fn drop_face(client: &mut Client, digest: &str) -> Result<(), Error> {
     let owner = ddl::owner_name(digest);
     let pattern = format!("rf_{digest}_%");
     let rows = client
-        .query("SELECT rolname::text FROM pg_roles WHERE rolname LIKE $1 AND rolname <> $2", &[&pattern, &owner])
+        .query(
+            "SELECT rolname::text FROM pg_roles WHERE rolname LIKE $1 AND rolname <> $2",
+            &[&pattern, &owner],
+        )
         .await
         .map_err(Error::refused("list a face's logins"))?;
     let logins: Vec<String> = rows.iter().map(|r| r.get(0)).collect();
     let tx = client.transaction().await.map_err(Error::refused("begin"))?;
     lock(&tx).await?;
     for login in &logins {
-        run(&tx, "take over a login", &[format!("GRANT {} TO CURRENT_USER", crate::sql::ident(login))]).await?;
+        run(&tx, "take over a login", &[format!("GRANT {} TO CURRENT_USER", crate::sql::ident(login))])
+            .await?;
     }
     tx.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = ANY($1)", &[&logins])
         .await

@@ -119,8 +119,13 @@ impl Backend {
             out.push(0);
         });
         stream.write_all(&out).await?;
-        let mut backend =
-            Self { stream, buffer: Buffer::default(), parameters: Vec::new(), process: 0, secret: Vec::new() };
+        let mut backend = Self {
+            stream,
+            buffer: Buffer::default(),
+            parameters: Vec::new(),
+            process: 0,
+            secret: Vec::new(),
+        };
         backend.log_in(&login.password).await?;
         Ok(backend)
     }
@@ -166,10 +171,16 @@ impl Backend {
                         self.stream.write_all(&out).await?;
                     }
                     12 => scram.as_mut().ok_or_else(malformed)?.finish(body.0)?,
-                    _ => return Err(BackendError::Protocol("it asks for a password in another way than SCRAM-SHA-256")),
+                    _ => {
+                        return Err(BackendError::Protocol(
+                            "it asks for a password in another way than SCRAM-SHA-256",
+                        ));
+                    }
                 },
                 b'S' => {
-                    let (Some(name), Some(value)) = (body.string(), body.string()) else { return Err(malformed()) };
+                    let (Some(name), Some(value)) = (body.string(), body.string()) else {
+                        return Err(malformed());
+                    };
                     self.parameters.push((name.to_owned(), value.to_owned()));
                 }
                 b'K' => {

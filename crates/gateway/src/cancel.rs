@@ -46,10 +46,13 @@ impl Target {
     }
 }
 
+/// The secret of a key and what it stands for.
+type Secret = ([u8; 4], Weak<Target>);
+
 /// All keys that are out, by process.
 #[derive(Default)]
 pub struct Cancels {
-    targets: Mutex<HashMap<i32, ([u8; 4], Weak<Target>)>>,
+    targets: Mutex<HashMap<i32, Secret>>,
 }
 
 impl Cancels {

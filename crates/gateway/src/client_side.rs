@@ -12,6 +12,7 @@ use crate::frame::{self, Body, Buffer, HEADER, MAX_FRAME, put, put_str};
 use crate::records::IntentRecord;
 use crate::refusal::{Refusal, code};
 use crate::session::{End, Mode, Session};
+use crate::statement::Verdict;
 
 /// The largest frame of a governed person: their statements are short, their parameters shorter.
 const MAX_GOVERNED_FRAME: usize = 1 << 20;
@@ -55,7 +56,11 @@ fn invalid(what: impl std::fmt::Display) -> std::io::Error {
 }
 
 impl<W: AsyncWrite + Unpin> Side<'_, W> {
-    async fn run<R: AsyncRead + Unpin>(&mut self, client: &mut R, buffer: &mut Buffer) -> std::io::Result<End> {
+    async fn run<R: AsyncRead + Unpin>(
+        &mut self,
+        client: &mut R,
+        buffer: &mut Buffer,
+    ) -> std::io::Result<End> {
         let max = if self.session.is_face() { MAX_GOVERNED_FRAME } else { MAX_FRAME };
         loop {
             let Some(head) = frame::head(buffer.data(), max).map_err(invalid)? else {
@@ -168,7 +173,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         }
     }
 
-    #[allow(clippy::unnecessary_wraps, reason = "the last step of functions that can fail")]
+    #[allow(clippy::unnecessary_wraps, reason = "handlers that can fail end with it")]
     fn pass(&mut self, whole: &[u8]) -> std::io::Result<()> {
         self.out.extend_from_slice(whole);
         Ok(())
@@ -254,7 +259,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             statement,
             parameters,
         };
-        let ticket = session.shared.ledger.append(Entry::new(Kind::Intent, &session.store.jurisdiction, &record));
+        let ticket =
+            session.shared.ledger.append(Entry::new(Kind::Intent, &session.store.jurisdiction, &record));
         flow.tickets.push_back(ticket);
         Ok(n)
     }
@@ -268,6 +274,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         format!("{REFUSED}{n}")
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "handlers that can fail end with it")]
     fn refuse_query(&mut self, refusal: &Refusal, text: Option<&str>) -> std::io::Result<()> {
         let stand_in = self.stand_in(refusal, text);
         self.session.flow().begin(InFlight::new(None, true, None, Vec::new()));
@@ -275,6 +282,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         Ok(())
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "handlers that can fail end with it")]
     fn refuse_in_batch(&mut self, refusal: &Refusal, text: Option<&str>) -> std::io::Result<()> {
         let stand_in = self.stand_in(refusal, text);
         self.skipping = true;
@@ -330,14 +338,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let number = found.as_ref().and_then(|p| p.number);
         let (statement, parameters) = match found {
             Some(Portal { statement: Some(statement), parameters, .. }) => (statement, parameters),
-            _ => {
-                // A cursor or a prepared statement that was made in SQL: its text is on record from then.
-                let text = format!("-- goes on with what was declared or prepared in SQL as {name:?}").into();
-                let verdict = self.session.is_face().then(|| {
-                    Arc::new(crate::statement::Verdict { opaque: true, ..crate::statement::Verdict::default() })
-                });
-                (Arc::new(Statement { text, verdict }), Vec::new().into())
-            }
+            _ => (Arc::new(self.made_in_sql(name)), Vec::new().into()),
         };
         match self.admit(&statement, false, &parameters, number).await {
             Ok(in_flight) => {
@@ -353,10 +354,21 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         }
     }
 
+    /// A cursor or a prepared statement that was made in SQL: its text is on record from then.
+    fn made_in_sql(&self, name: &str) -> Statement {
+        let text = format!("-- goes on with what was declared or prepared in SQL as {name:?}").into();
+        let verdict =
+            self.session.is_face().then(|| Arc::new(Verdict { opaque: true, ..Verdict::default() }));
+        Statement { text, verdict }
+    }
+
     fn function_call(&mut self, whole: &[u8]) -> std::io::Result<()> {
         if self.session.is_face() {
-            let refusal = Refusal::new(code::INSUFFICIENT_PRIVILEGE, "function-call messages are not allowed through a face")
-                .hint("Use SELECT.");
+            let refusal = Refusal::new(
+                code::INSUFFICIENT_PRIVILEGE,
+                "function-call messages are not allowed through a face",
+            )
+            .hint("Use SELECT.");
             return self.refuse_query(&refusal, None);
         }
         let number = if self.session.is_logged() {
@@ -428,7 +440,10 @@ mod tests {
     fn parameters_are_kept_as_text_or_hex_and_bounded() {
         let mut body = vec![0, 2, 0, 0, 0, 1, 0, 3];
         body.extend(b"\0\0\0\x02ab\0\0\0\x01\xff\xff\xff\xff\xff");
-        assert_eq!(parameters(Body(&body)).unwrap(), ["ab".into(), "\\xff".into(), "NULL".into()] as [Box<str>; 3]);
+        assert_eq!(
+            parameters(Body(&body)).unwrap(),
+            ["ab".into(), "\\xff".into(), "NULL".into()] as [Box<str>; 3]
+        );
         assert_eq!(parameters(Body(&body[..body.len() - 1])), None);
         let long = [&b"\0\0\0\x01\0\x01\0\0"[..], &vec![b'x'; 65536]].concat();
         let kept = parameters(Body(&long)).unwrap();

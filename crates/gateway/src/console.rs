@@ -62,8 +62,11 @@ pub async fn run(
     principal: Principal,
 ) -> std::io::Result<()> {
     let mut out = Vec::new();
-    let parameters =
-        [("server_version", "15.0 (Ringfence console)"), ("client_encoding", "UTF8"), ("standard_conforming_strings", "on")];
+    let parameters = [
+        ("server_version", "15.0 (Ringfence console)"),
+        ("client_encoding", "UTF8"),
+        ("standard_conforming_strings", "on"),
+    ];
     for (name, value) in parameters {
         put(&mut out, b'S', |out| {
             put_str(out, name);
@@ -98,7 +101,8 @@ pub async fn run(
             _ if skipping => {}
             _ => {
                 skipping = true;
-                Refusal::new(code::FEATURE_NOT_SUPPORTED, "the console takes simple queries only").error(&mut out);
+                Refusal::new(code::FEATURE_NOT_SUPPORTED, "the console takes simple queries only")
+                    .error(&mut out);
             }
         }
         client.write_all(&out).await?;
@@ -147,7 +151,9 @@ async fn command(shared: &Arc<Shared>, principal: &Principal, text: &str) -> Res
         Command::Help => Ok(json!({ "commands": ["requests", "grants", "status", "help"],
             "command line": ["ringfence request", "ringfence approve", "ringfence deny", "ringfence revoke"] })),
         Command::Status => Ok(desk.status()),
-        Command::Requests => desk.list(&[State::Pending, State::Granted, State::Denied, State::Revoked, State::Expired]).await,
+        Command::Requests => {
+            desk.list(&[State::Pending, State::Granted, State::Denied, State::Revoked, State::Expired]).await
+        }
         Command::Grants => desk.list(&[State::Granted]).await,
         Command::Show { id } => {
             let stored = shared.control.find(&id).await.map_err(|e| control_error(&e))?;
@@ -183,7 +189,8 @@ impl Desk<'_> {
         let me = self.principal;
         let store = self.policy.store(&stored.request.store).map(|(s, _)| s);
         let reads_all = store.is_some_and(|s| {
-            me.teams.intersection(&s.approvers).next().is_some() || me.teams.intersection(&s.auditors).next().is_some()
+            me.teams.intersection(&s.approvers).next().is_some()
+                || me.teams.intersection(&s.auditors).next().is_some()
         });
         if reads_all || stored.request.requester == me.name {
             return Ok(());
@@ -222,7 +229,9 @@ impl Desk<'_> {
         match ticket.await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(e)) => Err(crate::client_side::unrecorded(&e)),
-            Err(_) => Err(crate::client_side::unrecorded(&ringfence_ledger::Unavailable("it was closed".into()))),
+            Err(_) => {
+                Err(crate::client_side::unrecorded(&ringfence_ledger::Unavailable("it was closed".into())))
+            }
         }
     }
 
@@ -234,16 +243,30 @@ impl Desk<'_> {
         let covered = self.policy.coverage(self.principal).map(|c| c.because);
         let now = self.shared.now();
         let bad = |e: &dyn std::fmt::Display| Refusal::new("22023", e.to_string());
-        let request = Request::new(ask, new_id(), self.principal, covered, store, catalogue, now).map_err(|e| bad(&e))?;
-        let outcome = self.policy.outcome(&self.principal.name, &store.name, &[request.scope()]).map_err(|e| bad(&e))?;
-        let opens = outcome.tables.get(&request.table).is_some_and(|t| t.values().any(|c| !c.granted_by.is_empty()));
+        let request = Request::new(&ask, new_id(), self.principal, covered, store, catalogue, now)
+            .map_err(|e| bad(&e))?;
+        let outcome = self
+            .policy
+            .outcome(&self.principal.name, &store.name, &[request.scope()])
+            .map_err(|e| bad(&e))?;
+        let opens =
+            outcome.tables.get(&request.table).is_some_and(|t| t.values().any(|c| !c.granted_by.is_empty()));
         if !opens {
-            return Err(refuse(format!("no approval can open {} to {}", request.summary(), self.principal.name))
-                .hint("Policy lets no grant reach these columns for you."));
+            return Err(refuse(format!(
+                "no approval can open {} to {}",
+                request.summary(),
+                self.principal.name
+            ))
+            .hint("Policy lets no grant reach these columns for you."));
         }
         if let Some(condition) = &request.condition {
             let table = &catalogue.tables[&request.table];
-            let steward = &self.shared.stores.get(&store.name).ok_or_else(|| broken(&"the store is not configured"))?.steward;
+            let steward = &self
+                .shared
+                .stores
+                .get(&store.name)
+                .ok_or_else(|| broken(&"the store is not configured"))?
+                .steward;
             steward.try_condition(&table.schema, &request.table, condition).await.map_err(|e| bad(&e))?;
         }
         self.on_record(Kind::Requested, store, &json!({ "request": request.canonical() })).await?;
@@ -276,7 +299,10 @@ impl Desk<'_> {
             return Err(Refusal::new("22023", problem));
         }
         if self.shared.now() >= stored.request.decide_by {
-            return Err(Refusal::new("22023", format!("the request {id} was to be decided by {}", rfc3339(stored.request.decide_by))));
+            return Err(Refusal::new(
+                "22023",
+                format!("the request {id} was to be decided by {}", rfc3339(stored.request.decide_by)),
+            ));
         }
         let key = self.principal.key.as_deref();
         let key = key.ok_or_else(|| refuse(format!("{} has no key in the registry", self.principal.name)))?;
@@ -286,7 +312,12 @@ impl Desk<'_> {
         let record = json!({ "id": id, "approver": approval.approver, "signature": approval.signature,
             "digest": stored.request.digest() });
         self.on_record(Kind::Approved, store, &record).await?;
-        let after = self.shared.control.approve(id, &approval, self.shared.now()).await.map_err(|e| control_error(&e))?;
+        let after = self
+            .shared
+            .control
+            .approve(id, &approval, self.shared.now())
+            .await
+            .map_err(|e| control_error(&e))?;
         if verify(&self.policy, &after).is_ok() {
             self.shared.put_in_force(&after.request).await?;
         }
@@ -298,7 +329,11 @@ impl Desk<'_> {
         let stored = self.shared.control.find(id).await.map_err(|e| control_error(&e))?;
         self.may_sign(&stored.request)?;
         let me = &self.principal.name;
-        self.shared.control.end(id, State::Denied, me, reason, self.shared.now()).await.map_err(|e| control_error(&e))?;
+        self.shared
+            .control
+            .end(id, State::Denied, me, reason, self.shared.now())
+            .await
+            .map_err(|e| control_error(&e))?;
         let store = self.store(&stored.request.store)?;
         self.on_record(Kind::Denied, store, &json!({ "id": id, "by": me, "reason": reason })).await?;
         Ok(json!({ "id": id, "state": "denied" }))
@@ -311,7 +346,11 @@ impl Desk<'_> {
         if stored.request.requester != *me {
             self.may_sign(&stored.request)?;
         }
-        self.shared.control.end(id, State::Revoked, me, reason, self.shared.now()).await.map_err(|e| control_error(&e))?;
+        self.shared
+            .control
+            .end(id, State::Revoked, me, reason, self.shared.now())
+            .await
+            .map_err(|e| control_error(&e))?;
         let cut = self.shared.grants.end(id, &format!("was revoked by {me}")).await;
         let store = self.store(&stored.request.store)?;
         let record = json!({ "id": id, "by": me, "reason": reason, "sessions_cut": cut });

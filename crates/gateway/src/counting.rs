@@ -94,7 +94,9 @@ impl Counting {
             for (id, tally) in by_shape {
                 counters.statements += tally.statements;
                 counters.rows += tally.rows;
-                let Some(shape) = usize::try_from(id).ok().and_then(|i| state.shapes.get(i)) else { continue };
+                let Some(shape) = usize::try_from(id).ok().and_then(|i| state.shapes.get(i)) else {
+                    continue;
+                };
                 shapes.push(ShapeCount {
                     fingerprint: &shape.fingerprint,
                     statement: &shape.statement,

@@ -152,7 +152,11 @@ impl Flow {
     /// A Close was sent.
     pub fn close(&mut self, is_portal: bool, name: &str) {
         let name = name.into();
-        self.batch.push(if is_portal { Operation::ClosePortal(name) } else { Operation::CloseStatement(name) });
+        self.batch.push(if is_portal {
+            Operation::ClosePortal(name)
+        } else {
+            Operation::CloseStatement(name)
+        });
     }
 
     /// A statement was sent.

@@ -113,7 +113,11 @@ impl Buffer {
                 self.reserve(head.total);
             }
             if self.fill(reader).await? == 0 {
-                return if self.data().is_empty() { Ok(None) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) };
+                return if self.data().is_empty() {
+                    Ok(None)
+                } else {
+                    Err(std::io::ErrorKind::UnexpectedEof.into())
+                };
             }
         }
     }

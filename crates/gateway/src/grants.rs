@@ -183,7 +183,9 @@ impl LiveGrants {
         let mut found: Vec<_> = inner
             .active
             .values()
-            .filter(|g| g.request.requester == principal && g.request.store == store && Instant::now() < g.deadline)
+            .filter(|g| {
+                g.request.requester == principal && g.request.store == store && Instant::now() < g.deadline
+            })
             .cloned()
             .collect();
         found.sort_by(|a, b| a.request.id.cmp(&b.request.id));

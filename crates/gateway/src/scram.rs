@@ -82,7 +82,11 @@ pub fn challenge(verifier: Verifier, client_first: &[u8]) -> Result<(Challenged,
     challenge_with(verifier, client_first, &BASE64.encode(random))
 }
 
-fn challenge_with(verifier: Verifier, client_first: &[u8], random: &str) -> Result<(Challenged, String), ScramError> {
+fn challenge_with(
+    verifier: Verifier,
+    client_first: &[u8],
+    random: &str,
+) -> Result<(Challenged, String), ScramError> {
     let text = std::str::from_utf8(client_first).map_err(|_| ScramError::Malformed)?;
     // gs2-header: no channel binding ("n") or "supported, but not offered" ("y"); an authorisation identity is refused.
     let bare = text.strip_prefix("n,,").or_else(|| text.strip_prefix("y,,")).ok_or(ScramError::Malformed)?;
@@ -96,13 +100,8 @@ fn challenge_with(verifier: Verifier, client_first: &[u8], random: &str) -> Resu
     }
     let nonce = format!("{nonce}{random}");
     let server_first = format!("r={nonce},s={},i={}", BASE64.encode(&verifier.salt), verifier.iterations);
-    let state = Challenged {
-        verifier,
-        gs2,
-        nonce,
-        first_bare: bare.to_owned(),
-        server_first: server_first.clone(),
-    };
+    let state =
+        Challenged { verifier, gs2, nonce, first_bare: bare.to_owned(), server_first: server_first.clone() };
     Ok((state, server_first))
 }
 
@@ -111,7 +110,8 @@ impl Challenged {
     pub fn finish(self, client_final: &[u8]) -> Result<String, ScramError> {
         let text = std::str::from_utf8(client_final).map_err(|_| ScramError::Malformed)?;
         let (without_proof, proof) = text.rsplit_once(",p=").ok_or(ScramError::Malformed)?;
-        let proof: Key = BASE64.decode(proof).ok().and_then(|p| p.try_into().ok()).ok_or(ScramError::Malformed)?;
+        let proof: Key =
+            BASE64.decode(proof).ok().and_then(|p| p.try_into().ok()).ok_or(ScramError::Malformed)?;
         if without_proof != format!("c={},r={}", BASE64.encode(&self.gs2), self.nonce) {
             return Err(ScramError::Malformed);
         }
@@ -133,7 +133,8 @@ mod tests {
     use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 
     fn exchange(password: &str, typed: &str) -> Result<(), ScramError> {
-        let verifier = Verifier::parse(&postgres_protocol::password::scram_sha_256(password.as_bytes())).unwrap();
+        let verifier =
+            Verifier::parse(&postgres_protocol::password::scram_sha_256(password.as_bytes())).unwrap();
         let mut client = ScramSha256::new(typed.as_bytes(), ChannelBinding::unsupported());
         let (state, first) = challenge(verifier, client.message())?;
         client.update(first.as_bytes()).unwrap();
@@ -145,7 +146,10 @@ mod tests {
     #[test]
     fn the_drivers_client_side_is_satisfied_and_a_wrong_password_is_not_enough() {
         assert_eq!(exchange("correct horse battery", "correct horse battery"), Ok(()));
-        assert_eq!(exchange("correct horse battery", "correct horse batterz"), Err(ScramError::WrongPassword));
+        assert_eq!(
+            exchange("correct horse battery", "correct horse batterz"),
+            Err(ScramError::WrongPassword)
+        );
     }
 
     #[test]
@@ -171,7 +175,10 @@ mod tests {
             "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0",
         )
         .unwrap();
-        assert_eq!(first, "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096");
+        assert_eq!(
+            first,
+            "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"
+        );
         let last = state.finish(
             b"c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=",
         );
@@ -180,7 +187,14 @@ mod tests {
 
     #[test]
     fn malformed_messages_are_refused() {
-        for bad in [&b""[..], b"p=tls-server-end-point,,n=,r=x", b"n,a=eve,n=,r=x", b"n,,m=x,n=,r=x", b"n,,n=,r=", b"\xff"] {
+        for bad in [
+            &b""[..],
+            b"p=tls-server-end-point,,n=,r=x",
+            b"n,a=eve,n=,r=x",
+            b"n,,m=x,n=,r=x",
+            b"n,,n=,r=",
+            b"\xff",
+        ] {
             let verifier = Verifier::mock(b"secret", "ann");
             assert!(matches!(challenge(verifier, bad), Err(ScramError::Malformed)), "{bad:?}");
         }

@@ -226,8 +226,14 @@ impl Gateway {
             let address = Address::of(&store.steward)
                 .ok_or_else(|| StartError::Store(format!("store {name}: its url names no host")))?;
             let database = store.steward.get_dbname().unwrap_or(name).to_owned();
-            let steward = Steward::new(store.steward.clone(), &config.secret, store.full_role.clone(), store.limits);
-            let behind = Behind { steward: Arc::new(steward), address, database, compiling: tokio::sync::RwLock::default() };
+            let steward =
+                Steward::new(store.steward.clone(), &config.secret, store.full_role.clone(), store.limits);
+            let behind = Behind {
+                steward: Arc::new(steward),
+                address,
+                database,
+                compiling: tokio::sync::RwLock::default(),
+            };
             stores.insert(name.clone(), behind);
         }
         let control = Arc::new(control);
@@ -426,12 +432,14 @@ async fn client(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr) ->
     let login = async {
         let Some((startup, is_tls)) = first_packets(shared, &mut stream).await? else { return Ok(None) };
         if !is_tls && shared.config.tls_required {
-            let refusal = Refusal::new(code::INVALID_AUTHORIZATION, "this gateway takes connections with TLS only");
+            let refusal =
+                Refusal::new(code::INVALID_AUTHORIZATION, "this gateway takes connections with TLS only");
             fatal(&mut stream, &refusal.hint("Connect with sslmode=require or stricter.")).await?;
             return Ok(None);
         }
         if shared.clients.load(Ordering::Acquire) > shared.config.max_clients {
-            fatal(&mut stream, &Refusal::new(code::TOO_MANY_CONNECTIONS, "the gateway has too many clients")).await?;
+            fatal(&mut stream, &Refusal::new(code::TOO_MANY_CONNECTIONS, "the gateway has too many clients"))
+                .await?;
             return Ok(None);
         }
         let mut out = Vec::new();
@@ -457,8 +465,15 @@ async fn client(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr) ->
     let Some((principal, startup)) = logged_in? else { return Ok(()) };
     let Some(_place) = Place::take(shared, &principal.name) else {
         let most = shared.config.max_per_principal;
-        let refusal = Refusal::new(code::TOO_MANY_CONNECTIONS, format!("{} has {most} connections already", principal.name));
-        return fatal(&mut stream, &refusal.hint("Close some, or have max_connections_per_principal raised.")).await;
+        let refusal = Refusal::new(
+            code::TOO_MANY_CONNECTIONS,
+            format!("{} has {most} connections already", principal.name),
+        );
+        return fatal(
+            &mut stream,
+            &refusal.hint("Close some, or have max_connections_per_principal raised."),
+        )
+        .await;
     };
     if startup.database == console::NAME {
         return console::run(shared, stream, buffer, principal).await;
@@ -468,7 +483,10 @@ async fn client(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr) ->
 
 /// TLS, GSS and cancel requests, then the startup packet. Reads exactly what it needs: a byte that an attacker slipped in
 /// before TLS is never taken for one that came through it (CVE-2021-23214).
-async fn first_packets(shared: &Shared, stream: &mut Box<dyn Stream>) -> std::io::Result<Option<(Startup, bool)>> {
+async fn first_packets(
+    shared: &Shared,
+    stream: &mut Box<dyn Stream>,
+) -> std::io::Result<Option<(Startup, bool)>> {
     let mut is_tls = false;
     for _ in 0..4 {
         let length = stream.read_u32().await? as usize;
@@ -481,7 +499,10 @@ async fn first_packets(shared: &Shared, stream: &mut Box<dyn Stream>) -> std::io
             Ok(Packet::Tls) => match &shared.config.tls {
                 Some(config) if !is_tls => {
                     stream.write_all(b"S").await?;
-                    let plain = std::mem::replace(stream, Box::new(tokio::io::join(tokio::io::empty(), tokio::io::sink())));
+                    let plain = std::mem::replace(
+                        stream,
+                        Box::new(tokio::io::join(tokio::io::empty(), tokio::io::sink())),
+                    );
                     let acceptor = TlsAcceptor::from(Arc::clone(config));
                     *stream = Box::new(acceptor.accept(plain).await?);
                     is_tls = true;

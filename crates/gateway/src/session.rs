@@ -129,9 +129,13 @@ impl Session {
     fn reason(&self) -> String {
         match self.policy.standing(&self.principal, &self.store) {
             Standing::InCountry => format!("your teams have no full access to {}", self.store.name),
-            Standing::Outside(place) => format!("you are in {place}, outside the jurisdiction {}", self.store.jurisdiction),
+            Standing::Outside(place) => {
+                format!("you are in {place}, outside the jurisdiction {}", self.store.jurisdiction)
+            }
             Standing::Unknown => "nobody attested where you are".to_owned(),
-            Standing::Covered(why) => format!("{}, so you are a covered person (28 CFR 202.211)", why.because),
+            Standing::Covered(why) => {
+                format!("{}, so you are a covered person (28 CFR 202.211)", why.because)
+            }
         }
     }
 
@@ -211,17 +215,24 @@ fn cannot_connect(e: &impl std::fmt::Display) -> Refusal {
         .hint("The gateway is up, the store is not, or does not accept it; tell its operator.")
 }
 
-async fn open(shared: &Arc<Shared>, principal: Principal, startup: &Startup, address: &str) -> Result<Opened, Refusal> {
+async fn open(
+    shared: &Arc<Shared>,
+    principal: Principal,
+    startup: &Startup,
+    address: &str,
+) -> Result<Opened, Refusal> {
     let policy = shared.policy();
     let name = principal.name.clone();
     let found = policy.store(&startup.database).zip(shared.stores.get(&startup.database));
     let ((store, catalogue), behind) = found.ok_or_else(|| {
         let known: Vec<&str> = policy.stores().map(|(s, _)| s.name.as_str()).collect();
-        Refusal::new(code::NO_SUCH_DATABASE, format!("there is no store \"{}\"", startup.database))
-            .hint(format!("The database name is the jurisdiction or the store; known are: {}", known.join(", ")))
+        Refusal::new(code::NO_SUCH_DATABASE, format!("there is no store \"{}\"", startup.database)).hint(
+            format!("The database name is the jurisdiction or the store; known are: {}", known.join(", ")),
+        )
     })?;
     let undecided = |e: ringfence_policy::Error| {
-        Refusal::new(code::INVALID_AUTHORIZATION, "access cannot be decided, so it is refused").detail(e.to_string())
+        Refusal::new(code::INVALID_AUTHORIZATION, "access cannot be decided, so it is refused")
+            .detail(e.to_string())
     };
     let access = policy.access(&name, &store.name).map_err(undecided)?;
     let mut grants: Vec<Arc<ActiveGrant>> = Vec::new();
@@ -240,7 +251,8 @@ async fn open(shared: &Arc<Shared>, principal: Principal, startup: &Startup, add
             grants = shared.grants.of(&name, &store.name);
             let scopes: Vec<_> = grants.iter().map(|g| g.request.scope()).collect();
             let outcome = policy.outcome(&name, &store.name, &scopes).map_err(undecided)?;
-            let filters: Result<Vec<Filter>, _> = grants.iter().map(|g| g.request.filter(catalogue)).collect();
+            let filters: Result<Vec<Filter>, _> =
+                grants.iter().map(|g| g.request.filter(catalogue)).collect();
             let filters = filters.map_err(|e| cannot_connect(&e))?;
             let login = behind.steward.compile(&name, &outcome, catalogue, &filters).await;
             (login.map_err(|e| cannot_connect(&e))?, Mode::Face(outcome))
@@ -284,7 +296,16 @@ async fn open(shared: &Arc<Shared>, principal: Principal, startup: &Startup, add
         policy: Arc::clone(&policy),
     };
     let deadline = grants.iter().map(|g| g.deadline).min();
-    Ok(Opened { session, backend, key, address: behind.address.clone(), cut, deadline, _attached: attached, _in_use: in_use })
+    Ok(Opened {
+        session,
+        backend,
+        key,
+        address: behind.address.clone(),
+        cut,
+        deadline,
+        _attached: attached,
+        _in_use: in_use,
+    })
 }
 
 fn quota(shared: &Shared, steward: &Arc<Steward>, login: &Login, grants: &[Arc<ActiveGrant>]) -> Quota {
@@ -306,21 +327,33 @@ fn rand_u64() -> u64 {
 /// The start parameters for the store.
 fn start_parameters(mode: &Mode, startup: &Startup) -> Result<Vec<(String, String)>, Refusal> {
     let refuse = |name: &str, why: &str| {
-        Err(Refusal::new(code::FEATURE_NOT_SUPPORTED, format!("the start parameter \"{name}\" is refused")).detail(why))
+        Err(Refusal::new(code::FEATURE_NOT_SUPPORTED, format!("the start parameter \"{name}\" is refused"))
+            .detail(why))
     };
     let mut parameters = startup.parameters.clone();
     if startup.parameter("replication").is_some_and(|v| !["false", "off", "no", "0"].contains(&v)) {
-        return refuse("replication", "A replication connection reads everything, past every face and every record.");
+        return refuse(
+            "replication",
+            "A replication connection reads everything, past every face and every record.",
+        );
     }
     parameters.retain(|(name, _)| name != "replication");
     if matches!(mode, Mode::Face(_)) {
         for (name, value) in &parameters {
             if !PARAMETERS.iter().any(|p| p.eq_ignore_ascii_case(name)) {
-                return refuse(name, "Through a face, clients may not change how the store reads statements or keeps limits.");
+                return refuse(
+                    name,
+                    "Through a face, clients may not change how the store reads statements or keeps limits.",
+                );
             }
             let utf8 = ["utf8", "utf-8", "unicode", "'utf-8'", "'utf8'"];
-            if name.eq_ignore_ascii_case("client_encoding") && !utf8.contains(&value.to_ascii_lowercase().as_str()) {
-                return refuse(name, "The gateway and the store must read the same statement: use UTF8 (PGCLIENTENCODING=UTF8).");
+            if name.eq_ignore_ascii_case("client_encoding")
+                && !utf8.contains(&value.to_ascii_lowercase().as_str())
+            {
+                return refuse(
+                    name,
+                    "The gateway and the store must read the same statement: use UTF8 (PGCLIENTENCODING=UTF8).",
+                );
             }
         }
         // What the gateway's parser takes for granted.
@@ -342,7 +375,8 @@ async fn connect(
 ) -> Result<Backend, Refusal> {
     while let Some(mut backend) = shared.pool.take(key) {
         // A connection that waited may have died; an empty query tells.
-        let alive = tokio::time::timeout(Duration::from_secs(2), backend.reset(false, login.face == "full")).await;
+        let alive =
+            tokio::time::timeout(Duration::from_secs(2), backend.reset(false, login.face == "full")).await;
         if matches!(alive, Ok(Ok(()))) {
             return Ok(backend);
         }
@@ -389,7 +423,14 @@ pub async fn run(
     let (mut store_read, mut store_write) = tokio::io::split(stream);
     let end = {
         let client_side = client_side::run(&session, &mut client_read, &mut buffer, &mut store_write);
-        let store_side = store_side::run(&session, &mut store_read, &mut from_store, &mut client_write, &mut cut, deadline);
+        let store_side = store_side::run(
+            &session,
+            &mut store_read,
+            &mut from_store,
+            &mut client_write,
+            &mut cut,
+            deadline,
+        );
         tokio::select! {
             end = client_side => end,
             end = store_side => end,

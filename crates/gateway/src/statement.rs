@@ -38,37 +38,154 @@ pub struct Verdict {
 
 /// Kinds of node that may appear in a query. Everything else is refused, so what a newer grammar adds is, too.
 const QUERY_NODES: &[&str] = &[
-    "SelectStmt", "ResTarget", "ColumnRef", "AStar", "AConst", "AExpr", "BoolExpr", "FuncCall", "TypeCast", "TypeName",
-    "String", "Integer", "Float", "Boolean", "BitString", "List", "RangeVar", "RangeSubselect", "RangeFunction",
-    "RangeTableSample", "JoinExpr", "Alias", "SubLink", "CaseExpr", "CaseWhen", "CoalesceExpr", "MinMaxExpr", "NullTest",
-    "BooleanTest", "RowExpr", "AArrayExpr", "AIndirection", "AIndices", "SortBy", "WindowDef", "GroupingSet",
-    "GroupingFunc", "CommonTableExpr", "CollateClause", "ParamRef", "SqlvalueFunction", "NamedArgExpr", "ColumnDef",
+    "SelectStmt",
+    "ResTarget",
+    "ColumnRef",
+    "AStar",
+    "AConst",
+    "AExpr",
+    "BoolExpr",
+    "FuncCall",
+    "TypeCast",
+    "TypeName",
+    "String",
+    "Integer",
+    "Float",
+    "Boolean",
+    "BitString",
+    "List",
+    "RangeVar",
+    "RangeSubselect",
+    "RangeFunction",
+    "RangeTableSample",
+    "JoinExpr",
+    "Alias",
+    "SubLink",
+    "CaseExpr",
+    "CaseWhen",
+    "CoalesceExpr",
+    "MinMaxExpr",
+    "NullTest",
+    "BooleanTest",
+    "RowExpr",
+    "AArrayExpr",
+    "AIndirection",
+    "AIndices",
+    "SortBy",
+    "WindowDef",
+    "GroupingSet",
+    "GroupingFunc",
+    "CommonTableExpr",
+    "CollateClause",
+    "ParamRef",
+    "SqlvalueFunction",
+    "NamedArgExpr",
+    "ColumnDef",
 ];
 
 /// Functions that run a query given as text, change the session, or reach beyond it. The store refuses most of them by
 /// itself once it is prepared; names are compared without their schema.
 const REFUSED_FUNCTIONS: &[&str] = &[
-    "set_config", "ts_stat", "ts_rewrite", "pg_notify", "pg_cancel_backend", "pg_terminate_backend", "pg_read_file",
-    "pg_read_binary_file", "pg_ls_dir", "pg_stat_file", "pg_reload_conf", "pg_rotate_logfile", "pg_switch_wal",
-    "pg_export_snapshot", "pg_current_logfile", "currtid2", "nextval", "setval", "dblink", "crosstab",
+    "set_config",
+    "ts_stat",
+    "ts_rewrite",
+    "pg_notify",
+    "pg_cancel_backend",
+    "pg_terminate_backend",
+    "pg_read_file",
+    "pg_read_binary_file",
+    "pg_ls_dir",
+    "pg_stat_file",
+    "pg_reload_conf",
+    "pg_rotate_logfile",
+    "pg_switch_wal",
+    "pg_export_snapshot",
+    "pg_current_logfile",
+    "currtid2",
+    "nextval",
+    "setval",
+    "dblink",
+    "crosstab",
 ];
 const REFUSED_PREFIXES: &[&str] = &[
-    "query_to_xml", "table_to_xml", "cursor_to_xml", "schema_to_xml", "database_to_xml", "lo_", "loread", "lowrite",
-    "pg_advisory_", "pg_try_advisory_", "pg_ls_", "pg_logical_", "pg_replication_", "pg_create_", "pg_drop_", "pg_copy_",
-    "pg_backup_", "pg_wal_", "pg_stat_get_", "pg_stat_reset", "pg_log_", "pg_promote", "dblink_", "pg_event_trigger",
+    "query_to_xml",
+    "table_to_xml",
+    "cursor_to_xml",
+    "schema_to_xml",
+    "database_to_xml",
+    "lo_",
+    "loread",
+    "lowrite",
+    "pg_advisory_",
+    "pg_try_advisory_",
+    "pg_ls_",
+    "pg_logical_",
+    "pg_replication_",
+    "pg_create_",
+    "pg_drop_",
+    "pg_copy_",
+    "pg_backup_",
+    "pg_wal_",
+    "pg_stat_get_",
+    "pg_stat_reset",
+    "pg_log_",
+    "pg_promote",
+    "dblink_",
+    "pg_event_trigger",
 ];
 
 /// Functions whose result depends on one row only. Any other might be an aggregate.
 const SCALAR_FUNCTIONS: &[&str] = &[
-    "lower", "upper", "initcap", "length", "char_length", "substr", "substring", "left", "right", "trim", "btrim", "ltrim",
-    "rtrim", "replace", "split_part", "concat", "concat_ws", "to_char", "date_trunc", "date_part", "extract", "abs", "round",
-    "floor", "ceil", "now", "host", "position", "strpos", "md5", "format", "age", "timezone",
+    "lower",
+    "upper",
+    "initcap",
+    "length",
+    "char_length",
+    "substr",
+    "substring",
+    "left",
+    "right",
+    "trim",
+    "btrim",
+    "ltrim",
+    "rtrim",
+    "replace",
+    "split_part",
+    "concat",
+    "concat_ws",
+    "to_char",
+    "date_trunc",
+    "date_part",
+    "extract",
+    "abs",
+    "round",
+    "floor",
+    "ceil",
+    "now",
+    "host",
+    "position",
+    "strpos",
+    "md5",
+    "format",
+    "age",
+    "timezone",
 ];
 
 /// Settings that a governed person may change; others could change what the grammar means, or lift a limit.
 const SETTINGS: &[&str] = &[
-    "client_min_messages", "datestyle", "intervalstyle", "timezone", "extra_float_digits", "bytea_output",
-    "application_name", "lock_timeout", "transaction", "transaction_isolation", "xmloption", "geqo", "jit",
+    "client_min_messages",
+    "datestyle",
+    "intervalstyle",
+    "timezone",
+    "extra_float_digits",
+    "bytea_output",
+    "application_name",
+    "lock_timeout",
+    "transaction",
+    "transaction_isolation",
+    "xmloption",
+    "geqo",
+    "jit",
 ];
 
 fn refused(what: &str, why: &str) -> Verdict {
@@ -81,7 +198,10 @@ fn refused(what: &str, why: &str) -> Verdict {
 /// Judges a text, which may hold several statements.
 pub fn judge(text: &str) -> Verdict {
     if text.len() > MAX_LENGTH {
-        return refused("A statement this long is", "The gateway reads at most 256 KiB of SQL from governed persons.");
+        return refused(
+            "A statement this long is",
+            "The gateway reads at most 256 KiB of SQL from governed persons.",
+        );
     }
     let parsed = match pg_query::parse(text, pg_query::ParserOptions::default()) {
         Ok(parsed) => parsed.protobuf,
@@ -90,7 +210,10 @@ pub fn judge(text: &str) -> Verdict {
             return Verdict { refused: Some(refusal), ..Verdict::default() };
         }
         Err(_) => {
-            return refused("A statement nested this deeply is", "The gateway cannot judge it, so it is not run.");
+            return refused(
+                "A statement nested this deeply is",
+                "The gateway cannot judge it, so it is not run.",
+            );
         }
     };
     let mut verdict = Verdict::default();
@@ -113,7 +236,9 @@ fn statement(node: &NodeEnum, verdict: &mut Verdict) -> Judged {
     match node {
         NodeEnum::SelectStmt(_) => query(node, verdict),
         NodeEnum::CopyStmt(copy) => match copy.query.as_ref().and_then(|q| q.node.as_ref()) {
-            Some(inner) if !copy.is_from && !copy.is_program && copy.filename.is_empty() => query(inner, verdict),
+            Some(inner) if !copy.is_from && !copy.is_program && copy.filename.is_empty() => {
+                query(inner, verdict)
+            }
             _ => no("This COPY is", "Only COPY (SELECT …) TO STDOUT is; a view's name or a file is not."),
         },
         NodeEnum::DeclareCursorStmt(cursor) => inner(cursor.query.as_deref(), verdict),
@@ -130,9 +255,10 @@ fn statement(node: &NodeEnum, verdict: &mut Verdict) -> Judged {
             TransactionStmtKind::TransStmtPrepare
             | TransactionStmtKind::TransStmtCommitPrepared
             | TransactionStmtKind::TransStmtRollbackPrepared
-            | TransactionStmtKind::Undefined => {
-                no("Two-phase commit is", "A prepared transaction outlives its session and can hold up the server.")
-            }
+            | TransactionStmtKind::Undefined => no(
+                "Two-phase commit is",
+                "A prepared transaction outlives its session and can hold up the server.",
+            ),
             _ => Ok(()),
         },
         NodeEnum::VariableSetStmt(set) => setting(set),
@@ -170,16 +296,26 @@ fn setting(set: &VariableSetStmt) -> Judged {
     let why = "It could change what statements mean, or lift a limit.";
     let text = set.args.first().and_then(constant);
     match (set.kind(), name.as_str()) {
-        (VariableSetKind::VarResetAll, _) | (VariableSetKind::VarSetDefault | VariableSetKind::VarReset, "client_encoding") => Ok(()),
+        (VariableSetKind::VarResetAll, _)
+        | (
+            VariableSetKind::VarSetDefault | VariableSetKind::VarReset,
+            "client_encoding" | "statement_timeout",
+        )
+        | (VariableSetKind::VarSetMulti, "transaction") => Ok(()),
         (VariableSetKind::VarSetValue, "client_encoding")
-            if text.as_deref().is_some_and(|t| ["utf8", "utf-8", "unicode"].contains(&t.to_ascii_lowercase().as_str())) =>
+            if text
+                .as_deref()
+                .is_some_and(|t| ["utf8", "utf-8", "unicode"].contains(&t.to_ascii_lowercase().as_str())) =>
         {
             Ok(())
         }
-        (VariableSetKind::VarSetValue, "client_encoding") => {
-            no("A client_encoding other than UTF8 is", "The gateway and the store must read the same statement.")
+        (VariableSetKind::VarSetValue, "client_encoding") => no(
+            "A client_encoding other than UTF8 is",
+            "The gateway and the store must read the same statement.",
+        ),
+        (VariableSetKind::VarSetValue, "standard_conforming_strings") if text.as_deref() == Some("on") => {
+            Ok(())
         }
-        (VariableSetKind::VarSetValue, "standard_conforming_strings") if text.as_deref() == Some("on") => Ok(()),
         (VariableSetKind::VarSetValue, "statement_timeout") => {
             let limit = ringfence_face::ddl::Limits::default().statement_timeout_ms;
             match text.and_then(|t| t.parse::<u64>().ok()) {
@@ -187,13 +323,10 @@ fn setting(set: &VariableSetStmt) -> Judged {
                 _ => no("This statement_timeout is", &format!("Give 1 to {limit}, in milliseconds.")),
             }
         }
-        (VariableSetKind::VarSetDefault | VariableSetKind::VarReset, "statement_timeout") => Ok(()),
-        (VariableSetKind::VarSetMulti, "transaction") => Ok(()),
-        (VariableSetKind::VarSetValue | VariableSetKind::VarSetDefault | VariableSetKind::VarReset, known)
-            if SETTINGS.contains(&known) =>
-        {
-            Ok(())
-        }
+        (
+            VariableSetKind::VarSetValue | VariableSetKind::VarSetDefault | VariableSetKind::VarReset,
+            known,
+        ) if SETTINGS.contains(&known) => Ok(()),
         _ => no(&format!("Setting {name} is"), why),
     }
 }
@@ -215,7 +348,8 @@ fn constant(node: &pg_query::Node) -> Option<String> {
 /// Looks at every node of a query. The tree is walked in its serialised form, which has all of it: a walker over types
 /// would have to be told of each field, and would be silent about one that it was not told of.
 fn query(node: &NodeEnum, verdict: &mut Verdict) -> Judged {
-    let tree = serde_json::to_value(node).map_err(|_| Box::new(refused("This is", "It cannot be judged.")))?;
+    let tree =
+        serde_json::to_value(node).map_err(|_| Box::new(refused("This is", "It cannot be judged.")))?;
     let Value::Object(tree) = tree else { return no("This is", "It cannot be judged.") };
     tree.iter().try_for_each(|(kind, fields)| visit(kind, fields, verdict))
 }
@@ -250,7 +384,10 @@ fn visit(kind: &str, fields: &Value, verdict: &mut Verdict) -> Judged {
         }
         "FuncCall" => function(fields, verdict)?,
         // ARRAY(SELECT …); the value is SubLinkType's in the grammar's interface file.
-        "SubLink" if fields["sub_link_type"].as_i64() == Some(pg_query::protobuf::SubLinkType::ArraySublink as i64) => {
+        "SubLink"
+            if fields["sub_link_type"].as_i64()
+                == Some(pg_query::protobuf::SubLinkType::ArraySublink as i64) =>
+        {
             verdict.folds = true;
         }
         _ => {}
@@ -263,7 +400,9 @@ fn children(value: &Value, verdict: &mut Verdict) -> Judged {
         Value::Array(items) => items.iter().try_for_each(|v| children(v, verdict)),
         Value::Object(map) => map.iter().try_for_each(|(key, v)| match (key.as_str(), v) {
             // A field that happens to be called `node` holds the wrapper of one; the wrapper's `node` has its kind.
-            ("node", Value::Object(node)) if !node.contains_key("node") => node.iter().try_for_each(|(kind, fields)| visit(kind, fields, verdict)),
+            ("node", Value::Object(node)) if !node.contains_key("node") => {
+                node.iter().try_for_each(|(kind, fields)| visit(kind, fields, verdict))
+            }
             _ => children(v, verdict),
         }),
         _ => Ok(()),
@@ -404,7 +543,7 @@ mod tests {
         }
         let deep = format!("SELECT {}1{}", "(".repeat(2000), ")".repeat(2000));
         let _ = judge(&deep); // parentheses vanish in the tree; what matters is that nothing overflows
-        assert!(!allowed(&format!("SELECT {}1", "-(1+".repeat(500)) ));
+        assert!(!allowed(&format!("SELECT {}1", "-(1+".repeat(500))));
         assert!(!allowed(&format!("SELECT {}", vec!["1"; 3000].join("+"))));
     }
 

@@ -118,7 +118,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                     self.forward(buffer, at).await?;
                     return Err(end);
                 }
-            } else if matches!(head.tag, b'E' | b'N' | b'Z' | b'C' | b'S' | b'I' | b's' | b'1' | b'2' | b'3' | b'G' | b'W') {
+            } else if matches!(
+                head.tag,
+                b'E' | b'N' | b'Z' | b'C' | b'S' | b'I' | b's' | b'1' | b'2' | b'3' | b'G' | b'W'
+            ) {
                 if !whole {
                     buffer.reserve(at + head.total);
                     break;
@@ -167,9 +170,12 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 }
                 let limited = self.session.quota.grant(grant);
                 let (id, max) = (&limited.id, limited.max);
-                let refusal = Refusal::new(code::LIMIT_EXCEEDED, format!("the row limit of grant {id} is used up ({max} rows)"))
-                    .detail("The rest of the result was held back and the session is over.")
-                    .hint("Ask for a new grant with `ringfence request … --max-rows N`.");
+                let refusal = Refusal::new(
+                    code::LIMIT_EXCEEDED,
+                    format!("the row limit of grant {id} is used up ({max} rows)"),
+                )
+                .detail("The rest of the result was held back and the session is over.")
+                .hint("Ask for a new grant with `ringfence request … --max-rows N`.");
                 return Err(End::Refused(refusal, true));
             }
         }

@@ -42,8 +42,10 @@ impl Approval {
     /// The same over a canonical text.
     pub fn verify_text(&self, canonical: &str, public_key: &str) -> Result<(), Error> {
         let fail = |problem: String| Error::Approval { approver: self.approver.clone(), problem };
-        let key = PublicKey::from_openssh(public_key.trim()).map_err(|e| fail(format!("their public key: {e}")))?;
-        let signature = SshSig::from_pem(&self.signature).map_err(|_| fail("it is not an SSH signature".into()))?;
+        let key =
+            PublicKey::from_openssh(public_key.trim()).map_err(|e| fail(format!("their public key: {e}")))?;
+        let signature =
+            SshSig::from_pem(&self.signature).map_err(|_| fail("it is not an SSH signature".into()))?;
         key.verify(NAMESPACE, canonical.as_bytes(), &signature)
             .map_err(|_| fail("it is not by their key over this request".into()))
     }
@@ -85,7 +87,7 @@ mod tests {
             seconds: 7200,
             max_rows: Some(10),
         };
-        Request::new(ask, "R1".into(), &registry.people[0], None, &store, &catalogue, 1_000)
+        Request::new(&ask, "R1".into(), &registry.people[0], None, &store, &catalogue, 1_000)
     }
 
     #[test]
@@ -114,7 +116,8 @@ mod tests {
         let asked = request("refund").unwrap();
         let key = PrivateKey::from_openssh(&private).unwrap();
         let signature = key.sign("file", HashAlg::Sha512, asked.canonical().as_bytes()).unwrap();
-        let approval = Approval { approver: "ann".into(), signature: signature.to_pem(LineEnding::LF).unwrap() };
+        let approval =
+            Approval { approver: "ann".into(), signature: signature.to_pem(LineEnding::LF).unwrap() };
         approval.verify(&asked, &public).unwrap_err();
     }
 

@@ -43,7 +43,8 @@ struct GrantRecord {
 }
 
 fn read<'a, T: Deserialize<'a>>(record: &'a [u8]) -> Result<T, String> {
-    serde_json::from_slice(record).map_err(|_| "its record lacks what this kind of entry must have".to_owned())
+    serde_json::from_slice(record)
+        .map_err(|_| "its record lacks what this kind of entry must have".to_owned())
 }
 
 impl Approvals {
@@ -68,8 +69,12 @@ impl Approvals {
     /// An approval.
     pub fn approved(&mut self, record: &[u8]) -> Result<(), String> {
         let record: ApprovalRecord = read(record)?;
-        let canonical = self.requests.get(&record.id).ok_or("it approves a request that the log does not have")?;
-        let key = self.keys.get(&record.approver).ok_or("it is by somebody who is no approver in the log's policy")?;
+        let canonical =
+            self.requests.get(&record.id).ok_or("it approves a request that the log does not have")?;
+        let key = self
+            .keys
+            .get(&record.approver)
+            .ok_or("it is by somebody who is no approver in the log's policy")?;
         let request = Request::parse(canonical).map_err(|e| e.to_string())?;
         if request.requester == record.approver {
             return Err("the requester approved their own request".to_owned());
@@ -86,7 +91,10 @@ impl Approvals {
         let record: GrantRecord = read(record)?;
         let signed = self.approved.get(&record.id).map_or(0, BTreeSet::len);
         if signed < self.quorum.max(1) {
-            return Err(format!("the grant {} has {signed} approvals in the log, not {}", record.id, self.quorum));
+            return Err(format!(
+                "the grant {} has {signed} approvals in the log, not {}",
+                record.id, self.quorum
+            ));
         }
         Ok(())
     }

@@ -15,8 +15,21 @@ const MAX_DEPTH: usize = 20;
 const OPERATORS: &[&str] = &["=", "<>", "!=", "<", ">", "<=", ">="];
 /// Types that a constant may be cast to.
 const TYPES: &[&str] = &[
-    "int2", "int4", "int8", "numeric", "float4", "float8", "text", "varchar", "bpchar", "bool", "date", "timestamp",
-    "timestamptz", "uuid", "inet",
+    "int2",
+    "int4",
+    "int8",
+    "numeric",
+    "float4",
+    "float8",
+    "text",
+    "varchar",
+    "bpchar",
+    "bool",
+    "date",
+    "timestamp",
+    "timestamptz",
+    "uuid",
+    "inet",
 ];
 
 /// A condition that is safe as a row policy.
@@ -45,7 +58,8 @@ impl Condition {
         let Some(NodeEnum::SelectStmt(select)) = raw.stmt.and_then(|s| s.node) else {
             return Err(refuse("must be a condition".into()));
         };
-        let condition = only_where(*select).ok_or_else(|| refuse("must be one condition and nothing after it".into()))?;
+        let condition =
+            only_where(*select).ok_or_else(|| refuse("must be one condition and nothing after it".into()))?;
         let mut reads = BTreeSet::new();
         check(&condition, known, &mut reads, 0)?;
         let text = spell(&condition).ok_or_else(|| refuse("cannot be spelled out again".into()))?;
@@ -64,7 +78,9 @@ fn parse_message(error: &pg_query::Error) -> String {
 fn only_where(select: SelectStmt) -> Option<Node> {
     let condition = select.where_clause.as_deref()?.clone();
     let bare = pg_query::parse("SELECT FROM t", pg_query::ParserOptions::default()).ok()?;
-    let Some(NodeEnum::SelectStmt(bare)) = bare.protobuf.stmts.into_iter().next()?.stmt?.node else { return None };
+    let Some(NodeEnum::SelectStmt(bare)) = bare.protobuf.stmts.into_iter().next()?.stmt?.node else {
+        return None;
+    };
     let rest = SelectStmt { where_clause: None, ..select };
     (rest == *bare).then_some(condition)
 }
@@ -79,7 +95,12 @@ fn spell(condition: &Node) -> Option<String> {
     Some(sql.split_once(" WHERE ")?.1.to_owned())
 }
 
-fn check(node: &Node, known: &BTreeSet<&str>, reads: &mut BTreeSet<String>, depth: usize) -> Result<(), Error> {
+fn check(
+    node: &Node,
+    known: &BTreeSet<&str>,
+    reads: &mut BTreeSet<String>,
+    depth: usize,
+) -> Result<(), Error> {
     let refuse = |text: &str| Err(Error::Condition(text.to_owned()));
     if depth > MAX_DEPTH {
         return refuse("is nested too deeply");
@@ -105,8 +126,13 @@ fn check(node: &Node, known: &BTreeSet<&str>, reads: &mut BTreeSet<String>, dept
             let simple = names.last().is_some_and(|n| TYPES.contains(n))
                 && (names.len() == 1 || (names.len() == 2 && names[0] == "pg_catalog"))
                 && cast.type_name.as_ref().is_some_and(|t| t.array_bounds.is_empty());
-            let constant = matches!(cast.arg.as_ref().and_then(|a| a.node.as_ref()), Some(NodeEnum::AConst(_)));
-            if simple && constant { Ok(()) } else { refuse("only constants may be cast, and only to plain types") }
+            let constant =
+                matches!(cast.arg.as_ref().and_then(|a| a.node.as_ref()), Some(NodeEnum::AConst(_)));
+            if simple && constant {
+                Ok(())
+            } else {
+                refuse("only constants may be cast, and only to plain types")
+            }
         }
         Some(NodeEnum::ColumnRef(column)) => match strings(&column.fields)[..] {
             [name] if known.contains(name) => {
@@ -146,7 +172,11 @@ fn comparison(e: &AExpr) -> Result<(), Error> {
     if negative && number {
         return Ok(());
     }
-    Err(Error::Condition(format!("the operator {} is not allowed; {} are", names.join("."), OPERATORS.join(" "))))
+    Err(Error::Condition(format!(
+        "the operator {} is not allowed; {} are",
+        names.join("."),
+        OPERATORS.join(" ")
+    )))
 }
 
 fn strings(nodes: &[Node]) -> Vec<&str> {

@@ -81,7 +81,7 @@ pub struct Request {
 impl Request {
     /// Checks `ask` against the catalogue.
     pub fn new(
-        ask: Ask,
+        ask: &Ask,
         id: String,
         requester: &Principal,
         covered: Option<String>,
@@ -97,7 +97,9 @@ impl Request {
                 .split_once('.')
                 .ok_or_else(|| refuse(format!("{name:?} is not table.column, as in users.email")))?;
             if table.is_some_and(|have| have != t) {
-                return Err(refuse("a request is for columns of one table; make one request for each table".into()));
+                return Err(refuse(
+                    "a request is for columns of one table; make one request for each table".into(),
+                ));
             }
             table = Some(t);
             match catalogue.column(t, c) {
@@ -108,7 +110,8 @@ impl Request {
                 Some(_) => drop(columns.insert(c.to_owned())),
             }
         }
-        let table = table.ok_or_else(|| refuse("name the columns, as in --columns users.email,users.phone".into()))?;
+        let table = table
+            .ok_or_else(|| refuse("name the columns, as in --columns users.email,users.phone".into()))?;
         let purpose = ask.purpose.trim();
         if purpose.is_empty() || purpose.len() > MAX_PURPOSE || purpose.chars().any(char::is_control) {
             return Err(refuse(format!("say the purpose in one line of at most {MAX_PURPOSE} bytes")));
@@ -143,13 +146,14 @@ impl Request {
 
     /// The text that is signed (RFC 8785).
     pub fn canonical(&self) -> String {
-        serde_json_canonicalizer::to_string(self).expect("plain data with string keys and integers below 2^53")
+        serde_json_canonicalizer::to_string(self)
+            .expect("plain data with string keys and integers below 2^53")
     }
 
     /// Reads a canonical text back; anything else is refused.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let request: Self =
-            serde_json::from_str(text).map_err(|_| Error::Request("is not a request of this format".into()))?;
+        let request: Self = serde_json::from_str(text)
+            .map_err(|_| Error::Request("is not a request of this format".into()))?;
         if request.canonical() != text {
             return Err(Error::Request("is not in canonical form".into()));
         }
@@ -173,8 +177,13 @@ impl Request {
 
     /// The part that the face is compiled from. The condition is parsed once more: only what is safe reaches a store.
     pub fn filter(&self, catalogue: &Catalogue) -> Result<Filter, Error> {
-        let known: BTreeSet<&str> =
-            catalogue.tables.get(&self.table).into_iter().flat_map(|t| t.columns.keys()).map(String::as_str).collect();
+        let known: BTreeSet<&str> = catalogue
+            .tables
+            .get(&self.table)
+            .into_iter()
+            .flat_map(|t| t.columns.keys())
+            .map(String::as_str)
+            .collect();
         let condition = self.condition.as_deref().map(|text| Condition::parse(text, &known)).transpose()?;
         let reads = condition.as_ref().map(|c| c.reads.clone()).unwrap_or_default();
         let condition = condition.map(|c| c.text);

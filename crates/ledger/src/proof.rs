@@ -52,8 +52,9 @@ pub fn prove(root: &Path, vkey: &str, index: u64, disclose: bool) -> Result<Stri
     let tiles = FileTiles(root);
     let reader = TileHashReader::new(head.size, head.root, &tiles);
     let proof = prove_record(head.size, index, &reader).map_err(|e| Error::corrupt(root, e.to_string()))?;
-    let entry = segment::find(root, index)?
-        .ok_or_else(|| Error::corrupt(&root.join("private"), format!("the record of entry {index} is not here")))?;
+    let entry = segment::find(root, index)?.ok_or_else(|| {
+        Error::corrupt(&root.join("private"), format!("the record of entry {index} is not here"))
+    })?;
     let extra = extra(&entry, disclose)?;
     let mut text = format!("{HEADER}\nextra {}\nindex {index}\n", BASE64.encode(extra));
     for hash in proof {
@@ -100,10 +101,12 @@ pub fn check(proof: &[u8], vkey: &str) -> Result<Shown, String> {
     }
     check_record(&hashes, head.size, head.root, index, record_hash(extra.leaf.as_bytes()))
         .map_err(|_| "the entry is not in the tree that the checkpoint signs".to_owned())?;
-    let leaf: Leaf = serde_json::from_str(&extra.leaf).map_err(|_| "the entry is not a leaf of this format")?;
+    let leaf: Leaf =
+        serde_json::from_str(&extra.leaf).map_err(|_| "the entry is not a leaf of this format")?;
     let record = match (extra.salt, extra.record) {
         (Some(salt), Some(record)) => {
-            let salt = hex::decode(salt).ok().and_then(|s| s.try_into().ok()).ok_or("the salt is malformed")?;
+            let salt =
+                hex::decode(salt).ok().and_then(|s| s.try_into().ok()).ok_or("the salt is malformed")?;
             let sealed = Sealed { leaf: extra.leaf.into_bytes(), salt, record: record.into_bytes() };
             if !sealed.is_committed() {
                 return Err("the record is not the one that the entry commits to".to_owned());
@@ -143,7 +146,8 @@ mod tests {
             assert_eq!(shown.record.unwrap()["statement"], index);
             let other = crate::generate_keys("test.example/log").verifier;
             check(proof.as_bytes(), &other).unwrap_err();
-            check(proof.replace(&format!("index {index}"), "index 7").as_bytes(), &keys.verifier).unwrap_err();
+            check(proof.replace(&format!("index {index}"), "index 7").as_bytes(), &keys.verifier)
+                .unwrap_err();
         }
         let hidden = prove(dir.path(), &keys.verifier, 3, false).unwrap();
         assert!(check(hidden.as_bytes(), &keys.verifier).unwrap().record.is_none());

@@ -148,7 +148,8 @@ impl Sealed {
 
     /// Whether the leaf commits to this salt and record.
     pub fn is_committed(&self) -> bool {
-        self.parse_leaf().is_ok_and(|leaf| leaf.commitment == hex::encode(commitment(&self.salt, &self.record)))
+        self.parse_leaf()
+            .is_ok_and(|leaf| leaf.commitment == hex::encode(commitment(&self.salt, &self.record)))
     }
 }
 

@@ -75,7 +75,9 @@ pub fn list(root: &Path) -> Result<Vec<Segment>, Error> {
         let first = name.strip_suffix(".seg").filter(|n| n.len() == 20).and_then(|n| n.parse().ok());
         match first {
             Some(first) => found.push(Segment { path, first }),
-            None => return Err(Error::corrupt(&path, "is not a segment; nothing else belongs in this folder")),
+            None => {
+                return Err(Error::corrupt(&path, "is not a segment; nothing else belongs in this folder"));
+            }
         }
     }
     found.sort_by_key(|s| s.first);
@@ -123,7 +125,10 @@ impl Journal {
         let mut segments = list(root)?;
         if segments.is_empty() {
             if from > 0 {
-                return Err(Error::corrupt(&dir, format!("no segment, but the checkpoint has {from} entries")));
+                return Err(Error::corrupt(
+                    &dir,
+                    format!("no segment, but the checkpoint has {from} entries"),
+                ));
             }
             let path = path_of(root, 0);
             create(&path)?;
@@ -139,7 +144,10 @@ impl Journal {
                 continue; // wholly under the checkpoint: `verify` reads it, opening need not
             }
             if i > 0 && segment.first != next {
-                return Err(Error::corrupt(&segment.path, format!("begins at entry {}, not {next}", segment.first)));
+                return Err(Error::corrupt(
+                    &segment.path,
+                    format!("begins at entry {}, not {next}", segment.first),
+                ));
             }
             let contents = read(segment)?;
             if contents.whole != contents.length && i != last {
@@ -155,7 +163,10 @@ impl Journal {
         }
         let path = segments[last].path.clone();
         if next < from {
-            return Err(Error::corrupt(&path, format!("has entries up to {next}, but the checkpoint has {from}")));
+            return Err(Error::corrupt(
+                &path,
+                format!("has entries up to {next}, but the checkpoint has {from}"),
+            ));
         }
         let file = OpenOptions::new().write(true).open(&path).map_err(Error::io("cannot open", &path))?;
         file.set_len(whole).map_err(Error::io("cannot truncate", &path))?;

@@ -166,7 +166,8 @@ impl Tree {
             let mut hashes = Vec::with_capacity(WIDTH);
             if width > 0 {
                 let bytes = read(root, Shelf::Level(level), count / WIDTH as u64, width, width * HASH)?;
-                hashes.extend(bytes.chunks_exact(HASH).map(|h| Hash(h.try_into().expect("chunks of a hash"))));
+                hashes
+                    .extend(bytes.chunks_exact(HASH).map(|h| Hash(h.try_into().expect("chunks of a hash"))));
                 if level == 0 {
                     tree.bundle = read(root, Shelf::Entries, count / WIDTH as u64, width, 0)?;
                 }
@@ -327,7 +328,15 @@ mod tests {
             assert_eq!(path(Shelf::Level(0), n, width), text);
             assert_eq!(parse_path(text), Some((Shelf::Level(0), n, width)));
         }
-        for bad in ["tile/0/0", "tile/0/x000/000", "tile/00/000", "tile/0/000.p/256", "tile/0/000.p/0", "tile/0/+01", "x"] {
+        for bad in [
+            "tile/0/0",
+            "tile/0/x000/000",
+            "tile/00/000",
+            "tile/0/000.p/256",
+            "tile/0/000.p/0",
+            "tile/0/+01",
+            "x",
+        ] {
             assert_eq!(parse_path(bad), None, "{bad}");
         }
     }

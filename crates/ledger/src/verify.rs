@@ -252,7 +252,9 @@ fn read_journal(root: &Path, problems: &mut Vec<String>) -> Result<Option<Journa
         }
         if contents.whole != contents.length {
             let last = (segment.first + contents.entries.len() as u64).saturating_sub(1);
-            problems.push(format!("{name}: what follows entry {last} is not a whole entry that its leaf commits to"));
+            problems.push(format!(
+                "{name}: what follows entry {last} is not a whole entry that its leaf commits to"
+            ));
         }
         journal.entries.extend(contents.entries);
     }
@@ -260,12 +262,19 @@ fn read_journal(root: &Path, problems: &mut Vec<String>) -> Result<Option<Journa
 }
 
 /// Compares the journal with the tree, and shows each entry to the witness.
-fn check_records(leaves: &[Vec<u8>], journal: Option<&Journal>, witness: &mut impl Witness, report: &mut Report) {
+fn check_records(
+    leaves: &[Vec<u8>],
+    journal: Option<&Journal>,
+    witness: &mut impl Witness,
+    report: &mut Report,
+) {
     let size = leaves.len() as u64;
     if let Some(journal) = journal {
         report.waiting = journal.end().saturating_sub(size);
         if journal.end() < size {
-            report.problems.push(format!("private/: the records from entry {} on are missing", journal.end()));
+            report
+                .problems
+                .push(format!("private/: the records from entry {} on are missing", journal.end()));
         }
     }
     let mut time = 0;
@@ -301,11 +310,16 @@ mod tests {
     fn log(dir: &Path, entries: u32) -> String {
         let keys = crate::generate_keys("test.example/log");
         let vkey = keys.verifier.clone();
-        let settings =
-            Settings { dir: dir.to_owned(), skey: keys.signer, vkey: keys.verifier, publish_every: Duration::from_secs(9) };
+        let settings = Settings {
+            dir: dir.to_owned(),
+            skey: keys.signer,
+            vkey: keys.verifier,
+            publish_every: Duration::from_secs(9),
+        };
         let ledger = Ledger::open(&settings).unwrap();
         for n in 0..entries {
-            let entry = Entry::new(Kind::Intent, "us", &serde_json::json!({ "statement": format!("SELECT {n}") }));
+            let entry =
+                Entry::new(Kind::Intent, "us", &serde_json::json!({ "statement": format!("SELECT {n}") }));
             drop(ledger.append(entry));
         }
         vkey
@@ -327,7 +341,13 @@ mod tests {
                 fs::write(&files[file], &flipped).unwrap();
                 let problems = verify(dir.path(), &vkey).problems;
                 fs::write(&files[file], &original).unwrap();
-                prop_assert!(!problems.is_empty(), "bit {} of byte {} in {:?}", bit, at.index(original.len()), files[file]);
+                prop_assert!(
+                    !problems.is_empty(),
+                    "bit {} of byte {} in {:?}",
+                    bit,
+                    at.index(original.len()),
+                    files[file]
+                );
                 Ok(())
             })
             .unwrap();

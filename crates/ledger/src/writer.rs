@@ -135,7 +135,9 @@ impl Ledger {
         let shared = &self.inner.shared;
         let mut inbox = shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         if inbox.waiting.len() >= MAX_KEPT {
-            tracing::error!("the ledger has been unwritable for so long that an entry about a past event is lost");
+            tracing::error!(
+                "the ledger has been unwritable for so long that an entry about a past event is lost"
+            );
             return;
         }
         inbox.waiting.push_back(Waiting { entry, ticket: None });

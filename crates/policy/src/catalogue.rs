@@ -149,12 +149,14 @@ impl Catalogue {
         let mut problems = Vec::new();
         for (name, table) in &catalogue.tables {
             if let Some(subject) = table.subject.as_ref().filter(|s| !table.columns.contains_key(*s)) {
-                problems.push(format!("the catalogue: {name}: its subject {subject} is not among its columns"));
+                problems
+                    .push(format!("the catalogue: {name}: its subject {subject} is not among its columns"));
             }
             for (column, classified) in &table.columns {
                 let Some(p) = classified.protected() else { continue };
                 if p.bucket.is_some_and(|b| !(b.is_finite() && b > 0.0)) {
-                    problems.push(format!("the catalogue: {name}.{column}: a bucket must be a positive number"));
+                    problems
+                        .push(format!("the catalogue: {name}.{column}: a bucket must be a positive number"));
                 }
                 if p.bucket.is_some() && p.kind != Kind::Number {
                     problems.push(format!("the catalogue: {name}.{column}: only a number has a bucket"));

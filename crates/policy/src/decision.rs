@@ -122,14 +122,16 @@ impl Policy {
     /// Validates everything together; all problems are in the error at once.
     pub fn new(registry: Registry, stores: Vec<(Store, Catalogue)>, policies: &str) -> Result<Self, Error> {
         let parse = |what: &str, e: String| Error::Parse { what: what.to_owned(), problem: e };
-        let (schema, _) = Schema::from_cedarschema_str(SCHEMA).map_err(|e| parse("the schema", e.to_string()))?;
+        let (schema, _) =
+            Schema::from_cedarschema_str(SCHEMA).map_err(|e| parse("the schema", e.to_string()))?;
         let set: PolicySet = policies.parse().map_err(|e| parse("the policies", format!("{e:?}")))?;
         let validation = Validator::new(schema.clone()).validate(&set, ValidationMode::Strict);
         let mut problems: Vec<String> =
             validation.validation_errors().map(|e| format!("the policies: {e}")).collect();
         for (store, _) in &stores {
             if !registry.jurisdictions.contains_key(&store.jurisdiction) {
-                problems.push(format!("store {}: there is no jurisdiction {}", store.name, store.jurisdiction));
+                problems
+                    .push(format!("store {}: there is no jurisdiction {}", store.name, store.jurisdiction));
             }
         }
         if !problems.is_empty() {
@@ -243,10 +245,18 @@ impl Policy {
             return format!("{name} is an auditor and verifies the ledger; auditors reach no user data");
         }
         match self.standing(principal, store) {
-            Standing::InCountry => format!("no policy lets {name} connect to {} ({})", store.name, store.kind.word()),
-            Standing::Outside(place) => format!("{name} is in {place}; {} is for its in-country operators only", store.name),
-            Standing::Unknown => format!("nobody attested where {name} is; {} is for in-country operators", store.name),
-            Standing::Covered(why) => format!("{}; {} is for its in-country operators only", why.because, store.name),
+            Standing::InCountry => {
+                format!("no policy lets {name} connect to {} ({})", store.name, store.kind.word())
+            }
+            Standing::Outside(place) => {
+                format!("{name} is in {place}; {} is for its in-country operators only", store.name)
+            }
+            Standing::Unknown => {
+                format!("nobody attested where {name} is; {} is for in-country operators", store.name)
+            }
+            Standing::Covered(why) => {
+                format!("{}; {} is for its in-country operators only", why.because, store.name)
+            }
         }
     }
 
@@ -265,12 +275,19 @@ impl Policy {
             return Ok(Ok(()));
         }
         Ok(Err(match self.standing(principal, store) {
-            Standing::Covered(why) => format!("{}: a covered person (28 CFR 202.211) cannot approve", why.because),
+            Standing::Covered(why) => {
+                format!("{}: a covered person (28 CFR 202.211) cannot approve", why.because)
+            }
             Standing::Outside(place) => {
-                format!("{name} is in {place}, outside the jurisdiction {}: cannot approve", store.jurisdiction)
+                format!(
+                    "{name} is in {place}, outside the jurisdiction {}: cannot approve",
+                    store.jurisdiction
+                )
             }
             Standing::Unknown => format!("nobody attested where {name} is: cannot approve"),
-            Standing::InCountry => format!("{name} is not in the security team of {}: cannot approve", store.name),
+            Standing::InCountry => {
+                format!("{name} is not in the security team of {}: cannot approve", store.name)
+            }
         }))
     }
 
@@ -519,7 +536,8 @@ mod tests {
         let policy = policy();
         let columns = |c: &[&str]| c.iter().map(|c| (*c).to_owned()).collect();
         let emails = GrantScope { id: "g1".into(), table: "users".into(), columns: columns(&["email"]) };
-        let bodies = GrantScope { id: "g2".into(), table: "messages".into(), columns: columns(&["id", "body"]) };
+        let bodies =
+            GrantScope { id: "g2".into(), table: "messages".into(), columns: columns(&["id", "body"]) };
         for (who, opened) in [("singapore-analyst", true), ("beijing-engineer", true), ("nomad", false)] {
             let outcome = policy.outcome(who, "us", &[emails.clone(), bodies.clone()]).unwrap();
             assert_eq!(email(&outcome).unwrap().granted_by == ["g1"], opened, "{who}");
@@ -549,10 +567,13 @@ mod tests {
             let stores = vec![(store("us", StoreKind::Trusted), catalogue())];
             Policy::new(Registry::parse(REGISTRY).unwrap(), stores, text)
         };
-        assert!(with("permit(principal, action, resource) when { principal.nationality == \"CN\" };").is_err());
+        assert!(
+            with("permit(principal, action, resource) when { principal.nationality == \"CN\" };").is_err()
+        );
         let typo = r#"@id("typo") permit(principal in Ringfence::Team::"us-dta", action, resource is Ringfence::Store);"#;
         assert!(with(typo).unwrap().never_apply()[0].contains("us-dta"));
-        let impossible = r#"@id("dead") permit(principal, action, resource is Ringfence::Store) when { false };"#;
+        let impossible =
+            r#"@id("dead") permit(principal, action, resource is Ringfence::Store) when { false };"#;
         assert_eq!(with(impossible).unwrap().never_apply(), ["policy dead can never apply"]);
         assert_eq!(policy().never_apply(), Vec::<String>::new());
     }

@@ -161,6 +161,9 @@ mod tests {
         let companies = covered_companies(&registry);
         let rules: Vec<_> =
             registry.people.iter().map(|p| coverage(&registry, &companies, p).map(|c| c.rule)).collect();
-        assert_eq!(rules, [Some(Rule::Employment), Some(Rule::Residence), None, None, Some(Rule::Designated)]);
+        assert_eq!(
+            rules,
+            [Some(Rule::Employment), Some(Rule::Residence), None, None, Some(Rule::Designated)]
+        );
     }
 }

@@ -191,16 +191,21 @@ impl Registry {
         for person in &self.people {
             let name = &person.name;
             if !is_name(name) {
-                problems.push(format!("the registry: {name:?} is not a name of letters, digits, '-', '_' and '.'"));
+                problems.push(format!(
+                    "the registry: {name:?} is not a name of letters, digits, '-', '_' and '.'"
+                ));
             }
             if !seen.insert(name) {
                 problems.push(format!("the registry: {name} is there twice"));
             }
             if let Some(employer) = person.employer.as_deref().filter(|e| !companies.contains(e)) {
-                problems.push(format!("the registry: {name} works for {employer}, which is not among the companies"));
+                problems.push(format!(
+                    "the registry: {name} works for {employer}, which is not among the companies"
+                ));
             }
             for code in person.location.iter().chain(&person.residence).filter(|c| !is_country(c)) {
-                problems.push(format!("the registry: {name}: {code:?} is not a country code of two capitals"));
+                problems
+                    .push(format!("the registry: {name}: {code:?} is not a country code of two capitals"));
             }
         }
         if companies.len() != self.companies.len() {
@@ -208,8 +213,11 @@ impl Registry {
         }
         for company in &self.companies {
             let name = &company.name;
-            for code in std::iter::once(&company.law).chain(&company.principal_place).filter(|c| !is_country(c)) {
-                problems.push(format!("the registry: {name}: {code:?} is not a country code of two capitals"));
+            for code in
+                std::iter::once(&company.law).chain(&company.principal_place).filter(|c| !is_country(c))
+            {
+                problems
+                    .push(format!("the registry: {name}: {code:?} is not a country code of two capitals"));
             }
             let mut sum = 0.0;
             for share in &company.owners {
@@ -218,7 +226,10 @@ impl Registry {
                     problems.push(format!("the registry: {name}: {} per cent is not a share", share.percent));
                 }
                 if !companies.contains(share.owner.as_str()) && share.government().is_none() {
-                    problems.push(format!("the registry: {name} is owned by {}, which is not there", share.owner));
+                    problems.push(format!(
+                        "the registry: {name} is owned by {}, which is not there",
+                        share.owner
+                    ));
                 }
             }
             if sum > 100.005 {

@@ -154,7 +154,8 @@ fn parse(path: &Path) -> Result<(File, PathBuf), Failure> {
 pub(crate) fn places(path: &Path) -> Result<Places, Failure> {
     let (file, dir) = parse(path)?;
     let listen = file.gateway.listen.first().copied();
-    let listen = listen.ok_or_else(|| Failure::setup(format!("{}: gateway.listen is empty", path.display())))?;
+    let listen =
+        listen.ok_or_else(|| Failure::setup(format!("{}: gateway.listen is empty", path.display())))?;
     Ok(Places {
         listen,
         has_tls: file.gateway.tls.is_some(),
@@ -182,7 +183,12 @@ impl Reader<'_> {
         result.map_err(|e| self.problems.push(format!("{what}: {e}"))).ok()
     }
 
-    fn connection(&mut self, what: &str, url: &str, password: Option<&Path>) -> Option<tokio_postgres::Config> {
+    fn connection(
+        &mut self,
+        what: &str,
+        url: &str,
+        password: Option<&Path>,
+    ) -> Option<tokio_postgres::Config> {
         let mut config: tokio_postgres::Config = self.keep(what, url.parse())?;
         if let Some(file) = password {
             let password = self.text(file);
@@ -223,7 +229,9 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
         for person in &registry.people {
             if person.password.as_deref().is_some_and(|p| !p.starts_with("SCRAM-SHA-256$")) {
                 let name = &person.name;
-                reader.problems.push(format!("registry: {name}: the password is not a verifier; make one with `ringfence password`"));
+                reader.problems.push(format!(
+                    "registry: {name}: the password is not a verifier; make one with `ringfence password`"
+                ));
             }
         }
     }
@@ -231,7 +239,9 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
     let control = reader.connection("control", &file.control.url, file.control.password_file.as_deref());
     let secret = reader.text(&file.gateway.secret).trim().as_bytes().to_vec();
     if secret.len() < 32 {
-        reader.problems.push("gateway.secret: has fewer than 32 bytes; make it with `ringfence keys`".to_owned());
+        reader
+            .problems
+            .push("gateway.secret: has fewer than 32 bytes; make it with `ringfence keys`".to_owned());
     }
     let tls_required = file.gateway.tls.as_ref().is_some_and(|t| t.required);
     let tls = file.gateway.tls.and_then(|t| {

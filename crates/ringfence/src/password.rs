@@ -11,8 +11,10 @@ const MIN_LENGTH: usize = 15;
 fn verifier(password: &str) -> Result<String, Failure> {
     let length = password.chars().count();
     if length < MIN_LENGTH {
-        return Err(Failure::refused(format!("the password has {length} characters; it needs {MIN_LENGTH} or more"))
-            .hint("CISA's security requirements, I.B.1, ask for 15 where there is no second factor"));
+        return Err(Failure::refused(format!(
+            "the password has {length} characters; it needs {MIN_LENGTH} or more"
+        ))
+        .hint("CISA's security requirements, I.B.1, ask for 15 where there is no second factor"));
     }
     Ok(short_verifier(password))
 }

@@ -70,11 +70,8 @@ pub(crate) async fn run(path: &Path) -> Result<(), Failure> {
     for address in gateway.addresses() {
         println!("ringfence listens on {address}");
     }
-    loop {
-        match signals.next().await {
-            Asked::Reload => reload(&gateway, path),
-            Asked::Stop => break,
-        }
+    while let Asked::Reload = signals.next().await {
+        reload(&gateway, path);
     }
     eprintln!("ringfence is stopping; running statements may finish");
     gateway.stop("a signal asked for it").await;

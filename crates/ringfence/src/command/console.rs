@@ -103,7 +103,8 @@ async fn ask(who: &WhoArgs, command: &Value) -> Result<Value, Failure> {
         return Err(Failure::setup("the command line speaks to a gateway on this machine only, for now")
             .hint("run it where the gateway runs"));
     }
-    let (client, connection) = config.connect(NoTls).await.map_err(|e| failure(&e, "cannot reach the gateway"))?;
+    let (client, connection) =
+        config.connect(NoTls).await.map_err(|e| failure(&e, "cannot reach the gateway"))?;
     let driver = tokio::spawn(connection);
     let answer = client.simple_query(&command.to_string()).await.map_err(|e| failure(&e, "no answer"));
     drop(client);
@@ -111,7 +112,8 @@ async fn ask(who: &WhoArgs, command: &Value) -> Result<Value, Failure> {
     for message in answer? {
         if let SimpleQueryMessage::Row(row) = message {
             let text = row.get(0).unwrap_or("null");
-            return serde_json::from_str(text).map_err(|e| Failure::setup(format!("the answer is not JSON: {e}")));
+            return serde_json::from_str(text)
+                .map_err(|e| Failure::setup(format!("the answer is not JSON: {e}")));
         }
     }
     Err(Failure::setup("the gateway gave no answer"))
@@ -126,7 +128,8 @@ fn failure(e: &tokio_postgres::Error, what: &str) -> Failure {
                 None => failure,
             }
         }
-        None => Failure::setup(format!("{what}: {e}")).hint("is it running? Start it with `ringfence demo` or `ringfence serve`"),
+        None => Failure::setup(format!("{what}: {e}"))
+            .hint("is it running? Start it with `ringfence demo` or `ringfence serve`"),
     }
 }
 
@@ -141,7 +144,9 @@ fn password(user: &str, places: &config::Places) -> Result<String, Failure> {
         return Ok(found);
     }
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::setup(format!("no password for {user}")).hint("set PGPASSWORD, or write ~/.pgpass"));
+        return Err(
+            Failure::setup(format!("no password for {user}")).hint("set PGPASSWORD, or write ~/.pgpass")
+        );
     }
     Ok(rpassword::prompt_password(format!("Password for {user}: "))?)
 }
@@ -188,7 +193,11 @@ pub(crate) async fn request(args: RequestArgs) -> Result<(), Failure> {
     }
     let id = text(&answer, "id");
     println!("{id} is pending: {}", text(&answer, "summary"));
-    println!("It needs {} approvals by {}. An approver signs it with:", answer["approvals_needed"], text(&answer, "decide_by"));
+    println!(
+        "It needs {} approvals by {}. An approver signs it with:",
+        answer["approvals_needed"],
+        text(&answer, "decide_by")
+    );
     println!("  ringfence approve {id} --as APPROVER --key FILE");
     Ok(())
 }
@@ -223,11 +232,17 @@ pub(crate) async fn list(args: ListArgs, only_granted: bool) -> Result<(), Failu
 fn tell(one: &Value) {
     println!("{}  {}  {}", text(one, "id"), text(one, "state"), text(one, "summary"));
     let from = one["employer"].as_str().map_or_else(String::new, |e| format!(", works for {e}"));
-    println!("    for {} in {}{from}; purpose: {}", text(one, "requester"), text(one, "location"), text(one, "purpose"));
+    println!(
+        "    for {} in {}{from}; purpose: {}",
+        text(one, "requester"),
+        text(one, "location"),
+        text(one, "purpose")
+    );
     if let Some(covered) = one["covered"].as_str() {
         println!("    covered person (28 CFR 202.211): {covered}");
     }
-    let approvers: Vec<&str> = one["approved_by"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let approvers: Vec<&str> =
+        one["approved_by"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let limit = one["max_rows"].as_u64().map_or_else(String::new, |m| format!(" of {m}"));
     println!(
         "    approved by {} ({} needed); rows used {}{limit}; expires {}",
@@ -254,11 +269,14 @@ pub(crate) async fn approve(args: ApproveArgs) -> Result<(), Failure> {
         tell(&shown);
     }
     let read = |path: &Path| {
-        std::fs::read_to_string(path).map_err(|e| Failure::setup(format!("cannot read {}: {e}", path.display())))
+        std::fs::read_to_string(path)
+            .map_err(|e| Failure::setup(format!("cannot read {}: {e}", path.display())))
     };
     let signature = match (&args.signature, &args.key) {
         (Some(file), _) => read(file)?,
-        (None, Some(file)) => approval::sign(&asked, &read(file)?).map_err(|e| Failure::refused(e.to_string()))?,
+        (None, Some(file)) => {
+            approval::sign(&asked, &read(file)?).map_err(|e| Failure::refused(e.to_string()))?
+        }
         (None, None) => return Err(Failure::setup("give --key FILE or --signature FILE")),
     };
     let after = ask(&args.who, &json!({ "do": "approve", "id": args.id, "signature": signature })).await?;
@@ -281,7 +299,8 @@ pub(crate) async fn end(args: EndArgs, how: &str) -> Result<(), Failure> {
         print_json(&answer);
         return Ok(());
     }
-    let cut = answer["sessions_cut"].as_u64().map_or_else(String::new, |n| format!("; {n} sessions were cut"));
+    let cut =
+        answer["sessions_cut"].as_u64().map_or_else(String::new, |n| format!("; {n} sessions were cut"));
     println!("{} is {}{cut}.", args.id, text(&answer, "state"));
     Ok(())
 }

@@ -88,7 +88,8 @@ impl PlaceArgs {
             None => config::places(&self.config.path())?.vkey,
         };
         let text = std::fs::read_to_string(&file);
-        let text = text.map_err(|e| Failure::setup(format!("cannot read the public key {}: {e}", file.display())))?;
+        let text =
+            text.map_err(|e| Failure::setup(format!("cannot read the public key {}: {e}", file.display())))?;
         Ok(text.trim().to_owned())
     }
 }
@@ -125,7 +126,9 @@ fn show(place: &PlaceArgs, from: i64, grep: Option<&str>) -> Result<(), Failure>
         from if from >= 0 => usize::try_from(from).unwrap_or(usize::MAX),
         from => entries.len().saturating_sub(usize::try_from(from.unsigned_abs()).unwrap_or(usize::MAX)),
     };
-    let wanted = entries.into_iter().filter(|(_, e)| grep.is_none_or(|g| String::from_utf8_lossy(&e.record).contains(g)));
+    let wanted = entries
+        .into_iter()
+        .filter(|(_, e)| grep.is_none_or(|g| String::from_utf8_lossy(&e.record).contains(g)));
     let wanted = wanted.filter(|(i, _)| grep.is_some() && from == -20 || *i >= skip as u64);
     let mut all = Vec::new();
     for (index, entry) in wanted {
@@ -135,7 +138,13 @@ fn show(place: &PlaceArgs, from: i64, grep: Option<&str>) -> Result<(), Failure>
             all.push(json!({ "index": index, "leaf": leaf, "record": record }));
             continue;
         }
-        println!("{index:>6}  {}  {:<16} {:<3} {}", rfc3339(leaf.time), word(leaf.kind), leaf.jurisdiction, gist(&leaf, &record));
+        println!(
+            "{index:>6}  {}  {:<16} {:<3} {}",
+            rfc3339(leaf.time),
+            word(leaf.kind),
+            leaf.jurisdiction,
+            gist(&leaf, &record)
+        );
     }
     if place.json {
         print_json(&all);
@@ -154,7 +163,13 @@ fn gist(leaf: &Leaf, record: &Value) -> String {
     match leaf.kind {
         Kind::Intent => format!("{} #{} {}", get("principal"), record["n"], get("statement")),
         Kind::Outcome => format!("{} #{} {} ({rows} rows)", get("principal"), record["n"], get("ended")),
-        Kind::SessionOpened => format!("{} from {} at {} (face {})", get("principal"), get("location"), get("store"), get("face")),
+        Kind::SessionOpened => format!(
+            "{} from {} at {} (face {})",
+            get("principal"),
+            get("location"),
+            get("store"),
+            get("face")
+        ),
         Kind::SessionClosed => format!("{} {}", get("principal"), get("reason")),
         Kind::Refused => format!("{} {}: {}", get("principal"), get("store"), get("reason")),
         Kind::Counted => format!("{} {} statements, {rows} rows", get("principal"), leaf.counters.statements),
@@ -198,10 +213,16 @@ fn verify_log(place: &PlaceArgs) -> Result<(), Failure> {
         let approvals = judge.approvals.verified;
         print_json(&json!({ "verified": holds, "approvals": approvals, "report": report }));
     } else if holds {
-        println!("The log verifies: {} entries under a signed checkpoint, root {}.", report.entries, report.root);
+        println!(
+            "The log verifies: {} entries under a signed checkpoint, root {}.",
+            report.entries, report.root
+        );
         println!("Every tile is what the entries hash to.");
         if judge.has_records {
-            println!("{} private records match their commitments; {} approvals are signed by the approvers' keys.", report.records, judge.approvals.verified);
+            println!(
+                "{} private records match their commitments; {} approvals are signed by the approvers' keys.",
+                report.records, judge.approvals.verified
+            );
         } else {
             println!("The private records are not here, so commitments and approvals were not checked.");
         }
@@ -216,19 +237,28 @@ fn verify_log(place: &PlaceArgs) -> Result<(), Failure> {
             eprintln!("… and {} more", report.problems.len() - 20);
         }
     }
-    if holds { Ok(()) } else { Err(Failure::refused(if place.json { "" } else { "the log does not verify" })) }
+    if holds {
+        Ok(())
+    } else {
+        Err(Failure::refused(if place.json { "" } else { "the log does not verify" }))
+    }
 }
 
 fn verify_proof(place: &PlaceArgs, file: &Path) -> Result<(), Failure> {
-    let bytes = std::fs::read(file).map_err(|e| Failure::setup(format!("cannot read {}: {e}", file.display())))?;
-    let shown = proof::check(&bytes, &place.vkey()?).map_err(|e| Failure::refused(format!("the proof does not hold: {e}")))?;
+    let bytes =
+        std::fs::read(file).map_err(|e| Failure::setup(format!("cannot read {}: {e}", file.display())))?;
+    let shown = proof::check(&bytes, &place.vkey()?)
+        .map_err(|e| Failure::refused(format!("the proof does not hold: {e}")))?;
     if place.json {
         print_json(&shown);
     } else {
         println!("The proof holds: entry {} of a log of {} entries.", shown.index, shown.size);
         println!("{}  {}  {}", rfc3339(shown.leaf.time), word(shown.leaf.kind), shown.leaf.jurisdiction);
         match &shown.record {
-            Some(record) => println!("Its private record, which matches the commitment:\n{}", serde_json::to_string_pretty(record).unwrap_or_default()),
+            Some(record) => println!(
+                "Its private record, which matches the commitment:\n{}",
+                serde_json::to_string_pretty(record).unwrap_or_default()
+            ),
             None => println!("Its private record was not disclosed."),
         }
     }
@@ -249,7 +279,10 @@ pub(crate) struct KeysArgs {
 /// Makes `ledger.key`, `ledger.vkey` and `gateway.secret`; never overwrites one.
 pub(crate) fn keys(args: &KeysArgs) -> Result<(), Failure> {
     make_keys(&args.dir, &args.origin)?;
-    println!("{} has ledger.key and gateway.secret (keep them secret) and ledger.vkey (publish it).", args.dir.display());
+    println!(
+        "{} has ledger.key and gateway.secret (keep them secret) and ledger.vkey (publish it).",
+        args.dir.display()
+    );
     Ok(())
 }
 

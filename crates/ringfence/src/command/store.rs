@@ -135,7 +135,11 @@ pub(crate) async fn check(args: CheckArgs) -> Result<(), Failure> {
     } else if all.is_empty() {
         println!("Nothing lets a face around its views; every column is classified; every policy can apply.");
     }
-    if errors == 0 { Ok(()) } else { Err(Failure::refused(if args.json { String::new() } else { format!("{errors} errors") })) }
+    if errors == 0 {
+        Ok(())
+    } else {
+        Err(Failure::refused(if args.json { String::new() } else { format!("{errors} errors") }))
+    }
 }
 
 /// `ringfence install`.
@@ -163,7 +167,10 @@ pub(crate) async fn install(args: InstallArgs) -> Result<(), Failure> {
             "password": args.yes.then_some(&password) }));
     } else if args.yes {
         println!("{} changes are made; `ringfence uninstall` takes them back.", plan.len());
-        println!("The steward's role is {}; its password, for the file that password_file names:\n{password}", install::STEWARD);
+        println!(
+            "The steward's role is {}; its password, for the file that password_file names:\n{password}",
+            install::STEWARD
+        );
     } else {
         for statement in &shown {
             println!("{statement};");

@@ -1,6 +1,7 @@
 //! PostgreSQL clusters of the demo's own: made, started, stopped, and cleaned up after a crash. PostgreSQL refuses to run
 //! as root; as root, its programs run as another user then.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::process::CommandExt as _;
@@ -115,11 +116,14 @@ fn server_programs() -> Result<PathBuf, Failure> {
     for entry in fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten() {
         let bin = entry.path().join("bin");
         let version = entry.file_name().to_str().and_then(|n| n.parse().ok());
-        if let Some(version) = version.filter(|_| bin.join("postgres").exists() && bin.join("initdb").exists()) {
+        if let Some(version) =
+            version.filter(|_| bin.join("postgres").exists() && bin.join("initdb").exists())
+        {
             found.push((version, bin));
         }
     }
-    let on_path = std::env::var_os("PATH").into_iter().flat_map(|p| std::env::split_paths(&p).collect::<Vec<_>>());
+    let on_path =
+        std::env::var_os("PATH").into_iter().flat_map(|p| std::env::split_paths(&p).collect::<Vec<_>>());
     found.sort();
     found
         .pop()
@@ -184,7 +188,8 @@ impl Cluster {
         let mut command = host.command(host.bin.join("postgres"));
         let log = fs::File::create(host.dir.join(format!("{name}.out")))?;
         // A process group of its own: Ctrl-C reaches us, and we stop the clusters in order.
-        let child = command.arg("-D").arg(&data).stdout(log.try_clone()?).stderr(log).process_group(0).spawn();
+        let child =
+            command.arg("-D").arg(&data).stdout(log.try_clone()?).stderr(log).process_group(0).spawn();
         let child = child.map_err(|e| Failure::setup(format!("cannot start PostgreSQL: {e}")))?;
         Ok(Self { host: host.clone(), name, data, child })
     }
@@ -194,7 +199,15 @@ impl Cluster {
         fs::set_permissions(data, fs::Permissions::from_mode(0o700))?;
         host.give(data)?;
         let mut initdb = host.server("initdb");
-        initdb.arg("-D").arg(data).args(["-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "--auth=peer", "--no-sync"]);
+        initdb.arg("-D").arg(data).args([
+            "-U",
+            "postgres",
+            "-E",
+            "UTF8",
+            "--locale=C.UTF-8",
+            "--auth=peer",
+            "--no-sync",
+        ]);
         Host::run(initdb, "make a cluster")?;
         let socket_dir = data.display().to_string().replace('\'', "''");
         let settings = format!(
@@ -212,7 +225,7 @@ impl Cluster {
         )?;
         let mut map = format!("host {} postgres\n", host.me);
         if let Some(user) = &host.user {
-            map.push_str(&format!("host {} postgres\n", user.name));
+            let _ = writeln!(map, "host {} postgres", user.name);
         }
         append(&data.join("pg_ident.conf"), &map)?;
         fs::write(data.join(BEGUN), "")?;

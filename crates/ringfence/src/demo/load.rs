@@ -20,7 +20,9 @@ pub(super) fn rows(data: &Clips, country: Option<&str>) -> u64 {
 
 /// A bar on the terminal; nothing where there is none.
 pub(super) fn progress(rows: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("loading the clips data {bar:40} {human_pos}/{human_len} rows {elapsed}");
+    let style = ProgressStyle::with_template(
+        "loading the clips data {bar:40} {human_pos}/{human_len} rows {elapsed}",
+    );
     let bar = ProgressBar::new(rows);
     if let Ok(style) = style {
         bar.set_style(style);

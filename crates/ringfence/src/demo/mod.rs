@@ -171,8 +171,10 @@ async fn start(
 
 async fn fill(dir: &Path, args: &DemoArgs, clusters: &[Cluster], fresh: &[&str]) -> Result<(), Failure> {
     let data = clips::Clips::new(args.users);
-    let sites: Vec<(&Site, &Cluster)> =
-        SITES.iter().filter_map(|s| Some((s, clusters.iter().find(|c| c.name == s.name && fresh.contains(&c.name))?))).collect();
+    let sites: Vec<(&Site, &Cluster)> = SITES
+        .iter()
+        .filter_map(|s| Some((s, clusters.iter().find(|c| c.name == s.name && fresh.contains(&c.name))?)))
+        .collect();
     let rows = sites.iter().map(|(site, _)| load::rows(&data, site.country)).sum();
     let bar = load::progress(rows);
     for (site, cluster) in &sites {

@@ -46,7 +46,9 @@ pub(super) fn invitation(dir: &Path, port: u16) -> String {
     let config = config.display();
     let keys = dir.join("keys");
     let keys = keys.display();
-    let psql = |user: &str, database: &str| format!("psql \"host=127.0.0.1 port={port} user={user} dbname={database}\"");
+    let psql = |user: &str, database: &str| {
+        format!("psql \"host=127.0.0.1 port={port} user={user} dbname={database}\"")
+    };
     format!(
         r#"
   Who (password {PASSWORD})     from   sees of us
@@ -93,9 +95,12 @@ pub(super) fn write_files(dir: &Path, verifier: &dyn Fn(&str) -> String) -> Resu
         let mut person = |lines: &str| {
             let _ = writeln!(registry, "[[people]]\n{lines}\npassword = \"{}\"\n", verifier(PASSWORD));
         };
-        person("name = \"us-engineer\"\nlocation = \"US\"\ndomestic = true\nemployer = \"clips-us\"\nteams = [\"us-data\"]");
+        person(
+            "name = \"us-engineer\"\nlocation = \"US\"\ndomestic = true\nemployer = \"clips-us\"\nteams = [\"us-data\"]",
+        );
         for name in APPROVERS {
-            let (private, public) = approval::generate_key(name).map_err(|e| Failure::setup(e.to_string()))?;
+            let (private, public) =
+                approval::generate_key(name).map_err(|e| Failure::setup(e.to_string()))?;
             let file = keys.join(name);
             let _ = std::fs::remove_file(&file);
             write_secret(&file, private.trim_end())?;
@@ -104,10 +109,16 @@ pub(super) fn write_files(dir: &Path, verifier: &dyn Fn(&str) -> String) -> Resu
                 "name = \"{name}\"\nlocation = \"US\"\ndomestic = true\nemployer = \"clips-us\"\nteams = [\"us-security\"]\nkey = \"{public}\""
             ));
         }
-        person("name = \"singapore-analyst\"\nlocation = \"SG\"\nemployer = \"clips-singapore\"\nteams = [\"growth\"]");
-        person("name = \"beijing-engineer\"\nlocation = \"CN\"\nemployer = \"clips-technology\"\nteams = [\"recommendation\"]");
+        person(
+            "name = \"singapore-analyst\"\nlocation = \"SG\"\nemployer = \"clips-singapore\"\nteams = [\"growth\"]",
+        );
+        person(
+            "name = \"beijing-engineer\"\nlocation = \"CN\"\nemployer = \"clips-technology\"\nteams = [\"recommendation\"]",
+        );
         person("name = \"auditor\"\nlocation = \"US\"\ndomestic = true\nteams = [\"audit\"]");
-        person("name = \"feed-service\"\nkind = \"workload\"\nlocation = \"US\"\ndomestic = true\nemployer = \"clips-us\"\nteams = [\"us-data\"]");
+        person(
+            "name = \"feed-service\"\nkind = \"workload\"\nlocation = \"US\"\ndomestic = true\nemployer = \"clips-us\"\nteams = [\"us-data\"]",
+        );
         std::fs::write(dir.join("registry.toml"), registry)?;
     }
     if !dir.join("catalogue.toml").exists() {

@@ -86,7 +86,9 @@ impl Tour {
             let (ok, words) = match expect {
                 Expect::Shows(t) => (output.status.success() && seen.contains(t), format!("shows {t:?}")),
                 Expect::Hides(t) => (output.status.success() && !seen.contains(t), format!("hides {t:?}")),
-                Expect::Fails(t) => (!output.status.success() && seen.contains(t), format!("fails with {t:?}")),
+                Expect::Fails(t) => {
+                    (!output.status.success() && seen.contains(t), format!("fails with {t:?}"))
+                }
             };
             good &= ok;
             wanted.push(words);
@@ -125,13 +127,21 @@ impl Tour {
     fn what_is_masked(&mut self) {
         let of_4711 = "select id, email, phone, full_name from users where id = 4711";
         let sees = self.psql("us-engineer", "us", of_4711);
-        let clear = self.step("An engineer in the U.S. sees a user as stored", sees, &[Expect::Shows("4711|"), Expect::Hides("masked")]);
+        let clear = self.step(
+            "An engineer in the U.S. sees a user as stored",
+            sees,
+            &[Expect::Shows("4711|"), Expect::Hides("masked")],
+        );
         let email = clear.split('|').nth(1).unwrap_or("?").to_owned();
         let sees = self.psql("singapore-analyst", "us", of_4711);
         self.step(
             "An analyst in Singapore sees the same row masked, and how to ask",
             sees,
-            &[Expect::Shows("@masked.invalid"), Expect::Hides(&email), Expect::Shows("ringfence request --as singapore-analyst")],
+            &[
+                Expect::Shows("@masked.invalid"),
+                Expect::Hides(&email),
+                Expect::Shows("ringfence request --as singapore-analyst"),
+            ],
         );
         let joins = "select count(*) from users a join users b using (email) where a.id = 4711";
         let sees = self.psql("singapore-analyst", "us", joins);
@@ -144,10 +154,15 @@ impl Tour {
             sees,
             &[Expect::Fails("covered person (28 CFR 202.211)")],
         );
-        let sees = self.psql("beijing-engineer", "us", "select handle from profiles order by user_id limit 1");
+        let sees =
+            self.psql("beijing-engineer", "us", "select handle from profiles order by user_id limit 1");
         self.step("What users published is there for everybody", sees, &[Expect::Hides("ERROR")]);
         let sees = self.psql("singapore-analyst", "legacy", "select 1");
-        self.step("The legacy store is for in-country operators", sees, &[Expect::Fails("in-country operators only")]);
+        self.step(
+            "The legacy store is for in-country operators",
+            sees,
+            &[Expect::Fails("in-country operators only")],
+        );
         let sees = self.psql("us-engineer", "legacy", "select count(*) > 0 from users where country = 'US'");
         self.step("Such an operator reaches it", sees, &[Expect::Shows("t")]);
         let sees = self.psql("auditor", "us", "select 1");
@@ -155,25 +170,58 @@ impl Tour {
         let sees = self.psql("singapore-analyst", "us", "update users set email = 'x'");
         self.step("Nobody writes through a face", sees, &[Expect::Fails("not allowed through a face")]);
         let sees = self.psql("feed-service", "us", "select count(*) from watch_history");
-        self.step("The feed service reads everything; it is counted, not logged one by one", sees, &[Expect::Hides("ERROR")]);
+        self.step(
+            "The feed service reads everything; it is counted, not logged one by one",
+            sees,
+            &[Expect::Hides("ERROR")],
+        );
     }
 
     fn ask_and_sign(&mut self) -> Option<String> {
         let request = self.ringfence(&[
-            "request", "--as", "singapore-analyst", "--store", "us", "--columns", "users.email,users.phone", "--where",
-            ONE_USER, "--purpose", "ticket 981: refund", "--for", "2h", "--max-rows", "100", "--json",
+            "request",
+            "--as",
+            "singapore-analyst",
+            "--store",
+            "us",
+            "--columns",
+            "users.email,users.phone",
+            "--where",
+            ONE_USER,
+            "--purpose",
+            "ticket 981: refund",
+            "--for",
+            "2h",
+            "--max-rows",
+            "100",
+            "--json",
         ]);
-        let asked = self.step("The analyst asks for one user's e-mail and phone", request, &[Expect::Shows("pending")]);
+        let asked = self.step(
+            "The analyst asks for one user's e-mail and phone",
+            request,
+            &[Expect::Shows("pending")],
+        );
         let id = serde_json::from_str::<serde_json::Value>(&asked).ok()?["id"].as_str()?.to_owned();
         let key = |n: u32| self.dir.join(format!("keys/us-approver-{n}")).display().to_string();
         let (one, two) = (key(1), key(2));
         let approve = |who: &str, key: &str| self.ringfence(&["approve", &id, "--as", who, "--key", key]);
-        let (by_beijing, first, again) =
-            (approve("beijing-engineer", &one), approve("us-approver-1", &one), approve("us-approver-1", &two));
+        let (by_beijing, first, again) = (
+            approve("beijing-engineer", &one),
+            approve("us-approver-1", &one),
+            approve("us-approver-1", &two),
+        );
         let second = approve("us-approver-2", &two);
         self.step("A covered person cannot approve", by_beijing, &[Expect::Fails("not yours to read")]);
-        self.step("A key that is not the approver's does not count", again, &[Expect::Fails("not by their key")]);
-        self.step("The first approver signs; one signature is not enough", first, &[Expect::Shows("1 of 2 approvals")]);
+        self.step(
+            "A key that is not the approver's does not count",
+            again,
+            &[Expect::Fails("not by their key")],
+        );
+        self.step(
+            "The first approver signs; one signature is not enough",
+            first,
+            &[Expect::Shows("1 of 2 approvals")],
+        );
         let sees = self.psql("singapore-analyst", "us", "select email from users where id = 4711");
         self.step("So nothing changes yet", sees, &[Expect::Shows("@masked.invalid")]);
         self.step("The second approver signs", second, &[Expect::Shows("is granted until")]);
@@ -181,10 +229,13 @@ impl Tour {
     }
 
     fn what_the_grant_shows(&mut self, id: &str) {
-        let engineer = self.psql("us-engineer", "us", "select id, email, phone, 'Person' from users where id = 4711").output();
+        let engineer = self
+            .psql("us-engineer", "us", "select id, email, phone, 'Person' from users where id = 4711")
+            .output();
         let stored = engineer.map(|o| text(&o)).unwrap_or_default();
         let clear = stored.trim().trim_end_matches("Person").to_owned();
-        let sees = self.psql("singapore-analyst", "us", "select id, email, phone, full_name from users order by id");
+        let sees =
+            self.psql("singapore-analyst", "us", "select id, email, phone, full_name from users order by id");
         let seen = self.step(
             "Now the analyst sees that one row, e-mail and phone in clear, the name still masked",
             sees,
@@ -199,14 +250,32 @@ impl Tour {
     fn revoke_in_the_middle(&mut self, id: &str) {
         // A statement that would run for long, row after row.
         let long = "select u.id, u.email, g from users u, generate_series(1, 100000000) g where pg_sleep(0.01) is not null";
-        let mut running = match self.psql("singapore-analyst", "us", long).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn() {
+        let mut running = match self
+            .psql("singapore-analyst", "us", long)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+        {
             Ok(running) => running,
-            Err(e) => return self.tell("A long statement runs under the grant", false, "psql to start", &e.to_string()),
+            Err(e) => {
+                return self.tell(
+                    "A long statement runs under the grant",
+                    false,
+                    "psql to start",
+                    &e.to_string(),
+                );
+            }
         };
         std::thread::sleep(Duration::from_millis(500));
         let still = running.try_wait().ok().flatten().is_none();
-        self.tell("A long statement runs under the grant", still, "still running", if still { "still running" } else { "ended" });
-        let revoke = self.ringfence(&["revoke", id, "--as", "us-approver-3", "--reason", "the refund is done"]);
+        self.tell(
+            "A long statement runs under the grant",
+            still,
+            "still running",
+            if still { "still running" } else { "ended" },
+        );
+        let revoke =
+            self.ringfence(&["revoke", id, "--as", "us-approver-3", "--reason", "the refund is done"]);
         self.step("An approver revokes the grant", revoke, &[Expect::Shows("1 sessions were cut")]);
         let returned = Instant::now();
         let mut error = String::new();
@@ -226,23 +295,43 @@ impl Tour {
         // The checkpoint follows the last entry within a quarter of a second.
         std::thread::sleep(Duration::from_millis(600));
         let verify = self.ringfence(&["ledger", "verify"]);
-        self.step("Anyone verifies the log from its files and the public key", verify, &[Expect::Shows("The log verifies")]);
+        self.step(
+            "Anyone verifies the log from its files and the public key",
+            verify,
+            &[Expect::Shows("The log verifies")],
+        );
         let show = self.ringfence(&["ledger", "show", "--grep", id]);
         self.step(
             "The request, both approvals, the grant and the revocation are on record",
             show,
-            &[Expect::Shows("requested"), Expect::Shows("by us-approver-1"), Expect::Shows("by us-approver-2"), Expect::Shows("revoked")],
+            &[
+                Expect::Shows("requested"),
+                Expect::Shows("by us-approver-1"),
+                Expect::Shows("by us-approver-2"),
+                Expect::Shows("revoked"),
+            ],
         );
-        let show = self.ringfence(&["ledger", "show", "--grep", "full_name from users order by id", "--json"]);
-        let shown = self.step("So is the statement that read the clear values", show, &[Expect::Shows("\"intent\"")]);
+        let show =
+            self.ringfence(&["ledger", "show", "--grep", "full_name from users order by id", "--json"]);
+        let shown =
+            self.step("So is the statement that read the clear values", show, &[Expect::Shows("\"intent\"")]);
         let parsed = serde_json::from_str::<serde_json::Value>(&shown).ok();
         let last = parsed.as_ref().and_then(|v| v.as_array()?.last()?.get("index")?.as_u64());
         let Some(index) = last else { return };
         let disclosed = self.ringfence(&["ledger", "disclose", &index.to_string()]).output();
         let file = self.dir.join("disclosed.tlog-proof");
         let written = disclosed.is_ok_and(|o| o.status.success() && std::fs::write(&file, o.stdout).is_ok());
-        self.tell("That entry is disclosed to somebody who may see it", written, "a proof file", &file.display().to_string());
+        self.tell(
+            "That entry is disclosed to somebody who may see it",
+            written,
+            "a proof file",
+            &file.display().to_string(),
+        );
         let check = self.ringfence(&["ledger", "verify", "--proof", &file.display().to_string()]);
-        self.step("Who checks it offline", check, &[Expect::Shows("The proof holds"), Expect::Shows("singapore-analyst")]);
+        self.step(
+            "Who checks it offline",
+            check,
+            &[Expect::Shows("The proof holds"), Expect::Shows("singapore-analyst")],
+        );
     }
 }

@@ -1,0 +1,33 @@
+# `make help` lists what can be made. Everything installs what it needs by itself (scripts/install.sh).
+.DEFAULT_GOAL := help
+.PHONY: help demo check test bench build lint fuzz clean
+
+help: ## This list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: build ## Start the demo: PostgreSQL, data, gateway; Ctrl-C stops all of it
+	@./target/release/ringfence demo
+
+check: build ## Walk the README's tour against a demo and say what was seen
+	@./target/release/ringfence demo --check
+
+build: ## Build the program (target/release/ringfence)
+	@scripts/install.sh build
+	cargo build --release --locked -p ringfence
+
+test: ## Everything that CI runs: format, lints, unit tests, end to end, attacks, crashes, drivers
+	@scripts/install.sh build test
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo test --workspace --locked
+
+bench: build ## Side by side with direct PostgreSQL and PgBouncer; writes bench/RESULTS.md
+	@scripts/install.sh bench
+	python3 bench/run.py
+
+fuzz: ## Fuzz every parser of outside bytes for SECONDS each (default 60)
+	@scripts/install.sh build
+	fuzz/run.sh $${SECONDS_EACH:-60}
+
+clean: ## Remove what was built (the demo's folder stays)
+	cargo clean

@@ -1,0 +1,154 @@
+//! The harness: a demo of the test's own, with real PostgreSQL, in a folder of its own, gone when the test is.
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test is a crate of its own and uses a part of this")]
+
+pub mod wire;
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// The program under test.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_ringfence");
+
+/// A running demo.
+pub struct Demo {
+    pub dir: PathBuf,
+    pub port: u16,
+    child: Child,
+}
+
+impl Demo {
+    /// Starts a demo with few users. `name` keeps tests apart.
+    pub fn start(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("rf-{name}-{}", std::process::id()));
+        Self::start_in(&dir)
+    }
+
+    /// Starts, or starts again, in `dir`.
+    pub fn start_in(dir: &Path) -> Self {
+        let child = Command::new(PROGRAM)
+            .args(["demo", "--port", "0", "--users", "5000", "--until-stdin-ends", "--dir"])
+            .arg(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(if std::env::var_os("RF_TEST_LOG").is_some() { Stdio::inherit() } else { Stdio::null() })
+            .spawn()
+            .expect("the program starts");
+        let mut demo = Self { dir: dir.to_owned(), port: 0, child };
+        let mut lines = BufReader::new(demo.child.stdout.take().expect("piped")).lines();
+        let ready = lines.any(|line| line.is_ok_and(|l| l.contains("ringfence demo is ready")));
+        assert!(ready, "the demo did not get ready; run with RF_TEST_LOG=1 to see why");
+        std::thread::spawn(move || lines.for_each(drop));
+        demo.port = demo.read_port();
+        demo
+    }
+
+    fn read_port(&self) -> u16 {
+        let text = std::fs::read_to_string(self.dir.join("ringfence.toml")).expect("the demo wrote it");
+        let at = text.find("127.0.0.1:").expect("a listen address") + "127.0.0.1:".len();
+        text[at..].chars().take_while(char::is_ascii_digit).collect::<String>().parse().expect("a port")
+    }
+
+    /// Kills the program as a crash would; the clusters run on, as after any crash.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ended");
+    }
+
+    /// Stops in order and waits.
+    pub fn stop(&mut self) {
+        drop(self.child.stdin.take());
+        let until = Instant::now() + Duration::from_secs(30);
+        while self.child.try_wait().expect("ours").is_none() {
+            assert!(Instant::now() < until, "the demo does not stop");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// `psql` as somebody, one statement or several.
+    pub fn psql(&self, user: &str, database: &str, sql: &str) -> Output {
+        Command::new("psql")
+            .arg(self.dsn(user, database))
+            .args(["-X", "-v", "ON_ERROR_STOP=1", "-A", "-t", "-c", sql])
+            .env("PGPASSWORD", "demo")
+            .stdin(Stdio::null())
+            .output()
+            .expect("psql runs")
+    }
+
+    pub fn dsn(&self, user: &str, database: &str) -> String {
+        format!("host=127.0.0.1 port={} user={user} dbname={database}", self.port)
+    }
+
+    /// The program's own command line.
+    pub fn ringfence(&self, arguments: &[&str]) -> Output {
+        Command::new(PROGRAM)
+            .args(arguments)
+            .env("PGPASSWORD", "demo")
+            .env("RINGFENCE_CONFIG", self.dir.join("ringfence.toml"))
+            .stdin(Stdio::null())
+            .output()
+            .expect("the program runs")
+    }
+
+    /// As the host's own superuser, past the gateway.
+    pub fn superuser(&self, cluster: &str, database: &str, sql: &str) -> String {
+        let output = Command::new("psql")
+            .arg(format!("host={} user=postgres dbname={database}", self.dir.join(cluster).display()))
+            .args(["-X", "-v", "ON_ERROR_STOP=1", "-A", "-t", "-q", "-c", sql])
+            .stdin(Stdio::null())
+            .output()
+            .expect("psql runs");
+        assert!(output.status.success(), "{sql}: {}", text(&output));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Asks as the analyst, signs as two approvers, returns the grant's name.
+    pub fn grant(&self, requester: &str, columns: &str, condition: &str, more: &[&str]) -> String {
+        let mut arguments =
+            vec!["request", "--json", "--as", requester, "--store", "us", "--columns", columns, "--purpose", "a test"];
+        if !condition.is_empty() {
+            arguments.extend(["--where", condition]);
+        }
+        if !more.contains(&"--for") {
+            arguments.extend(["--for", "1h"]);
+        }
+        arguments.extend(more);
+        let asked = self.ringfence(&arguments);
+        assert!(asked.status.success(), "{}", text(&asked));
+        let asked = String::from_utf8_lossy(&asked.stdout).into_owned();
+        let id = asked.split("\"id\": \"").nth(1).and_then(|r| r.split('"').next()).expect("an id").to_owned();
+        for approver in ["us-approver-1", "us-approver-2"] {
+            let key = self.dir.join("keys").join(approver).display().to_string();
+            let signed = self.ringfence(&["approve", &id, "--as", approver, "--key", &key]);
+            assert!(signed.status.success(), "{}", text(&signed));
+        }
+        id
+    }
+
+    /// Verifies the log; the text says what is wrong.
+    pub fn verify(&self) -> Result<String, String> {
+        let output = self.ringfence(&["ledger", "verify"]);
+        if output.status.success() { Ok(text(&output)) } else { Err(text(&output)) }
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let until = Instant::now() + Duration::from_secs(20);
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.child.kill();
+        if std::env::var_os("RF_TEST_KEEP").is_none() {
+            let _ = std::fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+/// Everything a program printed.
+pub fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
