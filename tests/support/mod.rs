@@ -1,5 +1,10 @@
 //! The harness: a demo of the test's own, with real PostgreSQL, in a folder of its own, gone when the test is.
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test is a crate of its own and uses a part of this")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "each test is a crate of its own and uses a part of this"
+)]
 
 pub mod wire;
 
@@ -106,8 +111,18 @@ impl Demo {
 
     /// Asks as the analyst, signs as two approvers, returns the grant's name.
     pub fn grant(&self, requester: &str, columns: &str, condition: &str, more: &[&str]) -> String {
-        let mut arguments =
-            vec!["request", "--json", "--as", requester, "--store", "us", "--columns", columns, "--purpose", "a test"];
+        let mut arguments = vec![
+            "request",
+            "--json",
+            "--as",
+            requester,
+            "--store",
+            "us",
+            "--columns",
+            columns,
+            "--purpose",
+            "a test",
+        ];
         if !condition.is_empty() {
             arguments.extend(["--where", condition]);
         }
@@ -118,7 +133,8 @@ impl Demo {
         let asked = self.ringfence(&arguments);
         assert!(asked.status.success(), "{}", text(&asked));
         let asked = String::from_utf8_lossy(&asked.stdout).into_owned();
-        let id = asked.split("\"id\": \"").nth(1).and_then(|r| r.split('"').next()).expect("an id").to_owned();
+        let id =
+            asked.split("\"id\": \"").nth(1).and_then(|r| r.split('"').next()).expect("an id").to_owned();
         for approver in ["us-approver-1", "us-approver-2"] {
             let key = self.dir.join("keys").join(approver).display().to_string();
             let signed = self.ringfence(&["approve", &id, "--as", approver, "--key", &key]);

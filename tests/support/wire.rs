@@ -39,7 +39,12 @@ impl Wire {
         Self::connect_with(port, user, database, &[])
     }
 
-    pub fn connect_with(port: u16, user: &str, database: &str, more: &[(&str, &str)]) -> Result<Self, String> {
+    pub fn connect_with(
+        port: u16,
+        user: &str,
+        database: &str,
+        more: &[(&str, &str)],
+    ) -> Result<Self, String> {
         let stream = TcpStream::connect(("127.0.0.1", port)).map_err(|e| e.to_string())?;
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.set_nodelay(true).unwrap();
