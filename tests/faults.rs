@@ -1,1 +1,462 @@
-//! To come.
+//! Bad input and bad days: a clear error, nothing lost, nothing let out.
+
+mod support;
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use support::wire::{Way, Wire, frame};
+use support::{Demo, PROGRAM, text};
+
+#[test]
+fn faults_are_told_and_let_nothing_out() {
+    let mut demo = Demo::start("faults");
+    malformed_frames_end_their_own_connection_only(&demo);
+    unknown_users_look_like_wrong_passwords(&demo);
+    start_parameters_that_reach_too_far_are_refused(&demo);
+    one_session_leaves_nothing_to_the_next(&demo);
+    a_cancel_key_hits_its_own_session_only(&demo);
+    a_wrong_configuration_is_told_whole(&demo);
+    preflight_names_every_way_around(&demo);
+    uninstall_puts_everything_back(&demo);
+    a_full_disk_refuses_and_service_resumes(&demo);
+    new_rules_are_read_on_sighup_and_cut_faces(&demo);
+    a_store_that_is_down_is_told(&demo);
+    a_killed_demo_is_cleaned_up_by_the_next(&mut demo);
+    demo.verify().expect("after all of it the log verifies");
+}
+
+fn raw(demo: &Demo, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(("127.0.0.1", demo.port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let _ = stream.write_all(bytes);
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    answer
+}
+
+fn malformed_frames_end_their_own_connection_only(demo: &Demo) {
+    for bytes in [
+        &b""[..],
+        b"\0",
+        b"\0\0\0\x04",
+        b"\xff\xff\xff\xff\0\0\0\0",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x02\0\x01\0",
+        b"\0\0\0\x08\0\x03\0\0",
+        b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\0\0\0\0\0",
+        b"\0\0\0\x08\x04\xd2\x16\x2f\0\0\0\x08\x04\xd2\x16\x2f\0\0\0\x08\x04\xd2\x16\x2f",
+    ] {
+        let _ = raw(demo, bytes);
+    }
+    // After the login, as somebody governed and as somebody who is not.
+    for who in ["beijing-engineer", "us-engineer"] {
+        for bad in [
+            frame(b'Q', b"select 1"),
+            frame(b'Q', b"select 1\0select 2\0"),
+            frame(b'P', b"\0"),
+            frame(b'B', b"\0\0\0\x01"),
+            frame(b'B', b"\0\0\xff\xff\0\0"),
+            frame(b'E', b""),
+            frame(b'C', b""),
+            frame(b'y', b"x"),
+            vec![b'Q', 0, 0, 0, 3],
+            vec![b'Q', 0xff, 0xff, 0xff, 0xff],
+            vec![0; 64],
+        ] {
+            let mut wire = Wire::connect(demo.port, who, "us").unwrap();
+            let _ = wire.send(&bad);
+            let _ = wire.send(&frame(b'S', b""));
+            while wire.next().is_ok() {
+                if wire.received.ends_with(b"Z\0\0\0\x05I") {
+                    break;
+                }
+            }
+        }
+    }
+    assert!(demo.psql("us-engineer", "us", "select 1").status.success());
+}
+
+fn unknown_users_look_like_wrong_passwords(demo: &Demo) {
+    let attempt = |user: &str| {
+        let output = Command::new("psql")
+            .arg(demo.dsn(user, "us"))
+            .args(["-X", "-c", "select 1"])
+            .env("PGPASSWORD", "wrong")
+            .output()
+            .unwrap();
+        text(&output).replace(user, "NAME")
+    };
+    let (known, unknown) = (attempt("us-engineer"), attempt("nobody-of-that-name"));
+    assert!(known.contains("password authentication failed"), "{known}");
+    assert_eq!(known, unknown);
+    let shown = demo.ringfence(&["ledger", "show", "--grep", "does not fit"]);
+    assert!(text(&shown).contains("us-engineer us: the password does not fit"), "{}", text(&shown));
+    assert!(
+        !text(&shown).contains("nobody-of-that-name"),
+        "a mistyped password must not get into the log as a name"
+    );
+}
+
+fn start_parameters_that_reach_too_far_are_refused(demo: &Demo) {
+    for (name, value) in [
+        ("options", "-c search_path=public"),
+        ("replication", "database"),
+        ("search_path", "public"),
+        ("client_encoding", "SJIS"),
+        ("standard_conforming_strings", "off"),
+        ("role", "clips_app"),
+        ("session_authorization", "postgres"),
+    ] {
+        let refused = Wire::connect_with(demo.port, "singapore-analyst", "us", &[(name, value)]);
+        assert!(
+            refused.as_ref().err().is_some_and(|e| e.contains("is refused")),
+            "{name}: {:?}",
+            refused.err()
+        );
+    }
+    assert!(Wire::connect_with(demo.port, "us-engineer", "us", &[("replication", "true")]).is_err());
+    Wire::connect_with(demo.port, "us-engineer", "us", &[("options", "-c geqo=off"), ("_pq_.new", "1")])
+        .unwrap();
+}
+
+fn one_session_leaves_nothing_to_the_next(demo: &Demo) {
+    for who in ["singapore-analyst", "us-engineer"] {
+        let mut first = Wire::connect(demo.port, who, "us").unwrap();
+        for sql in [
+            "set timezone = 'Asia/Tokyo'",
+            "prepare p as select 1",
+            "begin",
+            "declare c cursor for select 1",
+            "select 1/0",
+        ] {
+            first.run(sql, Way::Simple).unwrap();
+        }
+        first.send(&frame(b'X', b"")).unwrap();
+        drop(first);
+        std::thread::sleep(Duration::from_millis(100));
+        let mut next = Wire::connect(demo.port, who, "us").unwrap();
+        let sql = "select current_setting('timezone'), (select count(*) from pg_prepared_statements), (select count(*) from pg_cursors), current_user";
+        next.run(sql, Way::Simple).unwrap();
+        let answer = String::from_utf8_lossy(&next.received).into_owned();
+        assert!(answer.contains("UTC") && !answer.contains("Tokyo"), "{who}: {answer}");
+        let is_full = who == "us-engineer";
+        assert_eq!(answer.contains("clips_app"), is_full, "{who} runs as the role it should: {answer}");
+    }
+}
+
+fn a_cancel_key_hits_its_own_session_only(demo: &Demo) {
+    // Guessed and stale keys: nothing happens to anybody.
+    let mut busy = Command::new("psql")
+        .arg(demo.dsn("us-engineer", "us"))
+        .args(["-X", "-A", "-t", "-c", "select pg_sleep(2), 'undisturbed'"])
+        .env("PGPASSWORD", "demo")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    for process in 0..200_i32 {
+        let mut packet = vec![0, 0, 0, 16];
+        packet.extend(80_877_102_i32.to_be_bytes());
+        packet.extend(process.to_be_bytes());
+        packet.extend([0; 4]);
+        let mut stream = TcpStream::connect(("127.0.0.1", demo.port)).unwrap();
+        let _ = stream.write_all(&packet);
+    }
+    let mut answer = String::new();
+    busy.stdout.take().unwrap().read_to_string(&mut answer).unwrap();
+    busy.wait().unwrap();
+    assert!(answer.contains("undisturbed"), "{answer}");
+}
+
+fn a_wrong_configuration_is_told_whole(demo: &Demo) {
+    let file = demo.dir.join("wrong.toml");
+    let good = std::fs::read_to_string(demo.dir.join("ringfence.toml")).unwrap();
+    let wrong = good
+        .replace("keys/gateway.secret", "keys/none")
+        .replace("catalogue = \"catalogue.toml\"", "catalogue = \"nowhere.toml\"")
+        .replace("jurisdiction = \"us\"", "jurisdiction = \"mars\"");
+    std::fs::write(&file, wrong).unwrap();
+    let output = demo.ringfence(&["serve", "--config", &file.display().to_string()]);
+    assert_eq!(output.status.code(), Some(2));
+    let told = text(&output);
+    for problem in ["keys/none", "nowhere.toml", "fewer than 32 bytes"] {
+        assert!(told.contains(problem), "{problem}: {told}");
+    }
+    std::fs::write(&file, good.replace("[gateway]", "[gateway]\nlistn = 1")).unwrap();
+    let told = text(&demo.ringfence(&["serve", "--config", &file.display().to_string()]));
+    assert!(told.contains("unknown field `listn`"), "{told}");
+    // A busy port.
+    std::fs::write(&file, good).unwrap();
+    let told = text(&demo.ringfence(&["serve", "--config", &file.display().to_string()]));
+    assert!(told.contains("cannot listen on"), "{told}");
+    let short = Command::new(PROGRAM)
+        .arg("password")
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
+    let mut short = short.unwrap();
+    short.stdin.take().unwrap().write_all(b"only14letters!\n").unwrap();
+    let output = short.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("15"), "{}", text(&output));
+}
+
+fn preflight_names_every_way_around(demo: &Demo) {
+    let clean = demo.ringfence(&["check"]);
+    assert!(clean.status.success(), "{}", text(&clean));
+    let plant = "
+        ALTER TABLE users ADD COLUMN nickname text;
+        CREATE FUNCTION peek() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS 'select count(*) from public.messages';
+        GRANT EXECUTE ON FUNCTION peek() TO PUBLIC;
+        GRANT SELECT ON devices TO PUBLIC;
+        GRANT USAGE ON SCHEMA public TO PUBLIC;
+        GRANT TEMPORARY ON DATABASE us TO PUBLIC;
+        GRANT EXECUTE ON FUNCTION pg_catalog.set_config(text, text, boolean) TO PUBLIC;
+        CREATE INDEX partial ON users (id) WHERE email = 'someone@example.com';
+        COMMENT ON COLUMN users.email IS 'like someone@example.com'";
+    demo.superuser("us-trusted", "us", plant);
+    let found = demo.ringfence(&["check", "--store", "us"]);
+    assert_eq!(found.status.code(), Some(1));
+    let told = text(&found);
+    for (severity, what) in [
+        ("error", "public.users.nickname is unclassified"),
+        ("error", "peek() runs with its owner's rights"),
+        ("error", "public.devices is granted to PUBLIC"),
+        ("error", "schema public PUBLIC has USAGE"),
+        ("error", "database us PUBLIC has TEMPORARY"),
+        ("error", "set_config(text,text,boolean) can be executed by PUBLIC"),
+        ("warning", "users.partial has a partial"),
+        ("warning", "users.email has a comment"),
+    ] {
+        let line =
+            told.lines().find(|l| l.contains(what)).unwrap_or_else(|| panic!("{what} is not in:\n{told}"));
+        assert!(line.starts_with(severity), "{line}");
+    }
+    // What nobody classified is in no face.
+    let seen = demo.psql("singapore-analyst", "us", "select nickname from users");
+    assert!(text(&seen).contains("does not exist"), "{}", text(&seen));
+    let undo = "
+        ALTER TABLE users DROP COLUMN nickname; DROP FUNCTION peek(); REVOKE ALL ON devices FROM PUBLIC;
+        REVOKE ALL ON SCHEMA public FROM PUBLIC; REVOKE TEMPORARY ON DATABASE us FROM PUBLIC;
+        REVOKE EXECUTE ON FUNCTION pg_catalog.set_config(text, text, boolean) FROM PUBLIC;
+        DROP INDEX partial; COMMENT ON COLUMN users.email IS NULL";
+    demo.superuser("us-trusted", "us", undo);
+    assert!(demo.ringfence(&["check"]).status.success());
+    // A catalogue that names a column which is not there.
+    let catalogue = demo.dir.join("catalogue.toml");
+    let good = std::fs::read_to_string(&catalogue).unwrap();
+    std::fs::write(
+        &catalogue,
+        good.replace("country = \"public\"", "country = \"public\"\nplanet = \"public\""),
+    )
+    .unwrap();
+    let told = text(&demo.ringfence(&["check", "--store", "us"]));
+    std::fs::write(&catalogue, good).unwrap();
+    assert!(told.contains("users.planet is in the catalogue but not in the store"), "{told}");
+    // A draft from the live database knows what is what.
+    let url = format!("host={} user=postgres dbname=us", demo.dir.join("us-trusted").display());
+    let draft = text(&demo.ringfence(&["init", "--store", &url]));
+    for line in ["kind = \"email\"", "kind = \"phone\"", "category = \"direct-messages\"", "#   videos.title"]
+    {
+        assert!(draft.contains(line), "{line}: {draft}");
+    }
+}
+
+/// All that PUBLIC and others may do, in one text.
+const RIGHTS: &str = "
+    select string_agg(line, E'\\n' order by line) from (
+      select 'f ' || p.oid::regprocedure || ' ' || g.grantee::regrole || ' ' || g.privilege_type as line
+        from pg_proc p cross join lateral aclexplode(coalesce(proacl, acldefault('f', proowner))) g
+      union all select 'd ' || datname || ' ' || g.grantee::regrole || ' ' || g.privilege_type
+        from pg_database cross join lateral aclexplode(coalesce(datacl, acldefault('d', datdba))) g
+      union all select 'n ' || nspname || ' ' || g.grantee::regrole || ' ' || g.privilege_type
+        from pg_namespace cross join lateral aclexplode(coalesce(nspacl, acldefault('n', nspowner))) g
+      union all select 'l ' || lanname || ' ' || g.grantee::regrole || ' ' || g.privilege_type
+        from pg_language cross join lateral aclexplode(coalesce(lanacl, acldefault('l', lanowner))) g
+      union all select 'r ' || c.oid::regclass || ' ' || g.grantee::regrole || ' ' || g.privilege_type || c.relrowsecurity
+        from pg_class c cross join lateral aclexplode(relacl) g where relnamespace = 'public'::regnamespace
+      union all select 'role ' || rolname || rolbypassrls from pg_roles
+      union all select 'default ' || defaclrole::regrole || defaclacl::text from pg_default_acl
+      union all select 'member ' || roleid::regrole || ' ' || member::regrole from pg_auth_members
+    ) rights";
+
+fn uninstall_puts_everything_back(demo: &Demo) {
+    let ask = |database: &str, sql: &str| demo.superuser("control", database, sql);
+    ask("postgres", "create role app_owner nologin");
+    ask("postgres", "create role app nologin");
+    ask("postgres", "create database app owner app_owner");
+    ask(
+        "app",
+        "set role app_owner; create table public.people (id int, email text); insert into public.people values (1, 'a@example.com');
+         grant select on public.people to app; grant select (id) on public.people to public;
+         create function public.f() returns int language sql as 'select 1'",
+    );
+    let before = ask("app", RIGHTS);
+    let url = format!("host={} user=postgres dbname=app", demo.dir.join("control").display());
+    let shown = demo.ringfence(&["install", "--store", &url, "--full-access-role", "app"]);
+    assert!(text(&shown).contains("none made"), "{}", text(&shown));
+    assert_eq!(ask("app", RIGHTS), before, "showing changes nothing");
+    let done = demo.ringfence(&["install", "--store", &url, "--full-access-role", "app", "--yes"]);
+    assert!(done.status.success(), "{}", text(&done));
+    assert_ne!(ask("app", RIGHTS), before);
+    let key = ask("app", "select encode(inner_pad, 'hex') from ringfence.mask_key");
+    let log = std::fs::read_to_string(demo.dir.join("control/log/postgresql.csv")).unwrap();
+    assert!(!log.contains(&key), "the mask key is in the server's log");
+    let undone = demo.ringfence(&["uninstall", "--store", &url, "--yes"]);
+    assert!(undone.status.success(), "{}", text(&undone));
+    let after = ask("app", RIGHTS);
+    let differs: Vec<_> = after
+        .lines()
+        .filter(|l| !before.contains(l))
+        .chain(before.lines().filter(|l| !after.contains(l)))
+        .collect();
+    assert!(differs.is_empty(), "{differs:?}");
+    ask("postgres", "drop database app");
+}
+
+struct Served {
+    child: Child,
+    port: u16,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A gateway beside the demo's, with a log of its own, started through `shell`.
+fn serve(demo: &Demo, name: &str, shell: &str) -> Served {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let config = demo.dir.join(format!("{name}.toml"));
+    let text = std::fs::read_to_string(demo.dir.join("ringfence.toml")).unwrap();
+    let text = text
+        .replace(&format!("127.0.0.1:{}", demo.port), &format!("127.0.0.1:{port}"))
+        .replace("dir = \"ledger\"", &format!("dir = \"ledger-{name}\""))
+        .replace("registry = \"registry.toml\"", &format!("registry = \"registry-{name}.toml\""));
+    std::fs::write(&config, text).unwrap();
+    std::fs::copy(demo.dir.join("registry.toml"), demo.dir.join(format!("registry-{name}.toml"))).unwrap();
+    let child = Command::new("sh")
+        .arg("-c")
+        .arg(format!("{shell} exec \"$0\" serve --config \"$1\""))
+        .arg(PROGRAM)
+        .arg(&config)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let served = Served { child, port };
+    let until = Instant::now() + Duration::from_secs(20);
+    while Wire::connect(port, "us-engineer", "us").is_err() {
+        assert!(Instant::now() < until, "the gateway does not come up");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    served
+}
+
+fn a_full_disk_refuses_and_service_resumes(demo: &Demo) {
+    // A file-size limit stands for a full disk: writing fails in the same place, and can be made to work again.
+    let served = serve(demo, "full", "trap '' XFSZ; ulimit -S -f 100;");
+    let mut analyst = Wire::connect(served.port, "singapore-analyst", "us").unwrap();
+    let mut feed = Wire::connect(served.port, "feed-service", "us").unwrap();
+    let filler = format!("select '{}' is null", "x".repeat(20_000));
+    let mut refused = false;
+    for _ in 0..40 {
+        if analyst.run(&filler, Way::Simple).is_err() {
+            // The statement that hit the wall: its answer was withheld and its session ended.
+            assert!(String::from_utf8_lossy(&analyst.received).contains("the ledger cannot be written"));
+            analyst = Wire::connect(served.port, "singapore-analyst", "us").unwrap();
+        }
+        let from = analyst.received.len();
+        if analyst.run("select email from users limit 1", Way::ExtendedText).is_ok() {
+            let answer = String::from_utf8_lossy(&analyst.received[from..]).into_owned();
+            refused = answer.contains("refused because the ledger cannot be written");
+            assert!(!refused || !answer.contains("masked.invalid"), "a row came with the refusal");
+        }
+        if refused {
+            break;
+        }
+    }
+    assert!(refused, "the disk was never full");
+    let from = feed.received.len();
+    feed.run("select count(*) from profiles", Way::Simple).expect("in-country workloads go on");
+    assert!(feed.received[from..].contains(&b'D'));
+    let lifted =
+        Command::new("prlimit").arg(format!("--pid={}", served.child.id())).arg("--fsize=unlimited").status();
+    assert!(lifted.is_ok_and(|s| s.success()), "prlimit works");
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        let from = analyst.received.len();
+        analyst.run("select email from users limit 1", Way::Simple).unwrap();
+        if String::from_utf8_lossy(&analyst.received[from..]).contains("masked.invalid") {
+            break;
+        }
+        assert!(Instant::now() < until, "service does not resume");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    std::thread::sleep(Duration::from_millis(600));
+    let config = demo.dir.join("full.toml").display().to_string();
+    let verified = demo.ringfence(&["ledger", "verify", "--config", &config]);
+    assert!(verified.status.success(), "{}", text(&verified));
+}
+
+fn new_rules_are_read_on_sighup_and_cut_faces(demo: &Demo) {
+    let served = serve(demo, "rules", "");
+    let mut analyst = Wire::connect(served.port, "singapore-analyst", "us").unwrap();
+    analyst.run("select email from users limit 1", Way::Simple).unwrap();
+    let registry = demo.dir.join("registry-rules.toml");
+    let good = std::fs::read_to_string(&registry).unwrap();
+    let hangup = || {
+        let status = Command::new("kill").arg("-HUP").arg(served.child.id().to_string()).status();
+        assert!(status.is_ok_and(|s| s.success()));
+        std::thread::sleep(Duration::from_millis(300));
+    };
+    // Rules that do not fit leave the old ones in force.
+    std::fs::write(&registry, "people = 7").unwrap();
+    hangup();
+    analyst.run("select email from users limit 1", Way::Simple).expect("the old rules hold");
+    // The analyst's company is bought: a covered person from now on, and cut.
+    std::fs::write(&registry, good.replace("percent = 20.0", "percent = 50.0")).unwrap();
+    hangup();
+    let said = analyst.next().map(|(_, body)| String::from_utf8_lossy(&body).into_owned());
+    assert!(said.as_ref().is_ok_and(|s| s.contains("rules for this store changed")), "{said:?}");
+    let mut analyst = Wire::connect(served.port, "singapore-analyst", "us").unwrap();
+    analyst.run("select email from users limit 1", Way::Simple).unwrap();
+    let answer = String::from_utf8_lossy(&analyst.received).into_owned();
+    assert!(answer.contains("covered person") && answer.contains("clips-holding"), "{answer}");
+}
+
+fn a_store_that_is_down_is_told(demo: &Demo) {
+    let pid = std::fs::read_to_string(demo.dir.join("sg-legacy/postmaster.pid")).unwrap();
+    let pid = pid.lines().next().unwrap().to_owned();
+    let mut open = Wire::connect(demo.port, "us-engineer", "legacy").unwrap();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let until = Instant::now() + Duration::from_secs(20);
+    while demo.dir.join("sg-legacy/postmaster.pid").exists() {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let said = open.next().map(|(_, body)| String::from_utf8_lossy(&body).into_owned());
+    assert!(said.as_ref().is_ok_and(|s| s.contains("FATAL") || s.contains("terminating")), "{said:?}");
+    let output = demo.psql("us-engineer", "legacy", "select 1");
+    assert!(text(&output).contains("the store cannot be reached"), "{}", text(&output));
+    assert!(demo.psql("us-engineer", "us", "select 1").status.success(), "other stores go on");
+}
+
+fn a_killed_demo_is_cleaned_up_by_the_next(demo: &mut Demo) {
+    demo.kill();
+    demo.restart();
+    let output = demo.psql("us-engineer", "legacy", "select count(*) > 0 from users");
+    assert!(output.status.success(), "{}", text(&output));
+    demo.stop();
+    let dir = &demo.dir;
+    let left = Command::new("pgrep").arg("-f").arg(dir.display().to_string()).output().unwrap();
+    assert!(left.stdout.is_empty(), "processes are left: {}", text(&left));
+}

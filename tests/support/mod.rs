@@ -23,30 +23,38 @@ pub struct Demo {
     child: Child,
 }
 
+fn spawn(dir: &Path) -> Child {
+    Command::new(PROGRAM)
+        .args(["demo", "--port", "0", "--users", "5000", "--until-stdin-ends", "--dir"])
+        .arg(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(if std::env::var_os("RF_TEST_LOG").is_some() { Stdio::inherit() } else { Stdio::null() })
+        .spawn()
+        .expect("the program starts")
+}
+
 impl Demo {
     /// Starts a demo with few users. `name` keeps tests apart.
     pub fn start(name: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("rf-{name}-{}", std::process::id()));
-        Self::start_in(&dir)
+        let mut demo = Self { port: 0, child: spawn(&dir), dir };
+        demo.wait_ready();
+        demo
     }
 
-    /// Starts, or starts again, in `dir`.
-    pub fn start_in(dir: &Path) -> Self {
-        let child = Command::new(PROGRAM)
-            .args(["demo", "--port", "0", "--users", "5000", "--until-stdin-ends", "--dir"])
-            .arg(dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(if std::env::var_os("RF_TEST_LOG").is_some() { Stdio::inherit() } else { Stdio::null() })
-            .spawn()
-            .expect("the program starts");
-        let mut demo = Self { dir: dir.to_owned(), port: 0, child };
-        let mut lines = BufReader::new(demo.child.stdout.take().expect("piped")).lines();
+    /// Starts again in the same folder, after [`Self::kill`] or [`Self::stop`].
+    pub fn restart(&mut self) {
+        self.child = spawn(&self.dir);
+        self.wait_ready();
+    }
+
+    fn wait_ready(&mut self) {
+        let mut lines = BufReader::new(self.child.stdout.take().expect("piped")).lines();
         let ready = lines.any(|line| line.is_ok_and(|l| l.contains("ringfence demo is ready")));
         assert!(ready, "the demo did not get ready; run with RF_TEST_LOG=1 to see why");
         std::thread::spawn(move || lines.for_each(drop));
-        demo.port = demo.read_port();
-        demo
+        self.port = self.read_port();
     }
 
     fn read_port(&self) -> u16 {

@@ -15,7 +15,8 @@ use crate::sql::{ident, literal};
 /// The steward's role.
 pub const STEWARD: &str = "ringfence";
 
-/// What PUBLIC keeps of `pg_catalog`'s volatile functions: harmless, and clients rely on them.
+/// What PUBLIC keeps of `pg_catalog`'s volatile functions: harmless, and clients rely on them. The sizes say no more than
+/// `pg_class.relpages`, which everybody can read, and psql's `\dt+` asks for them.
 pub const HARMLESS_VOLATILE: &[&str] = &[
     "random",
     "clock_timestamp",
@@ -28,6 +29,12 @@ pub const HARMLESS_VOLATILE: &[&str] = &[
     "pg_sleep",
     "pg_sleep_for",
     "pg_sleep_until",
+    "pg_table_size",
+    "pg_relation_size",
+    "pg_total_relation_size",
+    "pg_indexes_size",
+    "pg_database_size",
+    "pg_tablespace_size",
 ];
 
 /// One change and how to take it back.
@@ -125,9 +132,18 @@ pub async fn uninstall_plan(client: &Client) -> Result<Vec<String>, Error> {
     }
     sql.extend(rows.iter().map(|r| r.get(0)));
     sql.push("DROP SCHEMA ringfence CASCADE".to_owned());
+    let elsewhere = "SELECT 1 FROM pg_shdepend d JOIN pg_roles r ON r.oid = d.refobjid AND d.refclassid = 'pg_authid'::regclass
+        JOIN pg_database b ON b.oid = d.dbid
+        WHERE r.rolname IN ('ringfence', 'ringfence_faces', 'ringfence_others')
+          AND b.datname <> current_database() LIMIT 1";
+    let shared =
+        client.query_opt(elsewhere, &[]).await.map_err(Error::refused("answer about itself"))?.is_some();
     for role in [FACES, OTHERS, STEWARD] {
         sql.push(format!("DROP OWNED BY {role}"));
-        sql.push(format!("DROP ROLE {role}"));
+        // Another prepared database of the cluster still needs the roles.
+        if !shared {
+            sql.push(format!("DROP ROLE {role}"));
+        }
     }
     Ok(sql)
 }
@@ -158,17 +174,20 @@ async fn roles_and_schema(client: &Client, database: &str, options: &Options) ->
         *o ^= k;
     }
     let database = ident(database);
-    let mut changes = vec![
-        change(
-            format!(
-                "CREATE ROLE {STEWARD} LOGIN CREATEROLE NOINHERIT PASSWORD {}",
-                literal(&options.steward_verifier)
-            ),
-            "",
-        ),
-        change(format!("ALTER ROLE {STEWARD} INHERIT"), ""),
-        change(format!("CREATE ROLE {FACES} NOLOGIN"), ""),
-        change(format!("CREATE ROLE {OTHERS} NOLOGIN"), ""),
+    let mut changes = Vec::new();
+    let ours = "SELECT rolname::text FROM pg_roles WHERE rolname IN ('ringfence', 'ringfence_faces', 'ringfence_others')";
+    let known: Vec<String> = rows(client, ours).await?.iter().map(|r| r.get(0)).collect();
+    // Another database of the cluster may be prepared already: roles are the cluster's.
+    for (role, how) in [
+        (STEWARD, format!("LOGIN CREATEROLE PASSWORD {}", literal(&options.steward_verifier))),
+        (FACES, "NOLOGIN".to_owned()),
+        (OTHERS, "NOLOGIN".to_owned()),
+    ] {
+        if !known.iter().any(|k| k == role) {
+            changes.push(change(format!("CREATE ROLE {role} {how}"), ""));
+        }
+    }
+    changes.extend([
         change(format!("GRANT {OTHERS} TO {STEWARD}"), ""),
         change(format!("GRANT CREATE ON DATABASE {database} TO {STEWARD}"), ""),
         change(format!("GRANT CONNECT ON DATABASE {database} TO {STEWARD} WITH GRANT OPTION"), ""),
@@ -178,7 +197,8 @@ async fn roles_and_schema(client: &Client, database: &str, options: &Options) ->
             "CREATE TABLE ringfence.mask_key (inner_pad bytea NOT NULL, outer_pad bytea NOT NULL);
              CREATE UNIQUE INDEX mask_key_one ON ringfence.mask_key ((true));
              CREATE TABLE ringfence.faces (digest text PRIMARY KEY, spec text NOT NULL,
-                                           created_at timestamptz NOT NULL DEFAULT now());
+                                           created_at timestamptz NOT NULL DEFAULT now(),
+                                           last_used timestamptz NOT NULL DEFAULT now());
              CREATE TABLE ringfence.undo (n bigint GENERATED ALWAYS AS IDENTITY, sql text NOT NULL)"
                 .to_owned(),
             "",
@@ -197,7 +217,7 @@ async fn roles_and_schema(client: &Client, database: &str, options: &Options) ->
             ),
             "",
         ),
-    ];
+    ]);
     for row in rows(
         client,
         "SELECT rolname::text FROM pg_roles WHERE NOT rolsuper AND rolname !~ '^(pg_|ringfence|rf_)'",

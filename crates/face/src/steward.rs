@@ -3,7 +3,7 @@
 //! Its role is no superuser (`ringfence install` makes it): it may create roles and, as a member of the tables' owner,
 //! grant on them. No client ever speaks through it.
 
-use std::collections::BTreeSet;
+use std::time::Duration;
 
 use hmac::{Hmac, Mac};
 use ringfence_policy::{Catalogue, Outcome};
@@ -58,6 +58,11 @@ impl Steward {
                     tracing::warn!(%error, "the steward's connection to a store ended");
                 }
             });
+            // What the steward writes can be made again: it need not wait for the disk.
+            client
+                .batch_execute("SET synchronous_commit = off")
+                .await
+                .map_err(Error::refused("set up a session"))?;
             let installed = client
                 .query_opt("SELECT 1 FROM pg_namespace WHERE nspname = 'ringfence'", &[])
                 .await
@@ -95,7 +100,12 @@ impl Steward {
         let spec = FaceSpec::build(outcome, catalogue, &has, filters)?;
         let digest = spec.digest();
         let role = ddl::login_name(&digest, principal);
-        let known = role_exists(client, &role).await?;
+        // The update keeps the face from being dropped meanwhile, by whichever gateway: see `prune`.
+        let used = client
+            .execute("UPDATE ringfence.faces SET last_used = now() WHERE digest = $1", &[&digest])
+            .await
+            .map_err(Error::refused("note that a face is used"))?;
+        let known = used == 1 && role_exists(client, &role).await?;
         let (password, verifier) =
             if known { (self.password(&role), String::new()) } else { self.verifier(&role) };
         if !known {
@@ -176,23 +186,28 @@ impl Steward {
         Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
     }
 
-    /// Drops the faces that are not in `used`; with the last filtered one of a table its row-level security goes too.
-    /// Returns how many were dropped.
-    pub async fn prune(&self, used: &BTreeSet<String>) -> Result<usize, Error> {
+    /// Drops the faces that no gateway has used for `idle` and that have no session; with the last filtered one of a table
+    /// its row-level security goes too. Returns how many were dropped.
+    pub async fn prune(&self, idle: Duration) -> Result<usize, Error> {
         let mut guard = self.client().await?;
         let client = guard.as_mut().expect("connected above");
+        let seconds = idle.as_secs_f64();
         let rows = client
-            .query("SELECT digest FROM ringfence.faces", &[])
+            .query(
+                "SELECT digest FROM ringfence.faces f WHERE last_used < now() - make_interval(secs => $1)
+                 AND NOT EXISTS (SELECT 1 FROM pg_stat_activity a WHERE a.usename LIKE 'rf\\_' || f.digest || '\\_%')",
+                &[&seconds],
+            )
             .await
             .map_err(Error::refused("read the faces"))?;
-        let unused: Vec<String> = rows.iter().map(|r| r.get(0)).filter(|d| !used.contains(d)).collect();
-        for digest in &unused {
-            drop_face(client, digest).await?;
+        let mut dropped = 0;
+        for row in &rows {
+            dropped += usize::from(drop_face(client, row.get(0), seconds).await?);
         }
-        if !unused.is_empty() {
+        if dropped > 0 {
             calm_row_security(client).await?;
         }
-        Ok(unused.len())
+        Ok(dropped)
     }
 }
 
@@ -265,7 +280,8 @@ async fn calm_row_security(client: &mut Client) -> Result<(), Error> {
     tx.commit().await.map_err(Error::refused("commit"))
 }
 
-async fn drop_face(client: &mut Client, digest: &str) -> Result<(), Error> {
+/// Drops a face if it is still unused; whoever takes it into use at the same moment waits for the row, then makes it anew.
+async fn drop_face(client: &mut Client, digest: &str, idle_seconds: f64) -> Result<bool, Error> {
     let owner = ddl::owner_name(digest);
     let pattern = format!("rf_{digest}_%");
     let rows = client
@@ -278,6 +294,16 @@ async fn drop_face(client: &mut Client, digest: &str) -> Result<(), Error> {
     let logins: Vec<String> = rows.iter().map(|r| r.get(0)).collect();
     let tx = client.transaction().await.map_err(Error::refused("begin"))?;
     lock(&tx).await?;
+    let unused = tx
+        .execute(
+            "DELETE FROM ringfence.faces WHERE digest = $1 AND last_used < now() - make_interval(secs => $2)",
+            &[&digest, &idle_seconds],
+        )
+        .await
+        .map_err(Error::refused("unregister a face"))?;
+    if unused == 0 {
+        return Ok(false);
+    }
     for login in &logins {
         run(&tx, "take over a login", &[format!("GRANT {} TO CURRENT_USER", crate::sql::ident(login))])
             .await?;
@@ -289,10 +315,7 @@ async fn drop_face(client: &mut Client, digest: &str) -> Result<(), Error> {
         run(&tx, "drop a login", &ddl::drop_login(login)).await?;
     }
     run(&tx, "drop a face", &ddl::drop_face(digest)).await?;
-    tx.execute("DELETE FROM ringfence.faces WHERE digest = $1", &[&digest])
-        .await
-        .map_err(Error::refused("unregister a face"))?;
     tx.commit().await.map_err(Error::refused("commit"))?;
     tracing::info!(face = %digest, "dropped a face");
-    Ok(())
+    Ok(true)
 }

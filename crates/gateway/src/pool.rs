@@ -55,12 +55,12 @@ impl Pool {
         }
     }
 
-    /// Closes connections that waited too long, and all of roles for which `keep` says no.
-    pub fn sweep(&self, keep: impl Fn(&Key) -> bool) {
+    /// Closes connections that waited too long.
+    pub fn sweep(&self) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.retain(|key, list| {
+        waiting.retain(|_, list| {
             list.retain(|w| w.since.elapsed() < MAX_IDLE);
-            !list.is_empty() && keep(key)
+            !list.is_empty()
         });
     }
 }

@@ -1,6 +1,6 @@
 //! The gateway as a whole: listeners, what all sessions share, and the housekeeping between them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -60,15 +60,8 @@ pub struct Shared {
     pub statements: Cache,
     /// Counts of workloads.
     pub counting: Counting,
-    faces: Mutex<HashMap<(String, String), FaceUse>>,
     clients: AtomicUsize,
     by_principal: Mutex<HashMap<String, usize>>,
-}
-
-#[derive(Default)]
-struct FaceUse {
-    sessions: usize,
-    last: Option<Instant>,
 }
 
 /// How to reach a store.
@@ -79,23 +72,6 @@ pub struct Behind {
     pub address: Address,
     /// Its database.
     pub database: String,
-    /// Held shared while a face is compiled and taken into use, exclusively while unused ones are dropped.
-    pub compiling: tokio::sync::RwLock<()>,
-}
-
-/// A face in use.
-pub struct InUse {
-    shared: Arc<Shared>,
-    key: (String, String),
-}
-
-impl Drop for InUse {
-    fn drop(&mut self) {
-        let mut faces = self.shared.faces.lock().unwrap_or_else(PoisonError::into_inner);
-        let face = faces.entry(self.key.clone()).or_default();
-        face.sessions = face.sessions.saturating_sub(1);
-        face.last = Some(Instant::now());
-    }
 }
 
 impl Shared {
@@ -107,14 +83,6 @@ impl Shared {
     /// Milliseconds since 1970; never before the newest entry of the ledger, so a clock that was set back opens nothing.
     pub fn now(&self) -> u64 {
         ringfence_ledger::record::now_ms().max(self.ledger.last_time())
-    }
-
-    /// Marks a face as in use until the result is dropped.
-    pub fn use_face(self: &Arc<Self>, store: &str, face: &str) -> InUse {
-        let key = (store.to_owned(), face.to_owned());
-        let mut faces = self.faces.lock().unwrap_or_else(PoisonError::into_inner);
-        faces.entry(key.clone()).or_default().sessions += 1;
-        InUse { shared: Arc::clone(self), key }
     }
 
     /// Puts a refusal outside any statement on record.
@@ -163,20 +131,11 @@ impl Shared {
         Ok(())
     }
 
-    /// Drops faces that nobody uses.
+    /// Drops faces that nobody uses, and closes connections that waited too long.
     async fn prune(&self) {
+        self.pool.sweep();
         for (name, behind) in &self.stores {
-            let _exclusive = behind.compiling.write().await;
-            let used: BTreeSet<String> = {
-                let mut faces = self.faces.lock().unwrap_or_else(PoisonError::into_inner);
-                faces.retain(|_, f| f.sessions > 0 || f.last.is_some_and(|l| l.elapsed() < FACE_IDLE));
-                faces.keys().filter(|(store, _)| store == name).map(|(_, face)| face.clone()).collect()
-            };
-            self.pool.sweep(|key| {
-                let face = key.role.strip_prefix("rf_").and_then(|r| r.split('_').next()).unwrap_or_default();
-                key.store != *name || face == "full" || used.contains(face)
-            });
-            match behind.steward.prune(&used).await {
+            match behind.steward.prune(FACE_IDLE).await {
                 Ok(0) => {}
                 Ok(count) => tracing::info!(store = %name, count, "dropped unused faces"),
                 Err(error) => tracing::warn!(store = %name, %error, "unused faces are still there"),
@@ -228,12 +187,7 @@ impl Gateway {
             let database = store.steward.get_dbname().unwrap_or(name).to_owned();
             let steward =
                 Steward::new(store.steward.clone(), &config.secret, store.full_role.clone(), store.limits);
-            let behind = Behind {
-                steward: Arc::new(steward),
-                address,
-                database,
-                compiling: tokio::sync::RwLock::default(),
-            };
+            let behind = Behind { steward: Arc::new(steward), address, database };
             stores.insert(name.clone(), behind);
         }
         let control = Arc::new(control);
@@ -253,7 +207,6 @@ impl Gateway {
             grants,
             statements: Cache::default(),
             counting: Counting::default(),
-            faces: Mutex::default(),
             clients: AtomicUsize::new(0),
             by_principal: Mutex::default(),
         });

@@ -20,7 +20,7 @@ use crate::pool::Key;
 use crate::quota::{Limited, Quota};
 use crate::records::{ClosedRecord, OutcomeRecord, RefusedRecord, SessionRecord, outcome};
 use crate::refusal::{Refusal, code};
-use crate::server::{InUse, Shared};
+use crate::server::Shared;
 use crate::startup::Startup;
 use crate::statement::Verdict;
 use crate::{client_side, store_side};
@@ -205,9 +205,9 @@ struct Opened {
     key: Key,
     address: Address,
     cut: watch::Receiver<Option<Cut>>,
-    deadline: Option<tokio::time::Instant>,
+    /// When the first of its grants ends, and which.
+    deadline: Option<(tokio::time::Instant, String)>,
     _attached: crate::grants::Attached,
-    _in_use: InUse,
 }
 
 fn cannot_connect(e: &impl std::fmt::Display) -> Refusal {
@@ -236,7 +236,6 @@ async fn open(
     };
     let access = policy.access(&name, &store.name).map_err(undecided)?;
     let mut grants: Vec<Arc<ActiveGrant>> = Vec::new();
-    let compiling = behind.compiling.read().await;
     let (login, mode) = match access {
         Access::Refused(why) => {
             return Err(Refusal::new(code::INVALID_AUTHORIZATION, format!("access to {} is refused: {why}", store.name))
@@ -262,8 +261,6 @@ async fn open(
     let ids: Vec<String> = grants.iter().map(|g| g.request.id.clone()).collect();
     let is_face = matches!(mode, Mode::Face(_));
     let (attached, cut) = shared.grants.attach(ids.clone(), is_face).map_err(|cut| cut.refusal())?;
-    let in_use = shared.use_face(&store.name, &login.face);
-    drop(compiling);
     let key = Key { store: store.name.clone(), role: login.role.clone(), parameters };
     let backend = connect(shared, &key, &behind.address, &behind.database, &login).await?;
     let id = hex::encode(rand_u64().to_be_bytes());
@@ -295,17 +292,8 @@ async fn open(
         told: Mutex::default(),
         policy: Arc::clone(&policy),
     };
-    let deadline = grants.iter().map(|g| g.deadline).min();
-    Ok(Opened {
-        session,
-        backend,
-        key,
-        address: behind.address.clone(),
-        cut,
-        deadline,
-        _attached: attached,
-        _in_use: in_use,
-    })
+    let deadline = grants.iter().map(|g| (g.deadline, g.request.id.clone())).min();
+    Ok(Opened { session, backend, key, address: behind.address.clone(), cut, deadline, _attached: attached })
 }
 
 fn quota(shared: &Shared, steward: &Arc<Steward>, login: &Login, grants: &[Arc<ActiveGrant>]) -> Quota {
@@ -403,7 +391,7 @@ pub async fn run(
     address: &str,
 ) -> std::io::Result<()> {
     let name = principal.name.clone();
-    let Opened { session, backend, key, address, mut cut, deadline, _attached, _in_use } =
+    let Opened { session, backend, key, address, mut cut, deadline, _attached } =
         match open(shared, principal, &startup, address).await {
             Ok(opened) => opened,
             Err(refusal) => {

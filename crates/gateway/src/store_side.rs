@@ -44,7 +44,7 @@ pub async fn run<R, W>(
     buffer: &mut Buffer,
     client: &mut W,
     cut: &mut watch::Receiver<Option<Cut>>,
-    deadline: Option<Instant>,
+    deadline: Option<(Instant, String)>,
 ) -> End
 where
     R: AsyncRead + Unpin,
@@ -57,8 +57,11 @@ where
         }
         let between = !side.within_frame;
         let over = async {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
+            match &deadline {
+                Some((deadline, id)) => {
+                    tokio::time::sleep_until(*deadline).await;
+                    id.clone()
+                }
                 None => std::future::pending().await,
             }
         };
@@ -69,8 +72,7 @@ where
                 Cut::Drain if !session.flow().is_idle() => {}
                 cut => return End::Cut(cut, between),
             },
-            () = over => {
-                let id = earliest(session);
+            id = over => {
                 return End::Cut(Cut::GrantEnded { id, how: "has expired".to_owned() }, between);
             }
             read = buffer.fill(store) => match read {
@@ -79,13 +81,6 @@ where
             },
         }
     }
-}
-
-/// The grant whose time is over first.
-fn earliest(session: &Session) -> String {
-    let grants = session.shared.grants.of(&session.principal.name, &session.store.name);
-    let first = grants.iter().min_by_key(|g| g.deadline);
-    first.map_or_else(|| "of this session".to_owned(), |g| g.request.id.clone())
 }
 
 /// The next cut; one that was seen already (a drain that a busy session ignored) does not come again.

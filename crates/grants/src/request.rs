@@ -116,8 +116,8 @@ impl Request {
         if purpose.is_empty() || purpose.len() > MAX_PURPOSE || purpose.chars().any(char::is_control) {
             return Err(refuse(format!("say the purpose in one line of at most {MAX_PURPOSE} bytes")));
         }
-        if !(60..=MAX_SECONDS).contains(&ask.seconds) {
-            return Err(refuse("a grant lasts between one minute and thirty days".into()));
+        if !(1..=MAX_SECONDS).contains(&ask.seconds) {
+            return Err(refuse("a grant lasts between one second and thirty days".into()));
         }
         if ask.max_rows == Some(0) {
             return Err(refuse("--max-rows must be 1 or more".into()));

@@ -58,6 +58,7 @@ const SITES: [Site; 2] = [
     Site { name: "sg-legacy", database: "legacy", country: None },
 ];
 const CONTROL: &str = "control";
+const CONTROL_ROLE: &str = "ringfence_control";
 
 /// `ringfence demo`.
 pub(crate) async fn run(args: DemoArgs) -> Result<(), Failure> {
@@ -200,10 +201,10 @@ async fn fill(dir: &Path, args: &DemoArgs, clusters: &[Cluster], fresh: &[&str])
         write_secret(&file, &password)?;
         let client = connect(&control.superuser("postgres")).await?;
         let verifier = password::short_verifier(&password);
-        let sql = format!("CREATE ROLE ringfence LOGIN PASSWORD '{verifier}'");
+        let sql = format!("CREATE ROLE {CONTROL_ROLE} LOGIN PASSWORD '{verifier}'");
         client.batch_execute(&sql).await.map_err(database("create the control role"))?;
         client
-            .batch_execute("CREATE DATABASE control OWNER ringfence")
+            .batch_execute(&format!("CREATE DATABASE control OWNER {CONTROL_ROLE}"))
             .await
             .map_err(database("create the control database"))?;
         control.mark_filled()?;

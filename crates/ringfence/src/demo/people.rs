@@ -172,7 +172,7 @@ certificate = "keys/tls.crt"
 key = "keys/tls.key"
 
 [control]
-url = "host='{control}' user=ringfence dbname=control"
+url = "host='{control}' user=ringfence_control dbname=control"
 password_file = "keys/control.password"
 
 [ledger]
