@@ -1,4 +1,5 @@
 //! Bad input and bad days: a clear error, nothing lost, nothing let out.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test that cannot go on fails")]
 
 mod support;
 

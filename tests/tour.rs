@@ -1,4 +1,5 @@
 //! The tour of the README, walked by the program itself with real psql.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test that cannot go on fails")]
 
 mod support;
 

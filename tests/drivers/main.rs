@@ -1,4 +1,5 @@
 //! Clients work unchanged: psycopg, node-postgres, psql's `\d` and `\copy`, pg_dump.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test that cannot go on fails")]
 
 #[path = "../support/mod.rs"]
 mod support;
