@@ -1,14 +1,19 @@
 //! A client that speaks the protocol by hand and keeps every byte that it received.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 
+trait Stream: Read + Write {}
+impl<T: Read + Write> Stream for T {}
+
 /// A logged-in connection.
 pub struct Wire {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     /// Everything that came after the login.
     pub received: Vec<u8>,
     at: usize,
@@ -48,6 +53,23 @@ impl Wire {
         let stream = TcpStream::connect(("127.0.0.1", port)).map_err(|e| e.to_string())?;
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::log_in(Box::new(stream), user, database, "demo", more)
+    }
+
+    /// Straight to a store, past any gateway.
+    pub fn connect_socket(socket: &Path, user: &str, database: &str, password: &str) -> Result<Self, String> {
+        let stream = UnixStream::connect(socket).map_err(|e| e.to_string())?;
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Self::log_in(Box::new(stream), user, database, password, &[])
+    }
+
+    fn log_in(
+        stream: Box<dyn Stream>,
+        user: &str,
+        database: &str,
+        password: &str,
+        more: &[(&str, &str)],
+    ) -> Result<Self, String> {
         let mut wire = Self { stream, received: Vec::new(), at: 0 };
         let mut body = (3_i32 << 16).to_be_bytes().to_vec();
         for (name, value) in [("user", user), ("database", database)].iter().chain(more) {
@@ -65,7 +87,7 @@ impl Wire {
             let (tag, body) = wire.next().map_err(|_| "closed while logging in".to_owned())?;
             match (tag, body.get(..4)) {
                 (b'R', Some([0, 0, 0, 10])) => {
-                    let client = ScramSha256::new(b"demo", ChannelBinding::unsupported());
+                    let client = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
                     let mut first = b"SCRAM-SHA-256\0".to_vec();
                     first.extend(u32::try_from(client.message().len()).unwrap().to_be_bytes());
                     first.extend(client.message());

@@ -178,15 +178,16 @@ impl Session {
         drop(told);
         let mut flow = self.flow();
         if !masked.is_empty() {
-            let verb = if masked.len() == 1 { "is" } else { "are" };
+            let verb = verb(masked.len());
             Refusal::new("00000", format!("{} {verb} masked for you: {}", masked.join(", "), self.reason()))
                 .hint(format!("To see the values, ask: {}", self.how_to_ask(&masked)))
                 .notice(&mut flow.notices);
         }
         flow.hint = match (absent.is_empty(), closed) {
             (false, _) => Some(format!(
-                "{} are not shown to you: {}. Ask: {}",
+                "{} {} not shown to you: {}. Ask: {}",
                 absent.join(", "),
+                verb(absent.len()),
                 self.reason(),
                 self.how_to_ask(&absent)
             )),
@@ -196,6 +197,10 @@ impl Session {
             (true, None) => None,
         };
     }
+}
+
+fn verb(count: usize) -> &'static str {
+    if count == 1 { "is" } else { "are" }
 }
 
 /// Everything between the decision and the first frame.

@@ -46,6 +46,9 @@ pub(super) fn invitation(dir: &Path, port: u16) -> String {
     let config = config.display();
     let keys = dir.join("keys");
     let keys = keys.display();
+    // As it was called: what is printed can be pasted.
+    let program =
+        std::env::args().next().filter(|p| p.contains('/')).unwrap_or_else(|| "ringfence".to_owned());
     let psql = |user: &str, database: &str| {
         format!("psql \"host=127.0.0.1 port={port} user={user} dbname={database}\"")
     };
@@ -65,15 +68,15 @@ pub(super) fn invitation(dir: &Path, port: u16) -> String {
   {beijing} -c "select email from users limit 1"
 
   Ask, sign, look:
-  ringfence request --as singapore-analyst --store us --columns users.email,users.phone --where "country = 'US' and id = 4711" --purpose "ticket 981: refund" --for 2h --max-rows 100
-  ringfence approve ID --as us-approver-1 --key {keys}/us-approver-1
-  ringfence approve ID --as us-approver-2 --key {keys}/us-approver-2
+  {program} request --as singapore-analyst --store us --columns users.email,users.phone --where "country = 'US' and id = 4711" --purpose "ticket 981: refund" --for 2h --max-rows 100
+  {program} approve ID --as us-approver-1 --key {keys}/us-approver-1
+  {program} approve ID --as us-approver-2 --key {keys}/us-approver-2
   {singapore} -c "select id, email, phone from users"
-  ringfence revoke ID --as us-approver-3
+  {program} revoke ID --as us-approver-3
 
   Verify:
-  ringfence ledger verify
-  ringfence ledger show --grep singapore-analyst
+  {program} ledger verify
+  {program} ledger show --grep singapore-analyst
 
   The legacy store, for in-country operators: {legacy}
   Ctrl-C stops everything.
