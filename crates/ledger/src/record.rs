@@ -113,20 +113,27 @@ impl Entry {
     }
 
     /// Draws a salt and makes the leaf.
-    pub(crate) fn seal(self, time: u64) -> Sealed {
+    pub(crate) fn seal(&self, time: u64) -> Seal {
         let mut salt = [0; 32];
         OsRng.fill_bytes(&mut salt);
         let leaf = Leaf {
             v: 1,
             kind: self.kind,
             time,
-            jurisdiction: self.jurisdiction,
+            jurisdiction: self.jurisdiction.clone(),
             counters: self.counters,
             commitment: hex::encode(commitment(&salt, &self.record)),
         };
         let leaf = serde_json::to_vec(&leaf).expect("a leaf is plain data");
-        Sealed { leaf, salt, record: self.record }
+        Seal { leaf, salt }
     }
+}
+
+/// What [`Entry::seal`] adds to an entry.
+#[derive(Debug)]
+pub(crate) struct Seal {
+    pub(crate) leaf: Vec<u8>,
+    pub(crate) salt: [u8; 32],
 }
 
 /// An entry with its salt: what a segment stores.

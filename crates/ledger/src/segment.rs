@@ -13,15 +13,16 @@ use crate::record::{MAX_LEAF, Sealed};
 
 /// The largest frame in bytes. A longer length is damage, not a frame.
 pub const MAX_FRAME: usize = 4 << 20;
+/// The length of a salt in bytes.
+pub const SALT: usize = 32;
 const HEADER: usize = 4 + 2;
-const SALT: usize = 32;
 /// A new file begins once one is this large.
 const ROTATE_AT: u64 = 64 << 20;
 
-/// Appends `entry` in its stored form.
-pub fn encode(entry: &Sealed, out: &mut Vec<u8>) -> Result<(), Error> {
-    let body = 2 + entry.leaf.len() + SALT + entry.record.len();
-    let (Ok(leaf), Ok(length)) = (u16::try_from(entry.leaf.len()), u32::try_from(body)) else {
+/// Appends an entry in its stored form.
+pub fn encode(leaf: &[u8], salt: &[u8; SALT], record: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+    let body = 2 + leaf.len() + SALT + record.len();
+    let (Ok(leaf_len), Ok(length)) = (u16::try_from(leaf.len()), u32::try_from(body)) else {
         return Err(Error::TooLarge(body));
     };
     if body > MAX_FRAME {
@@ -29,10 +30,10 @@ pub fn encode(entry: &Sealed, out: &mut Vec<u8>) -> Result<(), Error> {
     }
     out.reserve(4 + body);
     out.extend_from_slice(&length.to_be_bytes());
-    out.extend_from_slice(&leaf.to_be_bytes());
-    out.extend_from_slice(&entry.leaf);
-    out.extend_from_slice(&entry.salt);
-    out.extend_from_slice(&entry.record);
+    out.extend_from_slice(&leaf_len.to_be_bytes());
+    out.extend_from_slice(leaf);
+    out.extend_from_slice(salt);
+    out.extend_from_slice(record);
     Ok(())
 }
 
@@ -179,24 +180,19 @@ impl Journal {
         self.next
     }
 
-    /// Makes `entries` durable, all or none, with one write and one `fdatasync`; returns the index of the first.
-    pub fn append(&mut self, entries: &[Sealed]) -> Result<u64, Error> {
+    /// Makes `count` encoded entries durable, all or none, with one write and one `fdatasync`; returns the index of the first.
+    pub fn append(&mut self, encoded: &[u8], count: usize) -> Result<u64, Error> {
         if self.offset >= ROTATE_AT {
             self.rotate()?;
         }
-        let mut bytes = Vec::new();
-        for entry in entries {
-            encode(entry, &mut bytes)?;
-        }
-        let written = self.write(&bytes);
-        if let Err(e) = written {
+        if let Err(e) = self.write(encoded) {
             // What is half there must not be mistaken for an entry; if even this fails, the next open removes it.
             let _ = self.file.set_len(self.offset);
             return Err(Error::io("cannot write", &self.path)(e));
         }
         let first = self.next;
-        self.offset += bytes.len() as u64;
-        self.next += entries.len() as u64;
+        self.offset += encoded.len() as u64;
+        self.next += count as u64;
         Ok(first)
     }
 

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::record::{Entry, MAX_LEAF, Sealed, now_ms};
-use crate::segment::{Journal, MAX_FRAME};
+use crate::record::{Entry, now_ms};
+use crate::segment::{self, Journal};
 use crate::sequencer::{self, Sequencer};
 use crate::{Error, keys};
 
@@ -96,6 +96,11 @@ impl Ledger {
         }
         sequencer.publish()?;
         let last_time = last_time(root, journal.size())?;
+        let behind = last_time.saturating_sub(now_ms());
+        if behind > 1000 {
+            // Entries keep the newest time until the clock has caught up: time never goes back in a log.
+            tracing::error!(behind_ms = behind, "the system's clock is behind the log's newest entry");
+        }
         let shared = Arc::new(Shared {
             inbox: Mutex::new(Inbox::default()),
             arrived: Condvar::new(),
@@ -199,12 +204,13 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<std::thread
 }
 
 fn last_time(root: &Path, size: u64) -> Result<u64, Error> {
-    let last = if size == 0 { None } else { crate::segment::find(root, size - 1)? };
+    let last = if size == 0 { None } else { segment::find(root, size - 1)? };
     Ok(last.and_then(|e| e.parse_leaf().ok()).map_or(0, |leaf| leaf.time))
 }
 
 /// The journal thread.
 fn write_groups(shared: &Shared, mut journal: Journal, leaves: &mpsc::Sender<Vec<u8>>) {
+    let mut encoded = Vec::new();
     loop {
         let mut group: Vec<Waiting> = {
             let mut inbox = shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
@@ -218,18 +224,24 @@ fn write_groups(shared: &Shared, mut journal: Journal, leaves: &mpsc::Sender<Vec
             inbox.waiting.drain(..count).collect()
         };
         let time = now_ms().max(shared.last_time.load(Ordering::Acquire));
-        let mut sealed: Vec<Sealed> = Vec::with_capacity(group.len());
+        let mut leaves_of_group = Vec::with_capacity(group.len());
+        encoded.clear();
         group.retain_mut(|waiting| {
-            let one = waiting.entry.clone().seal(time);
-            let fits = one.leaf.len() <= MAX_LEAF && one.record.len() < MAX_FRAME - MAX_LEAF - 64;
-            if fits {
-                sealed.push(one);
-            } else if let Some(ticket) = waiting.ticket.take() {
-                let _ = ticket.send(Err(Unavailable("the entry is too large".into())));
+            let seal = waiting.entry.seal(time);
+            let framed = segment::encode(&seal.leaf, &seal.salt, &waiting.entry.record, &mut encoded);
+            match framed {
+                Ok(()) => leaves_of_group.push(seal.leaf),
+                Err(error) => {
+                    tracing::error!(%error, "an entry cannot be written");
+                    if let Some(ticket) = waiting.ticket.take() {
+                        let _ = ticket.send(Err(Unavailable(error.to_string().into())));
+                    }
+                    return false;
+                }
             }
-            fits
+            true
         });
-        match journal.append(&sealed) {
+        match journal.append(&encoded, group.len()) {
             Ok(first) => {
                 shared.last_time.store(time, Ordering::Release);
                 shared.size.store(journal.size(), Ordering::Release);
@@ -238,11 +250,11 @@ fn write_groups(shared: &Shared, mut journal: Journal, leaves: &mpsc::Sender<Vec
                     shared.inbox.lock().unwrap_or_else(PoisonError::into_inner).failure = None;
                     tracing::info!("the ledger can be written again");
                 }
-                for (index, (waiting, sealed)) in (first..).zip(group.into_iter().zip(sealed)) {
+                for (index, (waiting, leaf)) in (first..).zip(group.into_iter().zip(leaves_of_group)) {
                     if let Some(ticket) = waiting.ticket {
                         let _ = ticket.send(Ok(index));
                     }
-                    let _ = leaves.send(sealed.leaf);
+                    let _ = leaves.send(leaf);
                 }
             }
             Err(error) => {
@@ -345,7 +357,7 @@ mod tests {
         let ledger = Ledger::open(&settings).unwrap();
         ledger.append(entry(1)).blocking_recv().unwrap().unwrap();
         drop(ledger);
-        let segment = crate::segment::list(dir.path()).unwrap().pop().unwrap().path;
+        let segment = segment::list(dir.path()).unwrap().pop().unwrap().path;
         let whole = std::fs::read(&segment).unwrap();
         let torn = [whole.as_slice(), &whole[..whole.len() / 2]].concat();
         std::fs::write(&segment, torn).unwrap();
