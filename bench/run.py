@@ -44,7 +44,7 @@ class Contender:
     def run(self, script, protocol, clients):
         before = cpu_seconds(self.pid) if self.pid else 0
         out = sh(f"{BIN}/pgbench", "-n", "-f", script, "-M", protocol, "-c", str(clients), "-j", str(min(clients, 2)),
-                 "-T", str(SECONDS), self.dsn, env={**os.environ, "PGPASSWORD": "demo"})
+                 "-T", str(SECONDS), self.dsn, timeout=SECONDS + 30, env={**os.environ, "PGPASSWORD": "demo"})
         after = cpu_seconds(self.pid) if self.pid else 0
         tps = float(re.search(r"tps = ([\d.]+)", out).group(1))
         done = int(re.search(r"transactions actually processed: (\d+)", out).group(1))
@@ -69,8 +69,6 @@ max_client_conn = 200
 logfile = {folder}/{mode}.log
 pidfile = {folder}/{mode}.pid
 """)
-    for path in folder.iterdir():
-        os.chmod(path, 0o644)
     as_user = ["-u", "postgres"] if os.getuid() == 0 else []
     if as_user:
         shutil.chown(folder, "postgres")
@@ -100,14 +98,16 @@ def main():
         socket_dir = (folder / "demo/us-trusted").resolve()
         superuser = f"host={socket_dir} user=postgres dbname=us"
         sh("psql", "-X", "-q", "-d", superuser, "-c",
-           "create role bench login password 'demo' in role clips_app; grant ringfence_others to bench;"
-           "alter system set log_statement = 'none'; select pg_reload_conf()")
+           "create role bench login password 'demo' in role clips_app; grant ringfence_others to bench",
+           "-c", "alter system set log_statement = 'none'", "-c", "select pg_reload_conf()")
         top = sh("psql", "-X", "-At", "-d", superuser, "-c", "select max(id) from users").strip()
         script = folder / "point.sql"
         script.write_text(f"\\set id random(1, {top})\nselect id, country, email, phone, full_name from users where id = :id;\n")
         ports = {mode: free_port() for mode in ("session", "transaction")}
         for mode, bouncer_port in ports.items():
-            bouncers.append(start_pgbouncer(folder, socket_dir, mode, bouncer_port))
+            own = folder / mode
+            own.mkdir()
+            bouncers.append(start_pgbouncer(own, socket_dir, mode, bouncer_port))
         tcp = "host=127.0.0.1 sslmode=disable dbname=us"
         contenders = [
             Contender("direct", f"host={socket_dir} user=bench dbname=us"),

@@ -5,46 +5,14 @@
 mod support;
 
 use std::collections::HashSet;
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use support::wire::{Way, Wire};
-use support::{Demo, PROGRAM, text};
+use support::{Demo, text};
 
 const ROUNDS: u64 = 50;
-
-struct Served {
-    child: Child,
-    port: u16,
-}
-
-fn serve(demo: &Demo) -> Served {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let text = std::fs::read_to_string(demo.dir.join("ringfence.toml")).unwrap();
-    let text = text
-        .replace(&format!("127.0.0.1:{}", demo.port), &format!("127.0.0.1:{port}"))
-        .replace("dir = \"ledger\"", "dir = \"ledger-crash\"");
-    let config = demo.dir.join("crash.toml");
-    std::fs::write(&config, text).unwrap();
-    let child = Command::new(PROGRAM)
-        .arg("serve")
-        .arg("--config")
-        .arg(&config)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let until = Instant::now() + Duration::from_secs(20);
-    while Wire::connect(port, "us-engineer", "us").is_err() {
-        assert!(Instant::now() < until, "the gateway does not come up");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    Served { child, port }
-}
 
 /// Whole DataRow frames in what a client received, each with the marker that its statement returned.
 fn markers(received: &[u8]) -> Vec<String> {
@@ -83,7 +51,7 @@ fn no_row_leaves_unrecorded_whenever_the_gateway_is_killed() {
     let numbers = Arc::new(AtomicU64::new(0));
     let mut kills_in_the_middle = 0;
     for round in 0..ROUNDS {
-        let mut served = serve(&demo);
+        let mut served = demo.serve("crash", "");
         let over = Arc::new(AtomicBool::new(false));
         let clients: Vec<_> = (0..6_u64)
             .map(|client| {
@@ -112,19 +80,17 @@ fn no_row_leaves_unrecorded_whenever_the_gateway_is_killed() {
             .collect();
         // A different moment each round, from before the first statement to well into the stream.
         std::thread::sleep(Duration::from_micros((round * 7919) % 120_000));
-        served.child.kill().unwrap();
-        served.child.wait().unwrap();
+        served.kill();
         over.store(true, Ordering::Relaxed);
         kills_in_the_middle += clients.into_iter().map(|c| c.join().unwrap()).filter(|m| *m).count();
 
         // The files as the crash left them, read by the next gateway's start; then everything is checked.
-        let mut again = serve(&demo);
+        let mut again = demo.serve("crash", "");
         std::thread::sleep(Duration::from_millis(300));
         let config = demo.dir.join("crash.toml").display().to_string();
         let verified = demo.ringfence(&["ledger", "verify", "--config", &config]);
         assert!(verified.status.success(), "round {round}: {}", text(&verified));
-        again.child.kill().unwrap();
-        again.child.wait().unwrap();
+        again.kill();
         let shown = demo.ringfence(&["ledger", "show", "--config", &config, "--json", "--from", "0"]);
         let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
         let recorded: HashSet<String> = shown

@@ -4,8 +4,8 @@
 mod support;
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use support::wire::{Way, Wire, frame};
@@ -320,51 +320,9 @@ fn uninstall_puts_everything_back(demo: &Demo) {
     ask("postgres", "drop database app");
 }
 
-struct Served {
-    child: Child,
-    port: u16,
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A gateway beside the demo's, with a log of its own, started through `shell`.
-fn serve(demo: &Demo, name: &str, shell: &str) -> Served {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let config = demo.dir.join(format!("{name}.toml"));
-    let text = std::fs::read_to_string(demo.dir.join("ringfence.toml")).unwrap();
-    let text = text
-        .replace(&format!("127.0.0.1:{}", demo.port), &format!("127.0.0.1:{port}"))
-        .replace("dir = \"ledger\"", &format!("dir = \"ledger-{name}\""))
-        .replace("registry = \"registry.toml\"", &format!("registry = \"registry-{name}.toml\""));
-    std::fs::write(&config, text).unwrap();
-    std::fs::copy(demo.dir.join("registry.toml"), demo.dir.join(format!("registry-{name}.toml"))).unwrap();
-    let child = Command::new("sh")
-        .arg("-c")
-        .arg(format!("{shell} exec \"$0\" serve --config \"$1\""))
-        .arg(PROGRAM)
-        .arg(&config)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let served = Served { child, port };
-    let until = Instant::now() + Duration::from_secs(20);
-    while Wire::connect(port, "us-engineer", "us").is_err() {
-        assert!(Instant::now() < until, "the gateway does not come up");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    served
-}
-
 fn a_full_disk_refuses_and_service_resumes(demo: &Demo) {
     // A file-size limit stands for a full disk: writing fails in the same place, and can be made to work again.
-    let served = serve(demo, "full", "trap '' XFSZ; ulimit -S -f 100;");
+    let served = demo.serve("full", "trap '' XFSZ; ulimit -S -f 100;");
     let mut analyst = Wire::connect(served.port, "singapore-analyst", "us").unwrap();
     let mut feed = Wire::connect(served.port, "feed-service", "us").unwrap();
     let filler = format!("select '{}' is null", "x".repeat(20_000));
@@ -409,7 +367,7 @@ fn a_full_disk_refuses_and_service_resumes(demo: &Demo) {
 }
 
 fn new_rules_are_read_on_sighup_and_cut_faces(demo: &Demo) {
-    let served = serve(demo, "rules", "");
+    let served = demo.serve("rules", "");
     let mut analyst = Wire::connect(served.port, "singapore-analyst", "us").unwrap();
     analyst.run("select email from users limit 1", Way::Simple).unwrap();
     let registry = demo.dir.join("registry-rules.toml");
@@ -432,6 +390,15 @@ fn new_rules_are_read_on_sighup_and_cut_faces(demo: &Demo) {
     analyst.run("select email from users limit 1", Way::Simple).unwrap();
     let answer = String::from_utf8_lossy(&analyst.received).into_owned();
     assert!(answer.contains("covered person") && answer.contains("clips-holding"), "{answer}");
+    // An engineer leaves the team: their session ends, others' with full access go on.
+    let mut engineer = Wire::connect(served.port, "us-engineer", "us").unwrap();
+    let mut feed = Wire::connect(served.port, "feed-service", "us").unwrap();
+    let engineer_lines = "employer = \"clips-us\"\nteams = [\"us-data\"]";
+    std::fs::write(&registry, good.replacen(engineer_lines, "employer = \"clips-us\"", 1)).unwrap();
+    hangup();
+    let said = engineer.next().map(|(_, body)| String::from_utf8_lossy(&body).into_owned());
+    assert!(said.as_ref().is_ok_and(|s| s.contains("rules for this store changed")), "{said:?}");
+    feed.run("select 1", Way::Simple).expect("the workload goes on");
 }
 
 fn a_store_that_is_down_is_told(demo: &Demo) {

@@ -9,6 +9,7 @@
 pub mod wire;
 
 use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -151,10 +152,62 @@ impl Demo {
         id
     }
 
+    /// A gateway beside the demo's own: same stores, own port, own log `ledger-NAME`, own registry `registry-NAME.toml`, with
+    /// its configuration in `NAME.toml`. `shell` runs before it in the same process.
+    pub fn serve(&self, name: &str, shell: &str) -> Served {
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+        let config = self.dir.join(format!("{name}.toml"));
+        let text = std::fs::read_to_string(self.dir.join("ringfence.toml")).expect("the demo wrote it");
+        let text = text
+            .replace(&format!("127.0.0.1:{}", self.port), &format!("127.0.0.1:{port}"))
+            .replace("dir = \"ledger\"", &format!("dir = \"ledger-{name}\""))
+            .replace("registry = \"registry.toml\"", &format!("registry = \"registry-{name}.toml\""));
+        std::fs::write(&config, text).expect("the folder is ours");
+        let registry = self.dir.join(format!("registry-{name}.toml"));
+        std::fs::copy(self.dir.join("registry.toml"), registry).expect("the folder is ours");
+        let child = Command::new("sh")
+            .arg("-c")
+            .arg(format!("{shell} exec \"$0\" serve --config \"$1\""))
+            .arg(PROGRAM)
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program starts");
+        let served = Served { child, port };
+        let until = Instant::now() + Duration::from_secs(20);
+        while wire::Wire::connect(port, "us-engineer", "us").is_err() {
+            assert!(Instant::now() < until, "the gateway does not come up");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        served
+    }
+
     /// Verifies the log; the text says what is wrong.
     pub fn verify(&self) -> Result<String, String> {
         let output = self.ringfence(&["ledger", "verify"]);
         if output.status.success() { Ok(text(&output)) } else { Err(text(&output)) }
+    }
+}
+
+/// A gateway without a demo.
+pub struct Served {
+    pub child: Child,
+    pub port: u16,
+}
+
+impl Served {
+    /// As a crash would.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 

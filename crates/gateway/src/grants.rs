@@ -66,16 +66,28 @@ pub struct ActiveGrant {
     pub deadline: Instant,
 }
 
-struct Dependent {
-    grants: Vec<String>,
-    is_face: bool,
+/// A session that something may cut.
+#[derive(Clone, Debug)]
+pub struct Dependent {
+    /// Whose it is.
+    pub principal: String,
+    /// Where to.
+    pub store: String,
+    /// Whether it goes through a face.
+    pub is_face: bool,
+    /// The grants that it depends on.
+    pub grants: Vec<String>,
+}
+
+struct Running {
+    who: Dependent,
     cut: watch::Sender<Option<Cut>>,
 }
 
 #[derive(Default)]
 struct Inner {
     active: HashMap<String, Arc<ActiveGrant>>,
-    sessions: HashMap<u64, Dependent>,
+    sessions: HashMap<u64, Running>,
     next: u64,
 }
 
@@ -193,19 +205,15 @@ impl LiveGrants {
     }
 
     /// Puts a session on the list of those that can be cut. Fails if one of its grants ended meanwhile.
-    pub fn attach(
-        self: &Arc<Self>,
-        grants: Vec<String>,
-        is_face: bool,
-    ) -> Result<(Attached, watch::Receiver<Option<Cut>>), Cut> {
+    pub fn attach(self: &Arc<Self>, who: Dependent) -> Result<(Attached, watch::Receiver<Option<Cut>>), Cut> {
         let mut inner = self.inner();
-        if let Some(id) = grants.iter().find(|id| !inner.active.contains_key(*id)) {
+        if let Some(id) = who.grants.iter().find(|id| !inner.active.contains_key(*id)) {
             return Err(Cut::GrantEnded { id: id.clone(), how: "ended".to_owned() });
         }
         let (cut, receiver) = watch::channel(None);
         inner.next += 1;
         let number = inner.next;
-        inner.sessions.insert(number, Dependent { grants, is_face, cut });
+        inner.sessions.insert(number, Running { who, cut });
         drop(inner);
         Ok((Attached { live: Arc::clone(self), number }, receiver))
     }
@@ -228,9 +236,9 @@ impl LiveGrants {
         count
     }
 
-    /// Cuts all sessions, or all that see through a face.
-    pub fn cut_all(&self, cut: &Cut, only_faces: bool) {
-        for session in self.inner().sessions.values().filter(|s| s.is_face || !only_faces) {
+    /// Cuts the sessions for which `chosen` says yes.
+    pub fn cut_where(&self, cut: &Cut, chosen: impl Fn(&Dependent) -> bool) {
+        for session in self.inner().sessions.values().filter(|s| chosen(&s.who)) {
             session.cut.send_replace(Some(cut.clone()));
         }
     }
@@ -243,7 +251,7 @@ impl LiveGrants {
 
 fn signal(inner: &Inner, id: &str, cut: &Cut) -> Vec<watch::Sender<Option<Cut>>> {
     let mut senders = Vec::new();
-    for session in inner.sessions.values().filter(|s| s.grants.iter().any(|g| g == id)) {
+    for session in inner.sessions.values().filter(|s| s.who.grants.iter().any(|g| g == id)) {
         session.cut.send_replace(Some(cut.clone()));
         senders.push(session.cut.clone());
     }

@@ -10,7 +10,7 @@ use ringfence_control::{Control, State};
 use ringfence_face::Steward;
 use ringfence_grants::Request;
 use ringfence_ledger::{Entry, Kind, Ledger};
-use ringfence_policy::Policy;
+use ringfence_policy::{Access, Policy};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -232,25 +232,30 @@ impl Gateway {
         &self.shared.ledger
     }
 
-    /// Puts new rules in force: sessions through faces are cut, so that no one goes on under the old ones.
+    /// Puts new rules in force. Sessions through faces are cut, so that no one goes on under the old ones; so are those of
+    /// people who have no full access any more.
     pub fn replace_policy(&self, policy: Policy) {
         let changed = policy.digest() != self.shared.policy().digest();
         *self.shared.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
         self.shared.ledger.record(policy_entry(&self.shared.policy()));
         if changed {
-            self.shared.grants.cut_all(&Cut::PolicyChanged, true);
+            let policy = self.shared.policy();
+            self.shared.grants.cut_where(&Cut::PolicyChanged, |session| {
+                session.is_face
+                    || !matches!(policy.access(&session.principal, &session.store), Ok(Access::Full))
+            });
         }
     }
 
     /// Stops: no new clients, idle sessions end, the others may finish until the drain time is over.
     pub async fn stop(self, reason: &str) {
         self.stop.send_replace(true);
-        self.shared.grants.cut_all(&Cut::Drain, false);
+        self.shared.grants.cut_where(&Cut::Drain, |_| true);
         let until = Instant::now() + self.shared.config.drain;
         while self.shared.grants.sessions() > 0 && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        self.shared.grants.cut_all(&Cut::Stop, false);
+        self.shared.grants.cut_where(&Cut::Stop, |_| true);
         let until = Instant::now() + Duration::from_secs(2);
         while self.shared.grants.sessions() > 0 && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -15,7 +15,7 @@ use crate::backend::{Address, Backend, BackendError, Stream};
 use crate::cancel::Target;
 use crate::flow::{Awaited, Flow, InFlight};
 use crate::frame::{Buffer, put, put_str};
-use crate::grants::{ActiveGrant, Cut};
+use crate::grants::{ActiveGrant, Cut, Dependent};
 use crate::pool::Key;
 use crate::quota::{Limited, Quota};
 use crate::records::{ClosedRecord, OutcomeRecord, RefusedRecord, SessionRecord, outcome};
@@ -265,7 +265,12 @@ async fn open(
     let parameters = start_parameters(&mode, startup)?;
     let ids: Vec<String> = grants.iter().map(|g| g.request.id.clone()).collect();
     let is_face = matches!(mode, Mode::Face(_));
-    let (attached, cut) = shared.grants.attach(ids.clone(), is_face).map_err(|cut| cut.refusal())?;
+    let who = Dependent { principal: name.clone(), store: store.name.clone(), is_face, grants: ids.clone() };
+    let (attached, cut) = shared.grants.attach(who).map_err(|cut| cut.refusal())?;
+    if shared.policy().digest() != policy.digest() {
+        // The rules changed between the decision and the list of sessions that a change cuts.
+        return Err(Cut::PolicyChanged.refusal());
+    }
     let key = Key { store: store.name.clone(), role: login.role.clone(), parameters };
     let backend = connect(shared, &key, &behind.address, &behind.database, &login).await?;
     let id = hex::encode(rand_u64().to_be_bytes());
