@@ -15,7 +15,7 @@ for target in "${targets[@]}"; do
   echo "== $target for $seconds s"
   dictionary=(); [ -f seeds/"$target".dict ] && dictionary=(-dict=seeds/"$target".dict)
   seeds=(); [ -d seeds/"$target" ] && seeds=(seeds/"$target")
-  target/"$host"/release/"$target" -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=4096 \
+  target/"$host"/release/"$target" -max_total_time="$seconds" -max_len=4096 -timeout=30 -rss_limit_mb=4096 \
     -print_final_stats=1 "${dictionary[@]}" corpus/"$target" "${seeds[@]}" 2>&1 | grep -E 'stat::|ERROR|panicked|SUMMARY' || true
   if compgen -G "crash-*" > /dev/null || compgen -G "timeout-*" > /dev/null; then echo "$target: found something (see fuzz/)"; exit 1; fi
 done

@@ -149,28 +149,42 @@ fn one_session_leaves_nothing_to_the_next(demo: &Demo) {
     }
 }
 
+fn cancel(demo: &Demo, key: &[u8]) {
+    let mut packet = vec![0, 0, 0, 16];
+    packet.extend(80_877_102_i32.to_be_bytes());
+    packet.extend(key);
+    let mut stream = TcpStream::connect(("127.0.0.1", demo.port)).unwrap();
+    stream.write_all(&packet).unwrap();
+    let _ = stream.read_to_end(&mut Vec::new());
+}
+
 fn a_cancel_key_hits_its_own_session_only(demo: &Demo) {
-    // Guessed and stale keys: nothing happens to anybody.
-    let mut busy = Command::new("psql")
-        .arg(demo.dsn("us-engineer", "us"))
-        .args(["-X", "-A", "-t", "-c", "select pg_sleep(2), 'undisturbed'"])
-        .env("PGPASSWORD", "demo")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    for process in 0..200_i32 {
-        let mut packet = vec![0, 0, 0, 16];
-        packet.extend(80_877_102_i32.to_be_bytes());
-        packet.extend(process.to_be_bytes());
-        packet.extend([0; 4]);
-        let mut stream = TcpStream::connect(("127.0.0.1", demo.port)).unwrap();
-        let _ = stream.write_all(&packet);
-    }
-    let mut answer = String::new();
-    busy.stdout.take().unwrap().read_to_string(&mut answer).unwrap();
-    busy.wait().unwrap();
-    assert!(answer.contains("undisturbed"), "{answer}");
+    // A session that is over; the next one of the same person takes over its connection to the store.
+    let mut over = Wire::connect(demo.port, "us-engineer", "us").unwrap();
+    over.run("select 1", Way::Simple).unwrap();
+    let stale = over.key.clone();
+    over.send(&frame(b'X', b"")).unwrap();
+    drop(over);
+    std::thread::sleep(Duration::from_millis(200));
+    let mut busy = Wire::connect(demo.port, "us-engineer", "us").unwrap();
+    let mut guessed = busy.key.clone();
+    guessed[7] ^= 1;
+    busy.send(&frame(b'Q', b"select pg_sleep(1), 'undisturbed'\0")).unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    cancel(demo, &stale);
+    cancel(demo, &guessed);
+    busy.until_ready().unwrap();
+    assert!(String::from_utf8_lossy(&busy.received).contains("undisturbed"));
+    // Its own key hits it, and an idle session's key hits nothing.
+    let key = busy.key.clone();
+    cancel(demo, &key);
+    busy.send(&frame(b'Q', b"select pg_sleep(30)\0")).unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    let started = Instant::now();
+    cancel(demo, &key);
+    busy.until_ready().unwrap();
+    assert!(String::from_utf8_lossy(&busy.received).contains("canceling statement due to user request"));
+    assert!(started.elapsed() < Duration::from_secs(5));
 }
 
 fn a_wrong_configuration_is_told_whole(demo: &Demo) {

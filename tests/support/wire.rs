@@ -16,6 +16,8 @@ pub struct Wire {
     stream: Box<dyn Stream>,
     /// Everything that came after the login.
     pub received: Vec<u8>,
+    /// What a cancel request must carry: process and secret.
+    pub key: Vec<u8>,
     at: usize,
 }
 
@@ -70,7 +72,7 @@ impl Wire {
         password: &str,
         more: &[(&str, &str)],
     ) -> Result<Self, String> {
-        let mut wire = Self { stream, received: Vec::new(), at: 0 };
+        let mut wire = Self { stream, received: Vec::new(), key: Vec::new(), at: 0 };
         let mut body = (3_i32 << 16).to_be_bytes().to_vec();
         for (name, value) in [("user", user), ("database", database)].iter().chain(more) {
             body.extend(name.as_bytes());
@@ -100,6 +102,7 @@ impl Wire {
                     let last = frame(b'p', client.message());
                     wire.send(&last).map_err(|_| "closed")?;
                 }
+                (b'K', _) => wire.key = body,
                 (b'Z', _) => break,
                 (b'E', _) => return Err(String::from_utf8_lossy(&body).into_owned()),
                 _ => {}
