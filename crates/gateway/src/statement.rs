@@ -318,7 +318,7 @@ fn setting(set: &VariableSetStmt) -> Judged {
         }
         (VariableSetKind::VarSetValue, "statement_timeout") => {
             let limit = ringfence_face::ddl::Limits::default().statement_timeout_ms;
-            match text.and_then(|t| t.parse::<u64>().ok()) {
+            match text.as_deref().and_then(milliseconds) {
                 Some(ms) if (1..=limit).contains(&ms) => Ok(()),
                 _ => no("This statement_timeout is", &format!("Give 1 to {limit}, in milliseconds.")),
             }
@@ -329,6 +329,20 @@ fn setting(set: &VariableSetStmt) -> Judged {
         ) if SETTINGS.contains(&known) => Ok(()),
         _ => no(&format!("Setting {name} is"), why),
     }
+}
+
+/// A time as PostgreSQL's settings take it: a number of milliseconds, or with a unit.
+fn milliseconds(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim() {
+        "" | "ms" => 1,
+        "s" => 1000,
+        "min" => 60_000,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
 fn constant(node: &pg_query::Node) -> Option<String> {
@@ -484,6 +498,7 @@ mod tests {
             "DISCARD ALL",
             "SHOW search_path",
             "SET statement_timeout = 1000",
+            "SET statement_timeout TO '1s'",
             "SET client_encoding TO 'UTF8'",
             "SET extra_float_digits = 3",
             "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
