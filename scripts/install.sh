@@ -27,6 +27,7 @@ for what in "$@"; do
     test)
       need pg_dump postgresql-client
       need ssh-keygen openssh-client
+      need openssl openssl
       need pgrep procps
       need prlimit util-linux
       if ! python3 -c "import ensurepip" 2> /dev/null; then missing+=(python3 python3-venv); fi

@@ -24,6 +24,7 @@ fn faults_are_told_and_let_nothing_out() {
     uninstall_puts_everything_back(&demo);
     a_full_disk_refuses_and_service_resumes(&demo);
     new_rules_are_read_on_sighup_and_cut_faces(&demo);
+    a_store_behind_tls_is_verified(&demo);
     a_store_that_is_down_is_told(&demo);
     a_killed_demo_is_cleaned_up_by_the_next(&mut demo);
     demo.verify().expect("after all of it the log verifies");
@@ -413,6 +414,69 @@ fn new_rules_are_read_on_sighup_and_cut_faces(demo: &Demo) {
     let said = engineer.next().map(|(_, body)| String::from_utf8_lossy(&body).into_owned());
     assert!(said.as_ref().is_ok_and(|s| s.contains("rules for this store changed")), "{said:?}");
     feed.run("select 1", Way::Simple).expect("the workload goes on");
+}
+
+fn a_store_behind_tls_is_verified(demo: &Demo) {
+    let front = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/support/tls_front.py");
+    let mut front = Command::new("python3")
+        .arg(front)
+        .arg(demo.dir.join("us-trusted/.s.PGSQL.5432"))
+        .arg(demo.dir.join("keys/tls.crt"))
+        .arg(demo.dir.join("keys/tls.key"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut port = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(front.stdout.take().unwrap()), &mut port)
+        .unwrap();
+    let plain =
+        format!("url = \"host='{}' user=ringfence dbname=us\"", demo.dir.join("us-trusted").display());
+    let through = format!(
+        "url = \"host=127.0.0.1 port={} user=ringfence dbname=us\"\ntls_root = \"keys/tls.crt\"",
+        port.trim()
+    );
+    let config = std::fs::read_to_string(demo.dir.join("ringfence.toml")).unwrap();
+    assert!(config.contains(&plain));
+    let served = demo.serve_with("tls", "", |text| text.replace(&plain, &through));
+    for (who, shows) in [("singapore-analyst", "@masked.invalid"), ("us-engineer", "@")] {
+        let mut wire = Wire::connect(served.port, who, "us").unwrap();
+        wire.run("select email from users limit 3", Way::ExtendedBinary).unwrap();
+        assert!(String::from_utf8_lossy(&wire.received).contains(shows));
+    }
+    drop(served);
+    // A certificate that nobody vouches for: nothing is sent to that server.
+    let other = "keys/other.crt";
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ed25519",
+            "-nodes",
+            "-subj",
+            "/CN=127.0.0.1",
+            "-keyout",
+            "/dev/null",
+            "-out",
+        ])
+        .arg(demo.dir.join(other))
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", text(&made));
+    let wrong = through.replace("keys/tls.crt", other);
+    let served = demo.serve_with("tls", "", |text| text.replace(&plain, &wrong));
+    let refused = Wire::connect(served.port, "singapore-analyst", "us").err().unwrap_or_default();
+    assert!(refused.contains("cannot be reached") && refused.contains("certificate"), "{refused}");
+    drop(served);
+    drop(front.stdin.take());
+    front.wait().unwrap();
+    // On another machine, TLS is not a choice.
+    let file = demo.dir.join("far.toml");
+    std::fs::write(&file, config.replace(&plain, "url = \"host=db.example.com user=ringfence dbname=us\""))
+        .unwrap();
+    let told = text(&demo.ringfence(&["serve", "--config", &file.display().to_string()]));
+    assert!(told.contains("tls_root must name the certificates"), "{told}");
 }
 
 fn a_store_that_is_down_is_told(demo: &Demo) {

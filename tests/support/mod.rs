@@ -155,6 +155,11 @@ impl Demo {
     /// A gateway beside the demo's own: same stores, own port, own log `ledger-NAME`, own registry `registry-NAME.toml`, with
     /// its configuration in `NAME.toml`. `shell` runs before it in the same process.
     pub fn serve(&self, name: &str, shell: &str) -> Served {
+        self.serve_with(name, shell, |text| text)
+    }
+
+    /// The same with a changed configuration. It is up when it answers at the legacy store, which nothing changes.
+    pub fn serve_with(&self, name: &str, shell: &str, change: impl FnOnce(String) -> String) -> Served {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
         let config = self.dir.join(format!("{name}.toml"));
         let text = std::fs::read_to_string(self.dir.join("ringfence.toml")).expect("the demo wrote it");
@@ -162,7 +167,7 @@ impl Demo {
             .replace(&format!("127.0.0.1:{}", self.port), &format!("127.0.0.1:{port}"))
             .replace("dir = \"ledger\"", &format!("dir = \"ledger-{name}\""))
             .replace("registry = \"registry.toml\"", &format!("registry = \"registry-{name}.toml\""));
-        std::fs::write(&config, text).expect("the folder is ours");
+        std::fs::write(&config, change(text)).expect("the folder is ours");
         let registry = self.dir.join(format!("registry-{name}.toml"));
         std::fs::copy(self.dir.join("registry.toml"), registry).expect("the folder is ours");
         let child = Command::new("sh")
@@ -177,7 +182,7 @@ impl Demo {
             .expect("the program starts");
         let served = Served { child, port };
         let until = Instant::now() + Duration::from_secs(20);
-        while wire::Wire::connect(port, "us-engineer", "us").is_err() {
+        while wire::Wire::connect(port, "us-engineer", "legacy").is_err() {
             assert!(Instant::now() < until, "the gateway does not come up");
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -5,8 +5,9 @@
 mod migrations;
 mod requests;
 
+use ringfence_face::Target;
 use tokio::sync::{Mutex, MutexGuard};
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::Client;
 
 pub use requests::{State, Stored};
 
@@ -35,32 +36,27 @@ impl From<tokio_postgres::Error> for Error {
     fn from(e: tokio_postgres::Error) -> Self {
         match e.as_db_error() {
             Some(db) => Self::Database(format!("{} ({})", db.message(), db.code().code())),
-            None => Self::Database(e.to_string()),
+            None => Self::Database(ringfence_face::because(&e)),
         }
     }
 }
 
 /// A connection to the control database that comes back by itself.
 pub struct Control {
-    config: Config,
+    target: Target,
     client: Mutex<Option<Client>>,
 }
 
 impl Control {
-    /// A control database at `config`, connected when first needed.
-    pub fn new(config: Config) -> Self {
-        Self { config, client: Mutex::new(None) }
+    /// A control database at `target`, connected when first needed.
+    pub fn new(target: Target) -> Self {
+        Self { target, client: Mutex::new(None) }
     }
 
     async fn client(&self) -> Result<MutexGuard<'_, Option<Client>>, Error> {
         let mut guard = self.client.lock().await;
         if guard.as_ref().is_none_or(Client::is_closed) {
-            let (mut client, connection) = self.config.connect(NoTls).await?;
-            tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::warn!(%error, "the connection to the control database ended");
-                }
-            });
+            let mut client = self.target.connect("the control database").await?;
             migrations::run(&mut client).await?;
             *guard = Some(client);
         }

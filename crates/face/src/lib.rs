@@ -9,6 +9,7 @@
 //! columns the views show, row-level-security policies for that owner, and one login role per principal, which may read
 //! just the views. Why so: ARCHITECTURE.md, "Why a face holds".
 
+pub mod connection;
 pub mod ddl;
 pub mod draft;
 pub mod install;
@@ -19,6 +20,7 @@ pub mod spec;
 pub mod sql;
 pub mod steward;
 
+pub use connection::Target;
 pub use spec::{FaceSpec, Filter};
 pub use steward::{Login, Steward};
 
@@ -58,12 +60,26 @@ pub enum Error {
     NotInstalled,
 }
 
+/// An error with what is behind it: "error connecting to server: certificate has expired".
+pub fn because(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        source = inner.source();
+    }
+    text
+}
+
 impl Error {
     /// Wraps a driver error; keeps the message and SQLSTATE, drops DETAIL, which may hold values.
     pub fn refused(doing: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Self {
         move |e| match e.as_db_error() {
             Some(db) => Self::Refused { doing, problem: format!("{} ({})", db.message(), db.code().code()) },
-            None => Self::Unreachable(e.to_string()),
+            None => Self::Unreachable(because(&e)),
         }
     }
 }

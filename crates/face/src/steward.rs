@@ -9,9 +9,10 @@ use hmac::{Hmac, Mac};
 use ringfence_policy::{Catalogue, Outcome};
 use sha2::Sha256;
 use tokio::sync::{Mutex, MutexGuard};
-use tokio_postgres::{Client, Config, NoTls, Transaction};
+use tokio_postgres::{Client, Transaction};
 
 use crate::Error;
+use crate::connection::Target;
 use crate::ddl::{self, Limits};
 use crate::schema;
 use crate::spec::{FaceSpec, Filter};
@@ -32,7 +33,7 @@ const ADVISORY_LOCK: i64 = 0x72_66_61_63_65; // "rface"
 
 /// See the module's text.
 pub struct Steward {
-    config: Config,
+    target: Target,
     client: Mutex<Option<Client>>,
     secret: Vec<u8>,
     database: String,
@@ -41,23 +42,18 @@ pub struct Steward {
 }
 
 impl Steward {
-    /// A steward that connects by `config` when first needed. `secret` makes the passwords of the login roles;
+    /// A steward that connects to `target` when first needed. `secret` makes the passwords of the login roles;
     /// `full_role` is the store's role for principals with full access.
-    pub fn new(config: Config, secret: &[u8], full_role: Option<String>, limits: Limits) -> Self {
-        let database = config.get_dbname().unwrap_or_default().to_owned();
-        Self { config, client: Mutex::new(None), secret: secret.to_vec(), database, full_role, limits }
+    pub fn new(target: Target, secret: &[u8], full_role: Option<String>, limits: Limits) -> Self {
+        let database = target.config.get_dbname().unwrap_or_default().to_owned();
+        Self { target, client: Mutex::new(None), secret: secret.to_vec(), database, full_role, limits }
     }
 
     async fn client(&self) -> Result<MutexGuard<'_, Option<Client>>, Error> {
         let mut guard = self.client.lock().await;
         if guard.as_ref().is_none_or(Client::is_closed) {
-            let (client, connection) =
-                self.config.connect(NoTls).await.map_err(|e| Error::Unreachable(e.to_string()))?;
-            tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::warn!(%error, "the steward's connection to a store ended");
-                }
-            });
+            let client = self.target.connect("the steward").await;
+            let client = client.map_err(|e| Error::Unreachable(crate::because(&e)))?;
             // What the steward writes can be made again: it need not wait for the disk.
             client
                 .batch_execute("SET synchronous_commit = off")

@@ -1,12 +1,16 @@
 //! A connection to a store, logged in as a face's role.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
-use ringfence_face::Login;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use ringfence_face::{Login, Target};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_postgres::config::Host;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::frame::{Body, Buffer, HEADER, MAX_FRAME, put, put_str, put_untagged};
 use crate::refusal::field;
@@ -19,10 +23,10 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// Where a store listens.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 pub enum Address {
-    /// A host and a port.
-    Tcp(String, u16),
+    /// A host and a port, and whom to trust there; without it there is no TLS.
+    Tcp(String, u16, Option<Arc<ClientConfig>>),
     /// A socket in the file system.
     Unix(PathBuf),
 }
@@ -62,21 +66,27 @@ pub struct Backend {
 
 impl Address {
     /// The first address of a connection's configuration.
-    pub fn of(config: &tokio_postgres::Config) -> Option<Self> {
-        let port = config.get_ports().first().copied().unwrap_or(5432);
-        match config.get_hosts().first()? {
-            Host::Tcp(host) => Some(Self::Tcp(host.clone(), port)),
+    pub fn of(target: &Target) -> Option<Self> {
+        let port = target.config.get_ports().first().copied().unwrap_or(5432);
+        match target.config.get_hosts().first()? {
+            Host::Tcp(host) => Some(Self::Tcp(host.clone(), port, target.tls.clone())),
             Host::Unix(dir) => Some(Self::Unix(dir.join(format!(".s.PGSQL.{port}")))),
         }
     }
 
-    /// Connects.
+    /// Connects. Where TLS is configured, a server that does not offer it is refused.
     pub async fn dial(&self) -> std::io::Result<Box<dyn Stream>> {
         Ok(match self {
-            Self::Tcp(host, port) => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+            Self::Tcp(host, port, tls) => {
+                let mut stream = TcpStream::connect((host.as_str(), *port)).await?;
                 stream.set_nodelay(true)?;
-                Box::new(stream)
+                let Some(tls) = tls else { return Ok(Box::new(stream)) };
+                let name = ServerName::try_from(host.clone()).map_err(std::io::Error::other)?;
+                stream.write_all(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f]).await?; // SSLRequest
+                if stream.read_u8().await? != b'S' {
+                    return Err(std::io::Error::other("it does not offer TLS"));
+                }
+                Box::new(TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?)
             }
             Self::Unix(path) => Box::new(UnixStream::connect(path).await?),
         })
@@ -84,7 +94,6 @@ impl Address {
 
     /// Sends a cancel request and waits until the store has taken it.
     pub async fn cancel(&self, process: i32, secret: &[u8]) -> std::io::Result<()> {
-        use tokio::io::AsyncReadExt as _;
         let mut stream = self.dial().await?;
         let mut out = Vec::with_capacity(16);
         put_untagged(&mut out, |out| {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringfence_face::Target;
 use ringfence_face::ddl::Limits;
 use tokio_rustls::rustls::ServerConfig;
 
@@ -35,8 +36,8 @@ pub struct Config {
 pub struct StoreConfig {
     /// The database name that clients ask for; its rules are in the policy under the same name.
     pub name: String,
-    /// The steward's connection.
-    pub steward: tokio_postgres::Config,
+    /// The steward's connection; sessions go to the same host with the same trust.
+    pub steward: Target,
     /// The store's role for principals with full access.
     pub full_role: Option<String>,
     /// Limits of face logins.

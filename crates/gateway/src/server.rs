@@ -184,7 +184,7 @@ impl Gateway {
             }
             let address = Address::of(&store.steward)
                 .ok_or_else(|| StartError::Store(format!("store {name}: its url names no host")))?;
-            let database = store.steward.get_dbname().unwrap_or(name).to_owned();
+            let database = store.steward.config.get_dbname().unwrap_or(name).to_owned();
             let steward =
                 Steward::new(store.steward.clone(), &config.secret, store.full_role.clone(), store.limits);
             let behind = Behind { steward: Arc::new(steward), address, database };

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringfence_face::Target;
 use ringfence_face::ddl::Limits;
 use ringfence_gateway::{Config as GatewayConfig, StoreConfig};
 use ringfence_policy::{Catalogue, Policy, Registry, Store};
@@ -67,6 +68,8 @@ fn drain() -> u64 {
 struct TlsFile {
     certificate: PathBuf,
     key: PathBuf,
+    /// What the command line trusts when it connects; the certificate itself if absent.
+    root: Option<PathBuf>,
     /// Refuse clients without TLS.
     #[serde(default)]
     required: bool,
@@ -79,6 +82,8 @@ struct ControlFile {
     url: String,
     /// A file with the password, if the url has none.
     password_file: Option<PathBuf>,
+    /// PEM certificates to trust: TLS is required then, and certificate and name are verified.
+    tls_root: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -116,6 +121,8 @@ struct StoreFile {
     url: String,
     /// A file with the steward's password, if the url has none.
     password_file: Option<PathBuf>,
+    /// PEM certificates to trust: TLS is required then, and certificate and name are verified.
+    tls_root: Option<PathBuf>,
     /// The classification of its columns.
     catalogue: PathBuf,
     /// The store's role for principals with full access.
@@ -128,14 +135,15 @@ struct StoreFile {
 pub(crate) struct Loaded {
     pub(crate) gateway: GatewayConfig,
     pub(crate) policy: Policy,
-    pub(crate) control: tokio_postgres::Config,
+    pub(crate) control: Target,
     pub(crate) ledger: ringfence_ledger::Settings,
 }
 
 /// What the command line needs of a configuration: where the gateway listens and where the log is.
 pub(crate) struct Places {
     pub(crate) listen: SocketAddr,
-    pub(crate) has_tls: bool,
+    /// The certificates to trust there, if it offers TLS.
+    pub(crate) root: Option<PathBuf>,
     pub(crate) ledger_dir: PathBuf,
     pub(crate) vkey: PathBuf,
 }
@@ -158,7 +166,7 @@ pub(crate) fn places(path: &Path) -> Result<Places, Failure> {
         listen.ok_or_else(|| Failure::setup(format!("{}: gateway.listen is empty", path.display())))?;
     Ok(Places {
         listen,
-        has_tls: file.gateway.tls.is_some(),
+        root: file.gateway.tls.map(|t| dir.join(t.root.unwrap_or(t.certificate))),
         ledger_dir: dir.join(file.ledger.dir),
         vkey: dir.join(file.ledger.vkey),
     })
@@ -188,14 +196,27 @@ impl Reader<'_> {
         what: &str,
         url: &str,
         password: Option<&Path>,
-    ) -> Option<tokio_postgres::Config> {
+        tls_root: Option<&Path>,
+    ) -> Option<Target> {
         let mut config: tokio_postgres::Config = self.keep(what, url.parse())?;
         if let Some(file) = password {
             let password = self.text(file);
             config.password(password.trim());
         }
         config.application_name("ringfence");
-        Some(config)
+        let tls = match tls_root {
+            Some(file) => {
+                let made = client_tls(&self.dir.join(file));
+                Some(self.keep(what, made)?)
+            }
+            None => None,
+        };
+        let target = Target { config, tls };
+        if target.is_exposed() {
+            let problem = "is on another machine, so tls_root must name the certificates to trust";
+            self.problems.push(format!("{what}: {problem}"));
+        }
+        Some(target)
     }
 }
 
@@ -214,7 +235,8 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
         let what = format!("store {}", store.store.name);
         let text = reader.text(&store.catalogue);
         let catalogue = reader.keep(&what, Catalogue::parse(&text));
-        let steward = reader.connection(&what, &store.url, store.password_file.as_deref());
+        let steward =
+            reader.connection(&what, &store.url, store.password_file.as_deref(), store.tls_root.as_deref());
         let (Some(catalogue), Some(steward)) = (catalogue, steward) else { continue };
         let connections = store.face_connections.unwrap_or(Limits::default().connections);
         stores.push(StoreConfig {
@@ -236,7 +258,12 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
         }
     }
     let policy = registry.and_then(|registry| reader.keep("policy", Policy::new(registry, rules, &policies)));
-    let control = reader.connection("control", &file.control.url, file.control.password_file.as_deref());
+    let control = reader.connection(
+        "control",
+        &file.control.url,
+        file.control.password_file.as_deref(),
+        file.control.tls_root.as_deref(),
+    );
     let secret = reader.text(&file.gateway.secret).trim().as_bytes().to_vec();
     if secret.len() < 32 {
         reader
@@ -275,6 +302,25 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
         }),
         _ => Err(Failure::setup(format!("{} has problems:\n  {}", path.display(), problems.join("\n  ")))),
     }
+}
+
+/// TLS that trusts the certificates in a PEM file and nothing else.
+pub(crate) fn client_tls(root: &Path) -> Result<Arc<rustls::ClientConfig>, String> {
+    let told = |e: &dyn std::fmt::Display| format!("{}: {e}", root.display());
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(root).map_err(|e| told(&e))? {
+        roots.add(certificate.map_err(|e| told(&e))?).map_err(|e| told(&e))?;
+    }
+    if roots.is_empty() {
+        return Err(told(&"has no certificate"));
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
 }
 
 fn server_tls(certificate: &Path, key: &Path) -> Result<Arc<rustls::ServerConfig>, String> {

@@ -4,9 +4,10 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use ringfence_face::Target;
 use ringfence_grants::{Request, approval};
 use serde_json::{Value, json};
-use tokio_postgres::{NoTls, SimpleQueryMessage};
+use tokio_postgres::SimpleQueryMessage;
 
 use super::{ConfigArgs, Failure, print_json};
 use crate::config;
@@ -92,23 +93,21 @@ pub(crate) struct EndArgs {
 async fn ask(who: &WhoArgs, command: &Value) -> Result<Value, Failure> {
     let places = config::places(&who.config.path())?;
     let mut config = tokio_postgres::Config::new();
+    let ip = match places.listen.ip() {
+        ip if ip.is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
+        ip => ip,
+    };
     config
-        .host(places.listen.ip().to_string())
+        .host(ip.to_string())
         .port(places.listen.port())
         .user(&who.name)
         .dbname(ringfence_gateway::console::NAME)
         .password(password(&who.name, &places)?)
         .application_name("ringfence");
-    if places.has_tls && !places.listen.ip().is_loopback() {
-        return Err(Failure::setup("the command line speaks to a gateway on this machine only, for now")
-            .hint("run it where the gateway runs"));
-    }
-    let (client, connection) =
-        config.connect(NoTls).await.map_err(|e| failure(&e, "cannot reach the gateway"))?;
-    let driver = tokio::spawn(connection);
+    let tls = places.root.as_deref().map(config::client_tls).transpose().map_err(Failure::setup)?;
+    let client = Target { config, tls }.connect("the gateway").await;
+    let client = client.map_err(|e| failure(&e, "cannot reach the gateway"))?;
     let answer = client.simple_query(&command.to_string()).await.map_err(|e| failure(&e, "no answer"));
-    drop(client);
-    let _ = driver.await;
     for message in answer? {
         if let SimpleQueryMessage::Row(row) = message {
             let text = row.get(0).unwrap_or("null");
@@ -128,7 +127,7 @@ fn failure(e: &tokio_postgres::Error, what: &str) -> Failure {
                 None => failure,
             }
         }
-        None => Failure::setup(format!("{what}: {e}"))
+        None => Failure::setup(format!("{what}: {}", ringfence_face::because(e)))
             .hint("is it running? Start it with `ringfence demo` or `ringfence serve`"),
     }
 }

@@ -1,20 +1,33 @@
 //! `init`, `check`, `install`, `uninstall`: a store before and after the gateway.
 
+use std::path::PathBuf;
+
 use clap::Args;
+use ringfence_face::Target;
 use ringfence_face::preflight::{self, Severity};
 use ringfence_face::{draft, install};
 use serde_json::json;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
 use super::{ConfigArgs, Failure, print_json};
 use crate::config;
 
+/// Which database.
+#[derive(Args)]
+pub(crate) struct DatabaseArgs {
+    /// The database, as in postgresql://user@host/database. The password may come from PGPASSWORD.
+    #[arg(long, value_name = "URL")]
+    store: String,
+    /// PEM certificates to trust: required for a database on another machine.
+    #[arg(long, value_name = "FILE")]
+    tls_root: Option<PathBuf>,
+}
+
 /// `ringfence init`.
 #[derive(Args)]
 pub(crate) struct InitArgs {
-    /// The store, as in postgresql://user@host/database. The password may come from PGPASSWORD.
-    #[arg(long, value_name = "URL")]
-    store: String,
+    #[command(flatten)]
+    database: DatabaseArgs,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -36,9 +49,8 @@ pub(crate) struct CheckArgs {
 /// `ringfence install`.
 #[derive(Args)]
 pub(crate) struct InstallArgs {
-    /// The database, as its superuser.
-    #[arg(long, value_name = "URL")]
-    store: String,
+    #[command(flatten)]
+    database: DatabaseArgs,
     /// The role whose rights principals with full access get; no superuser.
     #[arg(long, value_name = "ROLE")]
     full_access_role: Option<String>,
@@ -53,9 +65,8 @@ pub(crate) struct InstallArgs {
 /// `ringfence uninstall`.
 #[derive(Args)]
 pub(crate) struct UninstallArgs {
-    /// The database, as its superuser.
-    #[arg(long, value_name = "URL")]
-    store: String,
+    #[command(flatten)]
+    database: DatabaseArgs,
     /// Do it; without this, only show it.
     #[arg(long)]
     yes: bool,
@@ -65,29 +76,34 @@ pub(crate) struct UninstallArgs {
 }
 
 /// Connects; the password may come from PGPASSWORD.
-pub(crate) async fn connect(config: &tokio_postgres::Config) -> Result<Client, Failure> {
-    let mut config = config.clone();
-    if config.get_password().is_none()
+async fn connect(target: &Target) -> Result<Client, Failure> {
+    let mut target = target.clone();
+    if target.config.get_password().is_none()
         && let Ok(password) = std::env::var("PGPASSWORD")
     {
-        config.password(password);
+        target.config.password(password);
     }
-    let (client, connection) = config.connect(NoTls).await.map_err(|e| {
-        let problem = e.as_db_error().map_or_else(|| e.to_string(), |db| db.message().to_owned());
+    target.connect("the store").await.map_err(|e| {
+        let problem =
+            e.as_db_error().map_or_else(|| ringfence_face::because(&e), |db| db.message().to_owned());
         Failure::setup(format!("cannot connect to the store: {problem}"))
-    })?;
-    tokio::spawn(connection);
-    Ok(client)
+    })
 }
 
-async fn connect_url(url: &str) -> Result<Client, Failure> {
-    let config = url.parse().map_err(|e| Failure::setup(format!("--store: {e}")))?;
-    connect(&config).await
+async fn connect_database(database: &DatabaseArgs) -> Result<Client, Failure> {
+    let config = database.store.parse().map_err(|e| Failure::setup(format!("--store: {e}")))?;
+    let tls = database.tls_root.as_deref().map(config::client_tls).transpose().map_err(Failure::setup)?;
+    let target = Target { config, tls };
+    if target.is_exposed() {
+        return Err(Failure::setup("the database is on another machine")
+            .hint("name the certificates to trust with --tls-root"));
+    }
+    connect(&target).await
 }
 
 /// `ringfence init`.
 pub(crate) async fn init(args: InitArgs) -> Result<(), Failure> {
-    let client = connect_url(&args.store).await?;
+    let client = connect_database(&args.database).await?;
     let found = draft::draft(&client).await?;
     if args.json {
         print_json(&json!({ "catalogue": found.catalogue, "unclassified": found.unsure }));
@@ -145,7 +161,7 @@ pub(crate) async fn check(args: CheckArgs) -> Result<(), Failure> {
 /// `ringfence install`.
 pub(crate) async fn install(args: InstallArgs) -> Result<(), Failure> {
     use rand_core::RngCore as _;
-    let mut client = connect_url(&args.store).await?;
+    let mut client = connect_database(&args.database).await?;
     let mut random = [0; 24];
     rand_core::OsRng.fill_bytes(&mut random);
     let password = hex::encode(random);
@@ -182,7 +198,7 @@ pub(crate) async fn install(args: InstallArgs) -> Result<(), Failure> {
 
 /// `ringfence uninstall`.
 pub(crate) async fn uninstall(args: UninstallArgs) -> Result<(), Failure> {
-    let mut client = connect_url(&args.store).await?;
+    let mut client = connect_database(&args.database).await?;
     let plan = install::uninstall_plan(&client).await?;
     if args.yes {
         install::uninstall(&mut client, &plan).await?;
