@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::{AExpr, AExprKind, Node, SelectStmt};
+use pg_query::protobuf::{AExpr, AExprKind, Node, SelectStmt, TypeName};
 
 use crate::Error;
 
@@ -122,13 +122,8 @@ fn check(
         Some(NodeEnum::List(list)) => each(&list.items, reads),
         Some(NodeEnum::AConst(_)) => Ok(()),
         Some(NodeEnum::TypeCast(cast)) => {
-            let names = cast.type_name.as_ref().map(|t| strings(&t.names)).unwrap_or_default();
-            let simple = names.last().is_some_and(|n| TYPES.contains(n))
-                && (names.len() == 1 || (names.len() == 2 && names[0] == "pg_catalog"))
-                && cast.type_name.as_ref().is_some_and(|t| t.array_bounds.is_empty());
-            let constant =
-                matches!(cast.arg.as_ref().and_then(|a| a.node.as_ref()), Some(NodeEnum::AConst(_)));
-            if simple && constant {
+            let constant = cast.arg.as_deref().is_some_and(is_constant);
+            if constant && cast.type_name.as_ref().is_some_and(is_plain) {
                 Ok(())
             } else {
                 refuse("only constants may be cast, and only to plain types")
@@ -147,6 +142,23 @@ fn check(
              no functions, sub-queries or other expressions",
         ),
     }
+}
+
+fn is_constant(node: &Node) -> bool {
+    matches!(node.node, Some(NodeEnum::AConst(_)))
+}
+
+/// One of [`TYPES`]. Its modifiers must be constants: `int8(anything) 'x'` is a cast, too.
+fn is_plain(name: &TypeName) -> bool {
+    let known = match strings(&name.names)[..] {
+        [one] | ["pg_catalog", one] => TYPES.contains(&one),
+        _ => false,
+    };
+    known
+        && name.array_bounds.is_empty()
+        && !name.setof
+        && !name.pct_type
+        && name.typmods.iter().all(is_constant)
 }
 
 fn comparison(e: &AExpr) -> Result<(), Error> {
@@ -207,6 +219,7 @@ mod tests {
             "NOT (id BETWEEN 1 AND 5) OR email IS NULL",
             "created_at >= '2026-01-01'::timestamptz",
             "id > -5",
+            "country = 'US'::bpchar(2)",
             "country IS DISTINCT FROM 'US'",
         ] {
             let once = parse(good).unwrap_or_else(|e| panic!("{good}: {e}"));
@@ -231,6 +244,8 @@ mod tests {
             "email LIKE '%'",
             "email::int = 1",
             "'x'::regclass = 1",
+            "int8(pg_sleep(1)) 'x' = 1",
+            "numeric(1 + 1) '1' = 1",
             "other = 1",
             "t.id = 1",
             "public.users.id = 1",

@@ -23,8 +23,8 @@ fn main() -> ExitCode {
         }
     };
     let result = runtime.block_on(command::run(cli));
-    // Threads that wait for a terminal must not hold up the end.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    // A cluster that was just being started when somebody pressed Ctrl-C is stopped before we go.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(30));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { message, hint, code }) => {

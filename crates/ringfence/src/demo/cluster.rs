@@ -67,6 +67,11 @@ impl Host {
             dir.hash(&mut hash);
             host.real = PathBuf::from(format!("/var/tmp/ringfence-demo-{:016x}", hash.finish()));
             fs::create_dir_all(&host.real)?;
+            if fs::metadata(&host.real)?.uid() != uid {
+                let problem = format!("{} belongs to somebody else", host.real.display());
+                return Err(Failure::setup(problem)
+                    .hint("choose a --dir that the user postgres can get to, as in /var/tmp"));
+            }
             fs::set_permissions(&host.real, fs::Permissions::from_mode(0o755))?;
         }
         Ok(host)
@@ -292,7 +297,7 @@ impl Cluster {
     }
 
     /// Stops it: fast, then at once.
-    pub(crate) fn stop(&mut self) {
+    fn stop(&mut self) {
         for mode in ["fast", "immediate"] {
             let mut stop = self.host.server("pg_ctl");
             stop.args(["stop", "-w", "-t", "20", "-m", mode, "-D"]).arg(&self.data);
@@ -301,6 +306,15 @@ impl Cluster {
             }
         }
         let _ = self.child.wait();
+    }
+}
+
+/// No process outlives the demo, whatever ended it.
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.stop();
+        }
     }
 }
 

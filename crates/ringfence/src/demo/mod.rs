@@ -88,9 +88,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<(), Failure> {
         }
         Err(e) => Err(e),
     };
-    for cluster in &mut clusters {
-        cluster.stop();
-    }
+    drop(clusters);
     drop(lock);
     result
 }
