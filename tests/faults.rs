@@ -19,6 +19,7 @@ fn faults_are_told_and_let_nothing_out() {
     start_parameters_that_reach_too_far_are_refused(&demo);
     one_session_leaves_nothing_to_the_next(&demo);
     a_cancel_key_hits_its_own_session_only(&demo);
+    connections_are_limited_and_waiting_ones_make_room(&demo);
     a_wrong_configuration_is_told_whole(&demo);
     preflight_names_every_way_around(&demo);
     uninstall_puts_everything_back(&demo);
@@ -186,6 +187,32 @@ fn a_cancel_key_hits_its_own_session_only(demo: &Demo) {
     busy.until_ready().unwrap();
     assert!(String::from_utf8_lossy(&busy.received).contains("canceling statement due to user request"));
     assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+fn connections_are_limited_and_waiting_ones_make_room(demo: &Demo) {
+    let open = |name: &str, count: usize| -> Vec<Result<Wire, String>> {
+        let more = [("application_name", name)];
+        (0..count).map(|_| Wire::connect_with(demo.port, "beijing-engineer", "us", &more)).collect()
+    };
+    // Each application leaves connections that wait; together they would use up the role's ten.
+    for name in ["one", "two", "three"] {
+        let opened = open(name, 6);
+        assert!(
+            opened.iter().all(Result::is_ok),
+            "{name}: {:?}",
+            opened.iter().find_map(|o| o.as_ref().err())
+        );
+        for wire in opened.into_iter().flatten() {
+            let mut wire = wire;
+            wire.send(&frame(b'X', b"")).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    let all = open("many", 11);
+    assert_eq!(all.iter().filter(|o| o.is_ok()).count(), 10);
+    let refused = all[10].as_ref().err().unwrap();
+    assert!(refused.contains("53300"), "{refused}");
+    assert!(demo.psql("singapore-analyst", "us", "select 1").status.success(), "others are not concerned");
 }
 
 fn a_wrong_configuration_is_told_whole(demo: &Demo) {

@@ -38,12 +38,17 @@ impl Pool {
     pub fn take(&self, key: &Key) -> Option<Backend> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let list = waiting.get_mut(key)?;
-        while let Some(one) = list.pop() {
-            if one.since.elapsed() < MAX_IDLE {
-                return Some(one.backend);
+        let fresh = loop {
+            match list.pop() {
+                Some(one) if one.since.elapsed() < MAX_IDLE => break Some(one.backend),
+                Some(_) => {}
+                None => break None,
             }
+        };
+        if list.is_empty() {
+            waiting.remove(key);
         }
-        None
+        fresh
     }
 
     /// Keeps a connection that was reset.
@@ -53,6 +58,14 @@ impl Pool {
         if list.len() < MAX_WAITING {
             list.push(Waiting { backend, since: Instant::now() });
         }
+    }
+
+    /// Closes all waiting connections of a key's role; whether there were any.
+    pub fn evict(&self, key: &Key) -> bool {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = waiting.len();
+        waiting.retain(|other, _| other.store != key.store || other.role != key.role);
+        waiting.len() < before
     }
 
     /// Closes connections that waited too long.

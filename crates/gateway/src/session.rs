@@ -372,13 +372,27 @@ async fn connect(
     login: &Login,
 ) -> Result<Backend, Refusal> {
     while let Some(mut backend) = shared.pool.take(key) {
-        // A connection that waited may have died; an empty query tells.
+        // A connection that waited may have died; a reset that is answered tells.
         let alive =
             tokio::time::timeout(Duration::from_secs(2), backend.reset(false, login.face == "full")).await;
         if matches!(alive, Ok(Ok(()))) {
             return Ok(backend);
         }
     }
+    let mut connected = dial(address, database, login, key).await;
+    for _ in 0..5 {
+        let is_full = matches!(&connected, Err(refusal) if refusal.code == code::TOO_MANY_CONNECTIONS);
+        // Connections of the same role that wait, for a client with other start parameters, make room.
+        if !is_full || !shared.pool.evict(key) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await; // the store needs a moment to see them go
+        connected = dial(address, database, login, key).await;
+    }
+    connected
+}
+
+async fn dial(address: &Address, database: &str, login: &Login, key: &Key) -> Result<Backend, Refusal> {
     let connecting = Backend::connect(address, database, login, &key.parameters);
     match tokio::time::timeout(Duration::from_secs(10), connecting).await {
         Ok(Ok(backend)) => Ok(backend),

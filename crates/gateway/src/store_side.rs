@@ -32,7 +32,7 @@ struct Side<'a, W> {
 }
 
 /// What to do with a frame that is there as a whole.
-enum Verdict {
+enum Passage {
     Forward,
     Replace(Vec<u8>),
 }
@@ -121,7 +121,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                     buffer.reserve(at + head.total);
                     break;
                 }
-                if let Verdict::Replace(instead) = self.answer(head, &rest[HEADER..head.total]) {
+                if let Passage::Replace(instead) = self.answer(head, &rest[HEADER..head.total]) {
                     self.forward(buffer, at).await?;
                     self.write(&instead).await?;
                     buffer.consume(head.total);
@@ -178,7 +178,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     }
 
     /// An answer's end or an error.
-    fn answer(&mut self, head: Head, body: &[u8]) -> Verdict {
+    fn answer(&mut self, head: Head, body: &[u8]) -> Passage {
         let session = self.session;
         match head.tag {
             b'1' | b'2' | b'3' => session.flow().confirm(),
@@ -203,10 +203,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             b'E' => return self.error(body),
             _ => {}
         }
-        Verdict::Forward
+        Passage::Forward
     }
 
-    fn error(&mut self, body: &[u8]) -> Verdict {
+    fn error(&mut self, body: &[u8]) -> Passage {
         let sqlstate = field(body, b'C').unwrap_or_default();
         self.told_fatal |= matches!(field(body, b'V'), Some(b"FATAL" | b"PANIC"));
         let mut flow = self.session.flow();
@@ -215,15 +215,15 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             refusal.error(&mut instead);
             let code = refusal.code;
             flow.fail(code);
-            return Verdict::Replace(instead);
+            return Passage::Replace(instead);
         }
         flow.fail(&String::from_utf8_lossy(sqlstate));
         if EXPLAINED.contains(&sqlstate)
             && let Some(instead) = flow.hint.as_deref().and_then(|hint| with_hint(body, hint))
         {
-            return Verdict::Replace(instead);
+            return Passage::Replace(instead);
         }
-        Verdict::Forward
+        Passage::Forward
     }
 
     /// Lets the first `count` bytes of the buffer through.

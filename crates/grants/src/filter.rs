@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use pg_query::NodeEnum;
+use pg_query::protobuf::a_const::Val;
 use pg_query::protobuf::{AExpr, AExprKind, Node, SelectStmt, TypeName};
 
 use crate::Error;
@@ -63,6 +64,10 @@ impl Condition {
         let mut reads = BTreeSet::new();
         check(&condition, known, &mut reads, 0)?;
         let text = spell(&condition).ok_or_else(|| refuse("cannot be spelled out again".into()))?;
+        // The spelling is what is signed and parsed again whenever a face is compiled: it must pass, too.
+        if text.len() > MAX_LENGTH {
+            return Err(refuse(format!("is longer than {MAX_LENGTH} bytes when spelled out")));
+        }
         Ok(Self { text, reads })
     }
 }
@@ -120,7 +125,8 @@ fn check(
         Some(NodeEnum::NullTest(e)) => e.arg.iter().try_for_each(|n| check(n, known, reads, depth + 1)),
         Some(NodeEnum::BooleanTest(e)) => e.arg.iter().try_for_each(|n| check(n, known, reads, depth + 1)),
         Some(NodeEnum::List(list)) => each(&list.items, reads),
-        Some(NodeEnum::AConst(_)) => Ok(()),
+        Some(NodeEnum::AConst(_)) if is_constant(node) => Ok(()),
+        Some(NodeEnum::AConst(_)) => refuse("bit strings are not among the constants that are understood"),
         Some(NodeEnum::TypeCast(cast)) => {
             let constant = cast.arg.as_deref().is_some_and(is_constant);
             if constant && cast.type_name.as_ref().is_some_and(is_plain) {
@@ -144,8 +150,9 @@ fn check(
     }
 }
 
+/// A string, a number, a truth value or NULL. Bit strings are left out: their spelling does not survive being spelled again.
 fn is_constant(node: &Node) -> bool {
-    matches!(node.node, Some(NodeEnum::AConst(_)))
+    matches!(&node.node, Some(NodeEnum::AConst(c)) if !matches!(c.val, Some(Val::Bsval(_))))
 }
 
 /// One of [`TYPES`]. Its modifiers must be constants: `int8(anything) 'x'` is a cast, too.
@@ -180,7 +187,7 @@ fn comparison(e: &AExpr) -> Result<(), Error> {
     }
     // A minus sign before a number is an operator to the grammar.
     let negative = kind == AExprKind::AexprOp && names == ["-"] && e.lexpr.is_none();
-    let number = matches!(e.rexpr.as_ref().and_then(|r| r.node.as_ref()), Some(NodeEnum::AConst(_)));
+    let number = e.rexpr.as_deref().is_some_and(is_constant);
     if negative && number {
         return Ok(());
     }
@@ -246,6 +253,8 @@ mod tests {
             "'x'::regclass = 1",
             "int8(pg_sleep(1)) 'x' = 1",
             "numeric(1 + 1) '1' = 1",
+            "id = X'1F'",
+            "id = B'1'",
             "other = 1",
             "t.id = 1",
             "public.users.id = 1",
