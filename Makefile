@@ -25,7 +25,7 @@ bench: build ## Side by side with direct PostgreSQL and PgBouncer; writes bench/
 	@scripts/install.sh bench
 	python3 bench/run.py
 
-fuzz: ## Fuzz every parser of outside bytes for SECONDS each (default 60)
+fuzz: ## Fuzz every parser of outside bytes, SECONDS_EACH (60) for each
 	@scripts/install.sh build
 	fuzz/run.sh $${SECONDS_EACH:-60}
 

@@ -528,7 +528,21 @@ fn a_killed_demo_is_cleaned_up_by_the_next(demo: &mut Demo) {
     demo.restart();
     let output = demo.psql("us-engineer", "legacy", "select count(*) > 0 from users");
     assert!(output.status.success(), "{}", text(&output));
+    for n in 0..3 {
+        let sql = format!("select handle from profiles where user_id < 100 and user_id <> {n} limit 5");
+        assert!(demo.psql("feed-service", "us", &sql).status.success());
+    }
     demo.stop();
+    // The workload is on record by shape, without its constants, and not statement by statement.
+    let shown = demo.ringfence(&["ledger", "show", "--json", "--grep", "user_id <> $"]);
+    let shown = text(&shown);
+    assert!(
+        shown.contains("\"counted\"")
+            && shown.contains("\"statements\": 3")
+            && shown.contains("\"rows\": 15"),
+        "{shown}"
+    );
+    assert!(!shown.contains("user_id <> 1"), "{shown}");
     let dir = &demo.dir;
     let left = Command::new("pgrep").arg("-f").arg(dir.display().to_string()).output().unwrap();
     assert!(left.stdout.is_empty(), "processes are left: {}", text(&left));
