@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
-use tlog_tiles::{EMPTY_HASH, Hash, HashReader, Tile, TileReader, node_hash, record_hash};
+use tlog_tiles::{EMPTY_HASH, Hash, Tile, TileReader, node_hash, record_hash};
 
 use crate::Error;
 
@@ -265,15 +265,11 @@ impl TileReader for FileTiles<'_> {
     fn save_tiles(&self, _: &[Tile], _: &[Vec<u8>]) {}
 }
 
-/// A [`HashReader`] that also serves the standard algorithm in tests.
-pub type Hashes<'a> = tlog_tiles::TileHashReader<'a>;
-
-const _: fn(&Hashes<'_>, &[u64]) -> Result<Vec<Hash>, tlog_tiles::Error> = |h, i| h.read_hashes(i);
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::HashMap;
+    use tlog_tiles::HashReader;
 
     /// The reference: every stored hash in memory, by the published algorithm.
     struct Memory(Vec<Hash>);
