@@ -1,6 +1,6 @@
 //! A face before it is SQL: what each view shows and which rows. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use ringfence_policy::decision::ColumnOutcome;
 use ringfence_policy::{Catalogue, Outcome, Visibility};
@@ -100,11 +100,6 @@ impl FaceSpec {
         let text = serde_json::to_string(self).expect("plain data with string keys");
         hex::encode(&Sha256::digest(text)[..8])
     }
-
-    /// Tables whose rows are filtered.
-    pub fn filtered(&self) -> BTreeMap<&str, &str> {
-        self.views.iter().filter_map(|v| Some((v.table.as_str(), v.rows.as_deref()?))).collect()
-    }
 }
 
 fn any_of(grants: &[&Filter]) -> String {
@@ -142,6 +137,8 @@ fn column_expression(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::schema::{SqlType, StoreTable};
 

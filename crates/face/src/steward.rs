@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use hmac::{Hmac, Mac};
+use postgres_protocol::password::scram_sha_256;
 use ringfence_policy::{Catalogue, Outcome};
 use sha2::Sha256;
 use tokio::sync::{Mutex, MutexGuard};
@@ -76,12 +77,6 @@ impl Steward {
         hex::encode(mac.finalize().into_bytes())
     }
 
-    fn verifier(&self, role: &str) -> (String, String) {
-        let password = self.password(role);
-        let verifier = postgres_protocol::password::scram_sha_256(password.as_bytes());
-        (password, verifier)
-    }
-
     /// Makes sure that the face for `outcome` exists, and the login of `principal` at it.
     pub async fn compile(
         &self,
@@ -102,8 +97,7 @@ impl Steward {
             .await
             .map_err(Error::refused("note that a face is used"))?;
         let known = used == 1 && role_exists(client, &role).await?;
-        let (password, verifier) =
-            if known { (self.password(&role), String::new()) } else { self.verifier(&role) };
+        let password = self.password(&role);
         if !known {
             let tx = client.transaction().await.map_err(Error::refused("begin"))?;
             lock(&tx).await?;
@@ -123,6 +117,7 @@ impl Steward {
                 enable_row_security(&tx, &view.schema, &view.table).await?;
             }
             if !role_exists(&tx, &role).await? {
+                let verifier = scram_sha_256(password.as_bytes());
                 let sql = ddl::create_login(&digest, principal, &verifier, &self.database, self.limits);
                 run(&tx, "create a login", &sql).await?;
             }
@@ -141,15 +136,15 @@ impl Steward {
         };
         let mut guard = self.client().await?;
         let client = guard.as_mut().expect("connected above");
+        let password = self.password(&role);
         if role_exists(client, &role).await? {
-            let password = self.password(&role);
             return Ok(Login { role, password, face: "full".to_owned() });
         }
-        let (password, verifier) = self.verifier(&role);
         let limits = Limits { connections: self.limits.connections.max(100), ..self.limits };
         let tx = client.transaction().await.map_err(Error::refused("begin"))?;
         lock(&tx).await?;
         if !role_exists(&tx, &role).await? {
+            let verifier = scram_sha_256(password.as_bytes());
             let sql = ddl::create_full_login(principal, full_role, &verifier, &self.database, limits);
             run(&tx, "create a login", &sql).await?;
         }

@@ -213,12 +213,22 @@ impl Backend {
         if is_full {
             queries.push("RESET ROLE"); // DISCARD ALL leaves the login's own role, which has no rights
         }
+        self.run(&queries).await
+    }
+
+    /// Whether the store still answers.
+    pub async fn ping(&mut self) -> Result<(), BackendError> {
+        self.run(&[""]).await
+    }
+
+    /// Runs statements whose results nobody wants; an error of one is an error of all.
+    async fn run(&mut self, queries: &[&str]) -> Result<(), BackendError> {
         let mut out = Vec::new();
-        for query in &queries {
+        for query in queries {
             put(&mut out, b'Q', |out| put_str(out, query));
         }
         self.stream.write_all(&out).await?;
-        for _ in &queries {
+        for _ in queries {
             loop {
                 let head = self.buffer.frame(&mut self.stream, MAX_FRAME).await?;
                 let head = head.ok_or(BackendError::Protocol("the connection was closed"))?;
@@ -232,7 +242,7 @@ impl Backend {
                 }
                 self.buffer.consume(head.total);
                 if failed {
-                    return Err(BackendError::Protocol("it could not be reset"));
+                    return Err(BackendError::Protocol("it refused a statement of our own"));
                 }
                 if head.tag == b'Z' {
                     break;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
 use crate::backend::Stream;
-use crate::frame::{Body, Buffer, HEADER, put, put_str};
+use crate::frame::{Body, Buffer, HEADER, put, put_parameter, put_ready, put_str};
 use crate::grants::verify;
 use crate::refusal::{Refusal, code};
 use crate::server::Shared;
@@ -68,13 +68,10 @@ pub async fn run(
         ("standard_conforming_strings", "on"),
     ];
     for (name, value) in parameters {
-        put(&mut out, b'S', |out| {
-            put_str(out, name);
-            put_str(out, value);
-        });
+        put_parameter(&mut out, name, value);
     }
     put(&mut out, b'K', |out| out.extend_from_slice(&[0; 8]));
-    ready(&mut out);
+    put_ready(&mut out, b'I');
     client.write_all(&out).await?;
     let mut skipping = false;
     while let Some(head) = buffer.frame(&mut client, MAX_COMMAND).await? {
@@ -91,12 +88,12 @@ pub async fn run(
                     },
                     None => Refusal::new(code::SYNTAX_ERROR, "the command is not UTF-8").error(&mut out),
                 }
-                ready(&mut out);
+                put_ready(&mut out, b'I');
             }
             b'X' => break,
             b'S' => {
                 skipping = false;
-                ready(&mut out);
+                put_ready(&mut out, b'I');
             }
             _ if skipping => {}
             _ => {
@@ -109,10 +106,6 @@ pub async fn run(
         client.flush().await?;
     }
     client.shutdown().await
-}
-
-fn ready(out: &mut Vec<u8>) {
-    put(out, b'Z', |out| out.push(b'I'));
 }
 
 /// One column `ringfence` of type json, one row.
@@ -223,16 +216,8 @@ impl Desk<'_> {
         found.ok_or_else(|| Refusal::new(code::NO_SUCH_DATABASE, format!("there is no store \"{name}\"")))
     }
 
-    /// Puts an entry in the ledger and waits until it is durable: nothing comes into force that is not on record.
     async fn on_record(&self, kind: Kind, store: &Store, record: &Value) -> Result<(), Refusal> {
-        let ticket = self.shared.ledger.append(Entry::new(kind, &store.jurisdiction, record));
-        match ticket.await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(e)) => Err(crate::client_side::unrecorded(&e)),
-            Err(_) => {
-                Err(crate::client_side::unrecorded(&ringfence_ledger::Unavailable("it was closed".into())))
-            }
-        }
+        self.shared.on_record(Entry::new(kind, &store.jurisdiction, record)).await
     }
 
     async fn request(&self, ask: Ask) -> Result<Value, Refusal> {

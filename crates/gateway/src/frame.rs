@@ -182,6 +182,19 @@ pub fn put_str(out: &mut Vec<u8>, text: &str) {
     out.push(0);
 }
 
+/// A ParameterStatus.
+pub fn put_parameter(out: &mut Vec<u8>, name: &str, value: &str) {
+    put(out, b'S', |out| {
+        put_str(out, name);
+        put_str(out, value);
+    });
+}
+
+/// A ReadyForQuery with the transaction's state.
+pub fn put_ready(out: &mut Vec<u8>, transaction: u8) {
+    put(out, b'Z', |out| out.push(transaction));
+}
+
 /// The fields of an error or notice (protocol manual, "Error and Notice Message Fields").
 pub fn fields(body: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     let mut rest = body;

@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::auth::{self, AuthError};
 use crate::backend::{Address, Stream};
 use crate::cancel::Cancels;
+use crate::client_side::unrecorded;
 use crate::config::Config;
 use crate::counting::Counting;
 use crate::frame::Buffer;
@@ -93,16 +94,16 @@ impl Shared {
         self.ledger.record(Entry::new(Kind::Refused, jurisdiction, &record));
     }
 
+    /// Puts an entry in the ledger and waits until it is durable: nothing comes into force that is not on record.
+    pub async fn on_record(&self, entry: Entry) -> Result<(), Refusal> {
+        self.ledger.append(entry).durable().await.map(drop).map_err(|e| unrecorded(&e))
+    }
+
     /// A request has all its signatures: on record first, then in force.
     pub async fn put_in_force(&self, request: &Request) -> Result<(), Refusal> {
         let now = self.now();
         let record = json!({ "id": request.id, "digest": request.digest(), "expires": request.expires(now) });
-        let ticket = self.ledger.append(Entry::new(Kind::Granted, &request.jurisdiction, &record));
-        match ticket.await {
-            Ok(Ok(_)) => {}
-            Ok(Err(e)) => return Err(crate::client_side::unrecorded(&e)),
-            Err(_) => return Err(Refusal::new(code::IO_ERROR, "the ledger was closed")),
-        }
+        self.on_record(Entry::new(Kind::Granted, &request.jurisdiction, &record)).await?;
         let broken = |e: ringfence_control::Error| Refusal::new(code::CANNOT_CONNECT, e.to_string());
         self.control.grant(&request.id, now).await.map_err(broken)?;
         self.grants.refresh(&self.policy(), now).await.map_err(broken)?;
@@ -262,7 +263,7 @@ impl Gateway {
         }
         self.shared.counting.flush(&self.shared.ledger);
         let record = GatewayRecord { version: env!("CARGO_PKG_VERSION"), reason: Some(reason) };
-        let _ = self.shared.ledger.append(Entry::new(Kind::GatewayStopped, "-", &record)).await;
+        let _ = self.shared.ledger.append(Entry::new(Kind::GatewayStopped, "-", &record)).durable().await;
     }
 }
 
@@ -282,7 +283,7 @@ async fn record_start(shared: &Shared) -> Result<(), ringfence_ledger::Unavailab
     let started = shared.ledger.append(Entry::new(Kind::GatewayStarted, "-", &record));
     let rules = shared.ledger.append(policy_entry(&shared.policy()));
     for ticket in [started, rules] {
-        ticket.await.map_err(|_| ringfence_ledger::Unavailable("the ledger was closed".into()))??;
+        ticket.durable().await?;
     }
     Ok(())
 }

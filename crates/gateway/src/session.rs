@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 use crate::backend::{Address, Backend, BackendError, Stream};
 use crate::cancel::Target;
 use crate::flow::{Awaited, Flow, InFlight};
-use crate::frame::{Buffer, put, put_str};
+use crate::frame::{Buffer, put, put_parameter, put_ready};
 use crate::grants::{ActiveGrant, Cut, Dependent};
 use crate::pool::Key;
 use crate::quota::{Limited, Quota};
@@ -372,9 +372,8 @@ async fn connect(
     login: &Login,
 ) -> Result<Backend, Refusal> {
     while let Some(mut backend) = shared.pool.take(key) {
-        // A connection that waited may have died; a reset that is answered tells.
-        let alive =
-            tokio::time::timeout(Duration::from_secs(2), backend.reset(false, login.face == "full")).await;
+        // It was reset when it was put there, and may have died since; an empty query tells.
+        let alive = tokio::time::timeout(Duration::from_secs(2), backend.ping()).await;
         if matches!(alive, Ok(Ok(()))) {
             return Ok(backend);
         }
@@ -478,16 +477,13 @@ pub async fn run(
 fn greet(out: &mut Vec<u8>, session: &Session, backend: &Backend, key: crate::startup::CancelKey) {
     for (name, value) in &backend.parameters {
         let value = if name == "session_authorization" { &session.principal.name } else { value };
-        put(out, b'S', |out| {
-            put_str(out, name);
-            put_str(out, value);
-        });
+        put_parameter(out, name, value);
     }
     put(out, b'K', |out| {
         out.extend_from_slice(&key.process.to_be_bytes());
         out.extend_from_slice(&key.secret);
     });
-    put(out, b'Z', |out| out.push(b'I'));
+    put_ready(out, b'I');
 }
 
 /// Tells the client why it is over, where it does not know, and says it in one line for the ledger.

@@ -249,13 +249,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         loop {
             let ticket = self.session.flow().tickets.pop_front();
             let Some(ticket) = ticket else { return Ok(()) };
-            match ticket.await {
-                Ok(Ok(_)) => {}
-                Ok(Err(e)) => return Err(End::Refused(unrecorded(&e), !self.within_frame)),
-                Err(_) => {
-                    let gone = ringfence_ledger::Unavailable("the ledger was closed".into());
-                    return Err(End::Refused(unrecorded(&gone), !self.within_frame));
-                }
+            if let Err(e) = ticket.durable().await {
+                return Err(End::Refused(unrecorded(&e), !self.within_frame));
             }
         }
     }

@@ -39,7 +39,24 @@ pub struct Settings {
 pub struct Unavailable(pub Arc<str>);
 
 /// Resolves when the entry is durable, with its index, or when it cannot be.
-pub type Ticket = oneshot::Receiver<Result<u64, Unavailable>>;
+#[derive(Debug)]
+pub struct Ticket(oneshot::Receiver<Result<u64, Unavailable>>);
+
+impl Ticket {
+    /// Waits until the entry is durable; returns its index.
+    pub async fn durable(self) -> Result<u64, Unavailable> {
+        self.0.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// The same for a thread that may block.
+    pub fn wait(self) -> Result<u64, Unavailable> {
+        self.0.blocking_recv().unwrap_or_else(|_| Err(closed()))
+    }
+}
+
+fn closed() -> Unavailable {
+    Unavailable("it was closed".into())
+}
 
 /// Entries that nobody waits for and that wait for the disk themselves. Beyond this many the log is worse than late.
 const MAX_KEPT: usize = 100_000;
@@ -123,7 +140,7 @@ impl Ledger {
 
     /// Hands in an entry; the ticket resolves when it is durable.
     pub fn append(&self, entry: Entry) -> Ticket {
-        let (sender, ticket) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         let shared = &self.inner.shared;
         let mut inbox = shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(failure) = &inbox.failure {
@@ -132,7 +149,7 @@ impl Ledger {
             inbox.waiting.push_back(Waiting { entry, ticket: Some(sender) });
             shared.arrived.notify_one();
         }
-        ticket
+        Ticket(receiver)
     }
 
     /// Hands in an entry that nobody waits for, such as an outcome. It is written as soon as the log can be.
@@ -340,7 +357,7 @@ mod tests {
             let ledger = Ledger::open(&settings).unwrap();
             let tickets: Vec<Ticket> = (0..300).map(|n| ledger.append(entry(n))).collect();
             for (n, ticket) in tickets.into_iter().enumerate() {
-                assert_eq!(ticket.blocking_recv().unwrap().unwrap(), round * 300 + n as u64);
+                assert_eq!(ticket.wait().unwrap(), round * 300 + n as u64);
             }
             assert!(ledger.groups() < 300, "300 entries must not cost 300 syncs");
             drop(ledger);
@@ -355,7 +372,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let settings = settings(dir.path());
         let ledger = Ledger::open(&settings).unwrap();
-        ledger.append(entry(1)).blocking_recv().unwrap().unwrap();
+        ledger.append(entry(1)).wait().unwrap();
         drop(ledger);
         let segment = segment::list(dir.path()).unwrap().pop().unwrap().path;
         let whole = std::fs::read(&segment).unwrap();
@@ -373,17 +390,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let settings = settings(dir.path());
         let ledger = Ledger::open(&settings).unwrap();
-        ledger.append(entry(1)).blocking_recv().unwrap().unwrap();
+        ledger.append(entry(1)).wait().unwrap();
         // Entries that cannot be framed stand for a disk that refuses: the whole group fails as with ENOSPC.
         let failure = Unavailable("no space left".into());
         ledger.inner.shared.inbox.lock().unwrap().failure = Some(failure);
         ledger.inner.shared.healthy.store(false, Ordering::Release);
         assert!(ledger.healthy().is_err());
-        ledger.append(entry(2)).blocking_recv().unwrap().unwrap_err();
+        ledger.append(entry(2)).wait().unwrap_err();
         ledger.record(entry(3)); // an outcome: kept, and its success opens the log again
         while ledger.healthy().is_err() {
             std::thread::sleep(Duration::from_millis(1));
         }
-        assert_eq!(ledger.append(entry(4)).blocking_recv().unwrap().unwrap(), 2);
+        assert_eq!(ledger.append(entry(4)).wait().unwrap(), 2);
     }
 }
