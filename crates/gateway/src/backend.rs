@@ -1,26 +1,81 @@
 //! A connection to a store, logged in as a face's role.
 
+use std::collections::HashSet;
+use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use ringfence_face::{Login, Target};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_postgres::config::Host;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::{TlsConnector, client, server};
 
 use crate::frame::{Body, Buffer, HEADER, MAX_FRAME, put, put_str, put_untagged};
 use crate::refusal::field;
+use crate::worker;
 
+/// Parameters that a store reports and a client may set: transaction pooling carries them along.
+pub const SETTABLE: &[&str] = &[
+    "application_name",
+    "client_encoding",
+    "DateStyle",
+    "IntervalStyle",
+    "TimeZone",
+    "standard_conforming_strings",
+];
 /// The longest message of a login.
 const MAX_LOGIN_MESSAGE: usize = 64 * 1024;
 
 /// Something to speak over.
-pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Moves to the runtime of this thread, where it can be moved; elsewhere its wakings cross threads.
+    fn rehome(self: Box<Self>) -> std::io::Result<Box<dyn Stream>>;
+}
+
+impl Stream for TcpStream {
+    fn rehome(self: Box<Self>) -> std::io::Result<Box<dyn Stream>> {
+        Ok(Box::new(Self::from_std(self.into_std()?)?))
+    }
+}
+
+impl Stream for UnixStream {
+    fn rehome(self: Box<Self>) -> std::io::Result<Box<dyn Stream>> {
+        Ok(Box::new(Self::from_std(self.into_std()?)?))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for client::TlsStream<S> {
+    fn rehome(self: Box<Self>) -> std::io::Result<Box<dyn Stream>> {
+        Ok(self)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for server::TlsStream<S> {
+    fn rehome(self: Box<Self>) -> std::io::Result<Box<dyn Stream>> {
+        Ok(self)
+    }
+}
+
+/// The place of a stream that is elsewhere.
+pub type Nowhere = tokio::io::Join<tokio::io::Empty, tokio::io::Sink>;
+
+impl Stream for Nowhere {
+    fn rehome(self: Box<Self>) -> std::io::Result<Box<dyn Stream>> {
+        Ok(self)
+    }
+}
+
+/// Takes a stream and leaves nothing in its place, without allocating.
+pub fn take_stream(stream: &mut Box<dyn Stream>) -> Box<dyn Stream> {
+    std::mem::replace(stream, Box::new(tokio::io::join(tokio::io::empty(), tokio::io::sink())))
+}
 
 /// Where a store listens.
 #[derive(Clone, Debug)]
@@ -45,9 +100,25 @@ pub enum BackendError {
         /// PostgreSQL's message.
         message: String,
     },
+    /// It cannot be had now, or its login cannot be made.
+    #[error("{0}")]
+    Unready(String),
     /// The store spoke something else.
     #[error("the store broke the protocol while logging in: {0}")]
     Protocol(&'static str),
+}
+
+/// Parameters as a store reports them, by name.
+pub type Parameters = Vec<(String, String)>;
+
+/// The parameters with one changed.
+pub fn with_parameter(parameters: &Parameters, name: &str, value: &str) -> Arc<Parameters> {
+    let mut changed = parameters.clone();
+    match changed.iter_mut().find(|(n, _)| n == name) {
+        Some((_, old)) => value.clone_into(old),
+        None => changed.push((name.to_owned(), value.to_owned())),
+    }
+    Arc::new(changed)
 }
 
 /// A logged-in connection.
@@ -57,12 +128,23 @@ pub struct Backend {
     /// What has arrived on it.
     pub buffer: Buffer,
     /// Parameters as the store reports them.
-    pub parameters: Vec<(String, String)>,
+    pub parameters: Arc<Parameters>,
     /// For cancel requests.
     pub process: i32,
     /// For cancel requests.
     pub secret: Vec<u8>,
+    /// The worker whose runtime it belongs to.
+    pub home: usize,
+    /// The parameters right after the login: what a new session starts with.
+    pub initial: Arc<Parameters>,
+    /// The shared statements that it has prepared (transaction pooling).
+    pub prepared: HashSet<u64>,
+    born: Instant,
+    used: Instant,
 }
+
+/// How long a connection may be unused before it is asked whether it still answers.
+const CHECK_AFTER: Duration = Duration::from_secs(30);
 
 impl Address {
     /// The first address of a connection's configuration.
@@ -131,11 +213,17 @@ impl Backend {
         let mut backend = Self {
             stream,
             buffer: Buffer::default(),
-            parameters: Vec::new(),
+            parameters: Arc::default(),
             process: 0,
             secret: Vec::new(),
+            initial: Arc::default(),
+            home: worker::current(),
+            prepared: HashSet::new(),
+            born: Instant::now(),
+            used: Instant::now(),
         };
         backend.log_in(&login.password).await?;
+        backend.initial = Arc::clone(&backend.parameters);
         Ok(backend)
     }
 
@@ -190,7 +278,7 @@ impl Backend {
                     let (Some(name), Some(value)) = (body.string(), body.string()) else {
                         return Err(malformed());
                     };
-                    self.parameters.push((name.to_owned(), value.to_owned()));
+                    Arc::make_mut(&mut self.parameters).push((name.to_owned(), value.to_owned()));
                 }
                 b'K' => {
                     self.process = body.i32().ok_or_else(malformed)?;
@@ -213,12 +301,63 @@ impl Backend {
         if is_full {
             queries.push("RESET ROLE"); // DISCARD ALL leaves the login's own role, which has no rights
         }
+        self.prepared.clear();
         self.run(&queries).await
     }
 
-    /// Whether the store still answers.
-    pub async fn ping(&mut self) -> Result<(), BackendError> {
-        self.run(&[""]).await
+    /// Takes a connection that waited into use on this thread. `None` if it is gone, or said something unasked.
+    pub async fn wake(mut self) -> Option<Self> {
+        let said = std::future::poll_fn(|context| {
+            let mut byte = [0];
+            let mut into = ReadBuf::new(&mut byte);
+            Poll::Ready(Pin::new(&mut self.stream).poll_read(context, &mut into).is_ready())
+        });
+        if said.await {
+            return None;
+        }
+        let here = worker::current();
+        if self.home != here {
+            self.stream = self.stream.rehome().ok()?;
+            self.home = here;
+        }
+        if self.used.elapsed() > CHECK_AFTER {
+            let alive = tokio::time::timeout(Duration::from_secs(2), self.run(&[""])).await;
+            alive.ok()?.ok()?;
+        }
+        Some(self)
+    }
+
+    /// Notes that it was used, just now.
+    pub fn touch(&mut self) {
+        self.used = Instant::now();
+    }
+
+    /// How long it has lived.
+    pub fn age(&self) -> Duration {
+        self.born.elapsed()
+    }
+
+    /// Brings reported parameters to what the next client has set. Values go as literals.
+    pub async fn adopt(&mut self, wanted: &Arc<Parameters>) -> Result<(), BackendError> {
+        if Arc::ptr_eq(wanted, &self.parameters) {
+            return Ok(());
+        }
+        let mut statement = String::new();
+        for (name, value) in wanted.iter().filter(|(name, _)| SETTABLE.contains(&name.as_str())) {
+            if !self.parameters.iter().any(|(n, v)| n == name && v == value) {
+                let _ = write!(statement, "SET {name} = '{}';", value.replace('\'', "''"));
+            }
+        }
+        if !statement.is_empty() {
+            self.run(&[&statement]).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the statements that were prepared for others.
+    pub async fn forget_prepared(&mut self) -> Result<(), BackendError> {
+        self.prepared.clear();
+        self.run(&["DEALLOCATE ALL"]).await
     }
 
     /// Runs statements whose results nobody wants; an error of one is an error of all.
@@ -236,8 +375,7 @@ impl Backend {
                 if head.tag == b'S' {
                     let mut body = Body(&self.buffer.data()[HEADER..head.total]);
                     if let (Some(name), Some(value)) = (body.string(), body.string()) {
-                        let (name, value) = (name.to_owned(), value.to_owned());
-                        self.report(&name, value);
+                        self.parameters = with_parameter(&self.parameters, name, value);
                     }
                 }
                 self.buffer.consume(head.total);
@@ -250,13 +388,5 @@ impl Backend {
             }
         }
         Ok(())
-    }
-
-    /// Remembers a parameter that the store reported.
-    pub fn report(&mut self, name: &str, value: String) {
-        match self.parameters.iter_mut().find(|(n, _)| n == name) {
-            Some((_, old)) => *old = value,
-            None => self.parameters.push((name.to_owned(), value)),
-        }
     }
 }

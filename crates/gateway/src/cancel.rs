@@ -12,37 +12,49 @@ use crate::backend::Address;
 use crate::flow::Flow;
 use crate::startup::CancelKey;
 
-/// What a key stands for.
+/// A connection to a store, for cancel requests.
+pub struct Running {
+    /// Where the store listens.
+    pub address: Address,
+    /// The process.
+    pub process: i32,
+    /// Its secret.
+    pub secret: Vec<u8>,
+}
+
+/// What a key stands for: a session and the connection that it has now, if any.
 pub struct Target {
-    address: Address,
-    process: i32,
-    secret: Vec<u8>,
     flow: Arc<Mutex<Flow>>,
-    /// Held while a request is on its way; `false` once the session is over.
-    open: tokio::sync::Mutex<bool>,
+    /// Held while a request is on its way.
+    running: tokio::sync::Mutex<Option<Running>>,
 }
 
 impl Target {
-    /// A session's target.
-    pub fn new(address: Address, process: i32, secret: Vec<u8>, flow: Arc<Mutex<Flow>>) -> Arc<Self> {
-        Arc::new(Self { address, process, secret, flow, open: tokio::sync::Mutex::new(true) })
+    /// A session's target; without a connection it hits nothing.
+    pub fn new(flow: Arc<Mutex<Flow>>) -> Arc<Self> {
+        Arc::new(Self { flow, running: tokio::sync::Mutex::new(None) })
     }
 
     /// Cancels the statement under way, if there is one.
     pub async fn cancel(&self) {
-        let open = self.open.lock().await;
+        let running = self.running.lock().await;
         let busy = !self.flow.lock().unwrap_or_else(PoisonError::into_inner).awaited.is_empty();
-        if *open
+        if let Some(Running { address, process, secret }) = &*running
             && busy
-            && let Err(error) = self.address.cancel(self.process, &self.secret).await
+            && let Err(error) = address.cancel(*process, secret).await
         {
             tracing::warn!(%error, "a cancel request did not reach the store");
         }
     }
 
-    /// Waits for a request on its way and lets no further one through.
-    pub async fn close(&self) {
-        *self.open.lock().await = false;
+    /// The session has taken a connection.
+    pub async fn attach(&self, running: Running) {
+        *self.running.lock().await = Some(running);
+    }
+
+    /// Waits for a request on its way and lets no further one through to the connection.
+    pub async fn detach(&self) {
+        *self.running.lock().await = None;
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ringfence_ledger::{Entry, Kind};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use crate::flow::{InFlight, Portal, Statement};
+use crate::flow::{Flow, InFlight, Portal, Prepared, Statement};
 use crate::frame::{self, Body, Buffer, HEADER, MAX_FRAME, put, put_str};
 use crate::records::IntentRecord;
 use crate::refusal::{Refusal, code};
@@ -29,9 +29,43 @@ pub const REFUSED: &str = "ringfence_refused_";
 struct Side<'a, W> {
     session: &'a Session,
     store: &'a mut W,
+    /// What goes to the store before what is in the buffer.
     out: Vec<u8>,
+    /// How many bytes at the buffer's front go to the store as they are.
+    passing: usize,
     /// After a refusal in a batch the store skips to Sync; so do we.
     skipping: bool,
+}
+
+/// What the store waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// The next batch.
+    Batch,
+    /// COPY data.
+    CopyData,
+}
+
+/// What goes to the store in the place of a message that is none of COPY's, while the store waits for its data. Sync and
+/// Flush are ignored there. Any other gives the COPY up and is lost, as with PostgreSQL; by a CopyFail, so that it never
+/// runs as something else than what it is.
+fn out_of_turn(tag: u8) -> Vec<u8> {
+    let mut out = Vec::new();
+    if !matches!(tag, b'S' | b'H') {
+        let reason = format!("unexpected message type 0x{tag:02X} during COPY from stdin");
+        put(&mut out, b'f', |out| put_str(out, &reason));
+    }
+    out
+}
+
+/// What becomes of a frame.
+enum Passage {
+    /// It goes on as it is.
+    Forward,
+    /// This goes on in its place.
+    Replace(Vec<u8>),
+    /// This goes on before it.
+    Precede(Vec<u8>),
 }
 
 /// Runs until the client leaves or breaks the protocol.
@@ -40,19 +74,32 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let mut side = Side { session, store, out: Vec::with_capacity(4096), skipping: false };
+    let mut side = Side { session, store, out: Vec::new(), passing: 0, skipping: false };
     match side.run(client, buffer).await {
         Ok(end) => end,
-        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-            let refusal = Refusal::new(code::PROTOCOL_VIOLATION, error.to_string());
-            End::Refused(refusal.hint("The client does not speak PostgreSQL's protocol 3 correctly."), true)
-        }
-        Err(_) => End::Client,
+        Err(error) => failed(&error),
     }
+}
+
+/// How a session ends whose client cannot be read.
+pub fn failed(error: &std::io::Error) -> End {
+    if error.kind() == std::io::ErrorKind::InvalidData {
+        let refusal = Refusal::new(code::PROTOCOL_VIOLATION, error.to_string());
+        return End::Refused(
+            refusal.hint("The client does not speak PostgreSQL's protocol 3 correctly."),
+            true,
+        );
+    }
+    End::Client
 }
 
 fn invalid(what: impl std::fmt::Display) -> std::io::Error {
     std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_string())
+}
+
+/// The largest frame that a session's client may send.
+pub fn max_frame(session: &Session) -> usize {
+    if session.is_face() { MAX_GOVERNED_FRAME } else { MAX_FRAME }
 }
 
 impl<W: AsyncWrite + Unpin> Side<'_, W> {
@@ -61,47 +108,87 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         client: &mut R,
         buffer: &mut Buffer,
     ) -> std::io::Result<End> {
-        let max = if self.session.is_face() { MAX_GOVERNED_FRAME } else { MAX_FRAME };
+        let max = max_frame(self.session);
         loop {
-            let Some(head) = frame::head(buffer.data(), max).map_err(invalid)? else {
-                self.flush().await?;
-                if buffer.fill(client).await? == 0 {
+            let rest = &buffer.data()[self.passing..];
+            let head = frame::head(rest, max).map_err(invalid)?;
+            let Some(head) = head.filter(|h| h.tag == b'd' || rest.len() >= h.total) else {
+                self.flush(buffer).await?;
+                if let Some(head) = head {
+                    buffer.reserve(head.total);
+                }
+                let count = buffer.fill(client).await?;
+                if count == 0 {
                     return Ok(End::Client);
                 }
+                self.session.flow().traffic.received += count as u64;
                 continue;
             };
             if head.tag == b'd' {
                 self.copy_data(head.total, client, buffer).await?;
                 continue;
             }
-            if buffer.data().len() < head.total {
-                self.flush().await?;
-                buffer.reserve(head.total);
-                if buffer.fill(client).await? == 0 {
-                    return Ok(End::Client);
-                }
-                continue;
-            }
             if head.tag == b'X' {
-                self.flush().await?;
+                self.batch_answered(buffer).await?; // what was sent before runs, and is answered
                 return Ok(End::Client);
             }
-            if !matches!(head.tag, b'c' | b'f') {
-                self.batch_answered().await?;
+            if matches!(head.tag, b'c' | b'f') {
+                self.session.flow().copy_ends();
+            } else if self.batch_answered(buffer).await? == Turn::CopyData {
+                let instead = out_of_turn(head.tag);
+                self.settle(buffer, &instead);
+                buffer.consume(head.total);
+                continue;
             }
-            let whole = &buffer.data()[..head.total];
-            self.frame(head.tag, whole).await?;
-            buffer.consume(head.total);
-            if self.out.len() > 32 * 1024 {
-                self.flush().await?;
+            let whole = &buffer.data()[self.passing..][..head.total];
+            let passage = match self.frame(head.tag, whole).await {
+                // The store tells best what is wrong with a message that runs nothing.
+                Err(e)
+                    if self.session.mode == Mode::Counted && e.kind() == std::io::ErrorKind::InvalidData =>
+                {
+                    if head.tag == b'Q' {
+                        self.session.flow().begin(InFlight::new(None, true, None, Vec::new()));
+                    }
+                    Passage::Forward
+                }
+                passage => passage?,
+            };
+            match passage {
+                Passage::Forward => self.passing += head.total,
+                Passage::Replace(instead) => {
+                    self.settle(buffer, &instead);
+                    buffer.consume(head.total);
+                }
+                Passage::Precede(before) => {
+                    self.settle(buffer, &before);
+                    self.passing = head.total;
+                }
+            }
+            if self.out.len() + self.passing > 32 * 1024 {
+                self.flush(buffer).await?;
             }
         }
     }
 
-    async fn flush(&mut self) -> std::io::Result<()> {
+    /// Puts what passes, and something of our own after it, before the rest of the buffer.
+    fn settle(&mut self, buffer: &mut Buffer, own: &[u8]) {
+        self.out.extend_from_slice(&buffer.data()[..self.passing]);
+        buffer.consume(self.passing);
+        self.passing = 0;
+        self.out.extend_from_slice(own);
+    }
+
+    async fn flush(&mut self, buffer: &mut Buffer) -> std::io::Result<()> {
         if !self.out.is_empty() {
+            self.settle(buffer, &[]);
             self.store.write_all(&self.out).await?;
-            self.out.clear();
+            self.out = Vec::new();
+        } else if self.passing > 0 {
+            self.store.write_all(&buffer.data()[..self.passing]).await?;
+            buffer.consume(self.passing);
+            self.passing = 0;
+        } else {
+            return Ok(());
         }
         self.store.flush().await
     }
@@ -114,69 +201,68 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         buffer: &mut Buffer,
     ) -> std::io::Result<()> {
         loop {
-            let have = left.min(buffer.data().len());
-            self.out.extend_from_slice(&buffer.data()[..have]);
-            buffer.consume(have);
+            let have = left.min(buffer.data().len() - self.passing);
+            self.passing += have;
             left -= have;
-            if self.out.len() > 32 * 1024 {
-                self.flush().await?;
+            if self.passing > 32 * 1024 {
+                self.flush(buffer).await?;
             }
             if left == 0 {
                 return Ok(());
             }
-            self.flush().await?;
-            if buffer.fill(client).await? == 0 {
+            self.flush(buffer).await?;
+            let count = buffer.fill(client).await?;
+            if count == 0 {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
             }
+            self.session.flow().traffic.received += count as u64;
         }
     }
 
-    /// Waits until the store has answered the batch before.
-    async fn batch_answered(&mut self) -> std::io::Result<()> {
-        if self.session.flow().unready == 0 {
-            return Ok(());
+    /// Waits until the store has answered the batch before, or wants COPY data.
+    async fn batch_answered(&mut self, buffer: &mut Buffer) -> std::io::Result<Turn> {
+        let turn = |flow: &Flow| match flow {
+            Flow { copying: true, .. } => Some(Turn::CopyData),
+            Flow { unready: 0, .. } => Some(Turn::Batch),
+            _ => None,
+        };
+        if let Some(turn) = turn(&self.session.flow()) {
+            return Ok(turn);
         }
-        self.flush().await?;
+        self.flush(buffer).await?;
         loop {
             let answered = self.session.answered.notified();
-            if self.session.flow().unready == 0 {
-                return Ok(());
+            if let Some(turn) = turn(&self.session.flow()) {
+                return Ok(turn);
             }
             answered.await;
         }
     }
 
-    async fn frame(&mut self, tag: u8, whole: &[u8]) -> std::io::Result<()> {
+    async fn frame(&mut self, tag: u8, whole: &[u8]) -> std::io::Result<Passage> {
         let body = &whole[HEADER..];
         if self.skipping && tag != b'S' && tag != b'Q' {
-            return Ok(());
+            return Ok(Passage::Replace(Vec::new()));
+        }
+        if !matches!(tag, b'Q' | b'S' | b'c' | b'f') {
+            self.session.flow().unsynced = true;
         }
         match tag {
-            b'Q' => self.query(whole, Body(body)).await,
-            b'P' => self.parse(whole, body),
-            b'B' => self.bind(whole, body),
-            b'E' => self.execute(whole, body).await,
-            b'C' => {
-                let (kind, rest) = body.split_first().ok_or_else(|| invalid("an empty Close message"))?;
-                let name = Body(rest).string().ok_or_else(|| invalid("a Close message without a name"))?;
-                self.session.flow().close(*kind == b'P', name);
-                self.pass(whole)
-            }
+            b'Q' => self.query(Body(body)).await,
+            b'P' => self.parse(body),
+            b'B' => self.bind(body),
+            b'E' => self.execute(body).await,
+            b'C' => self.close(body),
             b'S' => {
                 self.skipping = false;
                 self.session.flow().sync();
-                self.pass(whole)
+                Ok(Passage::Forward)
             }
-            b'D' | b'H' | b'c' | b'f' => self.pass(whole),
-            b'F' => self.function_call(whole),
-            other => Err(invalid(format!("an unknown message of type {:?}", char::from(other)))),
+            b'D' => self.describe(body),
+            b'H' | b'c' | b'f' => Ok(Passage::Forward),
+            b'F' => Ok(self.function_call()),
+            other => Err(invalid(format!("invalid frontend message type {other}"))),
         }
-    }
-
-    #[allow(clippy::unnecessary_wraps, reason = "handlers that can fail end with it")]
-    fn pass(&mut self, whole: &[u8]) -> std::io::Result<()> {
-        self.out.extend_from_slice(whole);
-        Ok(())
     }
 
     /// The text of a statement: UTF-8 for governed persons, whatever the client's encoding is for others.
@@ -192,23 +278,23 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
 
     fn read(&self, text: &str) -> Statement {
         let verdict = self.session.is_face().then(|| self.session.shared.statements.judge(text));
-        Statement { text: text.into(), verdict }
+        Statement { text: text.into(), verdict, prepared: None }
     }
 
-    async fn query(&mut self, whole: &[u8], mut body: Body<'_>) -> std::io::Result<()> {
+    async fn query(&mut self, mut body: Body<'_>) -> std::io::Result<Passage> {
         self.skipping = false;
         let text = match self.text(&mut body) {
             Ok(text) if body.0.is_empty() => text,
-            Err(Some(refusal)) => return self.refuse_query(&refusal, None),
+            Err(Some(refusal)) => return Ok(self.refuse_query(&refusal, None)),
             _ => return Err(invalid("a malformed Query message")),
         };
         let statement = Arc::new(self.read(&text));
         match self.admit(&statement, true, &[], None).await {
             Ok(in_flight) => {
                 self.session.flow().begin(in_flight);
-                self.pass(whole)
+                Ok(Passage::Forward)
             }
-            Err(refusal) => self.refuse_query(&refusal, Some(&statement.text)),
+            Err(refusal) => Ok(self.refuse_query(&refusal, Some(&statement.text))),
         }
     }
 
@@ -221,6 +307,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         number: Option<u64>,
     ) -> Result<InFlight, Refusal> {
         let session = self.session;
+        session.note_pins(&statement.text);
         if let Mode::Counted = session.mode {
             let shape = session.shared.counting.shape(&statement.text);
             return Ok(InFlight::new(None, simple, Some(shape), Vec::new()));
@@ -266,73 +353,173 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     }
 
     /// Puts something in a refused statement's place that the store answers with an error in its turn.
-    fn stand_in(&mut self, refusal: &Refusal, text: Option<&str>) -> String {
-        self.session.refused(&refusal.message, text.map(|t| truncate(t, MAX_RECORDED)));
+    fn stand_in(&mut self, refusal: &Refusal) -> String {
         let mut flow = self.session.flow();
         let n = flow.number();
         flow.refusals.push((n, refusal.clone()));
         format!("{REFUSED}{n}")
     }
 
-    #[allow(clippy::unnecessary_wraps, reason = "handlers that can fail end with it")]
-    fn refuse_query(&mut self, refusal: &Refusal, text: Option<&str>) -> std::io::Result<()> {
-        let stand_in = self.stand_in(refusal, text);
+    fn refuse_query(&mut self, refusal: &Refusal, text: Option<&str>) -> Passage {
+        self.session.refused(&refusal.message, text.map(|t| truncate(t, MAX_RECORDED)));
+        let stand_in = self.stand_in(refusal);
         self.session.flow().begin(InFlight::new(None, true, None, Vec::new()));
-        put(&mut self.out, b'Q', |out| put_str(out, &stand_in));
-        Ok(())
+        let mut out = Vec::new();
+        put(&mut out, b'Q', |out| put_str(out, &stand_in));
+        Passage::Replace(out)
     }
 
-    #[allow(clippy::unnecessary_wraps, reason = "handlers that can fail end with it")]
-    fn refuse_in_batch(&mut self, refusal: &Refusal, text: Option<&str>) -> std::io::Result<()> {
-        let stand_in = self.stand_in(refusal, text);
+    fn refuse_in_batch(&mut self, refusal: &Refusal, text: Option<&str>) -> Passage {
+        self.session.refused(&refusal.message, text.map(|t| truncate(t, MAX_RECORDED)));
+        self.fail_in_batch(refusal)
+    }
+
+    /// Makes the store answer with an error here, which the other side replaces by `refusal`.
+    fn fail_in_batch(&mut self, refusal: &Refusal) -> Passage {
+        let stand_in = self.stand_in(refusal);
         self.skipping = true;
-        put(&mut self.out, b'P', |out| {
+        let mut out = Vec::new();
+        put(&mut out, b'P', |out| {
             put_str(out, "");
             put_str(out, &stand_in);
             out.extend_from_slice(&[0, 0]);
         });
-        Ok(())
+        Passage::Replace(out)
     }
 
-    fn parse(&mut self, whole: &[u8], body: &[u8]) -> std::io::Result<()> {
+    fn parse(&mut self, body: &[u8]) -> std::io::Result<Passage> {
         let mut body = Body(body);
         let name = body.string().ok_or_else(|| invalid("a malformed Parse message"))?;
+        let definition = body.0;
         let text = match self.text(&mut body) {
             Ok(text) => text,
-            Err(Some(refusal)) => return self.refuse_in_batch(&refusal, None),
+            Err(Some(refusal)) => return Ok(self.refuse_in_batch(&refusal, None)),
             Err(None) => return Err(invalid("a malformed Parse message")),
         };
         if self.session.flow().names() > MAX_NAMES {
             let refusal = Refusal::new(code::LIMIT_EXCEEDED, "too many prepared statements in this session");
-            return self.refuse_in_batch(&refusal.hint("Close those that are no longer needed."), None);
+            return Ok(self.refuse_in_batch(&refusal.hint("Close those that are no longer needed."), None));
         }
         let statement = self.read(&text);
         if let Some(refused) = statement.verdict.as_ref().and_then(|v| v.refused.as_ref()) {
             let refused = refused.clone();
-            return self.refuse_in_batch(&refused, Some(&text));
+            return Ok(self.refuse_in_batch(&refused, Some(&text)));
         }
         if let Some(verdict) = &statement.verdict {
             self.session.explain(verdict);
         }
+        if self.session.changes_connections() {
+            return Ok(self.parse_shared(name, statement, definition));
+        }
         self.session.flow().parse(name, Arc::new(statement));
-        self.pass(whole)
+        Ok(Passage::Forward)
     }
 
-    fn bind(&mut self, whole: &[u8], body: &[u8]) -> std::io::Result<()> {
+    /// Parse where connections change: a named statement gets a shared name; a connection that has it need not see it.
+    fn parse_shared(&mut self, name: &str, mut statement: Statement, definition: &[u8]) -> Passage {
+        let names = &self.session.shared.shared_names;
+        let named = !name.is_empty();
+        if named && self.session.flow().statement(name).is_some() {
+            let message = format!("prepared statement \"{name}\" already exists");
+            return self.fail_in_batch(&Refusal::new(code::DUPLICATE_STATEMENT, message));
+        }
+        let number = if named { names.number(definition) } else { names.fresh() };
+        let prepared = Prepared { number, named, definition: definition.into() };
+        let parse = named.then(|| parse_message(&prepared));
+        let mut flow = self.session.flow();
+        let known = named && flow.is_on_connection(&prepared);
+        statement.prepared = Some(prepared);
+        if known {
+            flow.parse_known(name, Arc::new(statement));
+            return Passage::Replace(close_nothing());
+        }
+        flow.parse(name, Arc::new(statement));
+        parse.map_or(Passage::Forward, Passage::Replace)
+    }
+
+    /// Finds what a client's name stands for where connections change; before, the Parse for a connection that has not seen
+    /// it. `Err` if there is no such statement.
+    fn on_connection(&mut self, name: &str) -> Result<(String, Vec<u8>), Passage> {
+        let mut flow = self.session.flow();
+        let statement = flow.statement(name);
+        let Some((statement, prepared)) = statement.as_ref().and_then(|s| Some((s, s.prepared.as_ref()?)))
+        else {
+            if flow.pinned {
+                return Ok((name.to_owned(), Vec::new())); // made in SQL
+            }
+            drop(flow);
+            let message = if name.is_empty() {
+                "unnamed prepared statement does not exist".to_owned()
+            } else {
+                format!("prepared statement \"{name}\" does not exist")
+            };
+            return Err(self.fail_in_batch(&Refusal::new(code::NO_SUCH_STATEMENT, message)));
+        };
+        let mut before = Vec::new();
+        if !flow.is_on_connection(prepared) {
+            before = parse_message(prepared);
+            flow.parse_again(Arc::clone(statement));
+        }
+        Ok((prepared.name(), before))
+    }
+
+    fn bind(&mut self, body: &[u8]) -> std::io::Result<Passage> {
         let mut body = Body(body);
         let (Some(portal), Some(name)) = (body.string(), body.string()) else {
             return Err(invalid("a malformed Bind message"));
         };
         let parameters = if self.session.is_logged() { parameters(body) } else { Some(Vec::new()) };
         let parameters = parameters.ok_or_else(|| invalid("a malformed Bind message"))?;
+        let mut passage = Passage::Forward;
+        if self.session.changes_connections() {
+            let (own, mut out) = match self.on_connection(name) {
+                Ok(found) => found,
+                Err(failed) => return Ok(failed),
+            };
+            if own == name {
+                passage = if out.is_empty() { Passage::Forward } else { Passage::Precede(out) };
+            } else {
+                put(&mut out, b'B', |out| {
+                    put_str(out, portal);
+                    put_str(out, &own);
+                    out.extend_from_slice(body.0);
+                });
+                passage = Passage::Replace(out);
+            }
+        }
         let mut flow = self.session.flow();
         let statement = flow.statement(name);
         flow.bind(portal, Portal { statement, parameters: parameters.into(), number: None });
-        drop(flow);
-        self.pass(whole)
+        Ok(passage)
     }
 
-    async fn execute(&mut self, whole: &[u8], body: &[u8]) -> std::io::Result<()> {
+    fn describe(&mut self, body: &[u8]) -> std::io::Result<Passage> {
+        let Some((b'S', rest)) = body.split_first().filter(|_| self.session.changes_connections()) else {
+            return Ok(Passage::Forward);
+        };
+        let name = Body(rest).string().ok_or_else(|| invalid("a malformed Describe message"))?;
+        let (own, mut out) = match self.on_connection(name) {
+            Ok(found) => found,
+            Err(failed) => return Ok(failed),
+        };
+        put(&mut out, b'D', |out| {
+            out.push(b'S');
+            put_str(out, &own);
+        });
+        Ok(Passage::Replace(out))
+    }
+
+    fn close(&mut self, body: &[u8]) -> std::io::Result<Passage> {
+        let (kind, rest) = body.split_first().ok_or_else(|| invalid("an empty Close message"))?;
+        let name = Body(rest).string().ok_or_else(|| invalid("a Close message without a name"))?;
+        let mut flow = self.session.flow();
+        let shared = *kind == b'S' && flow.statement(name).is_some_and(|s| s.prepared.is_some());
+        flow.close(*kind == b'P', name);
+        // What a name stands for may be others', too: the connection keeps it.
+        Ok(if shared && !name.is_empty() { Passage::Replace(close_nothing()) } else { Passage::Forward })
+    }
+
+    async fn execute(&mut self, body: &[u8]) -> std::io::Result<Passage> {
         let name = Body(body).string().ok_or_else(|| invalid("a malformed Execute message"))?;
         let found = self.session.flow().portal(name).cloned();
         let number = found.as_ref().and_then(|p| p.number);
@@ -347,10 +534,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                     portal.number = in_flight.number;
                 }
                 flow.begin(in_flight);
-                drop(flow);
-                self.pass(whole)
+                Ok(Passage::Forward)
             }
-            Err(refusal) => self.refuse_in_batch(&refusal, Some(&statement.text)),
+            Err(refusal) => Ok(self.refuse_in_batch(&refusal, Some(&statement.text))),
         }
     }
 
@@ -359,10 +545,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let text = format!("-- goes on with what was declared or prepared in SQL as {name:?}").into();
         let verdict =
             self.session.is_face().then(|| Arc::new(Verdict { opaque: true, ..Verdict::default() }));
-        Statement { text, verdict }
+        Statement { text, verdict, prepared: None }
     }
 
-    fn function_call(&mut self, whole: &[u8]) -> std::io::Result<()> {
+    fn function_call(&mut self) -> Passage {
         if self.session.is_face() {
             let refusal = Refusal::new(
                 code::INSUFFICIENT_PRIVILEGE,
@@ -380,8 +566,28 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             None
         };
         self.session.flow().begin(InFlight::new(number, true, None, Vec::new()));
-        self.pass(whole)
+        Passage::Forward
     }
+}
+
+/// A Parse message under the shared name.
+fn parse_message(prepared: &Prepared) -> Vec<u8> {
+    let mut out = Vec::with_capacity(prepared.definition.len() + 32);
+    put(&mut out, b'P', |out| {
+        put_str(out, &prepared.name());
+        out.extend_from_slice(&prepared.definition);
+    });
+    out
+}
+
+/// A Close of a statement that is never there, for its answer: CloseComplete, in its turn.
+fn close_nothing() -> Vec<u8> {
+    let mut out = Vec::new();
+    put(&mut out, b'C', |out| {
+        out.push(b'S');
+        put_str(out, "ringfence_nothing");
+    });
+    out
 }
 
 /// What a client hears while the ledger cannot be written.

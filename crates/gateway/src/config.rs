@@ -8,6 +8,8 @@ use ringfence_face::Target;
 use ringfence_face::ddl::Limits;
 use tokio_rustls::rustls::ServerConfig;
 
+use crate::pool::PoolSettings;
+
 /// A gateway's settings.
 #[derive(Clone)]
 pub struct Config {
@@ -25,6 +27,8 @@ pub struct Config {
     pub max_per_principal: usize,
     /// How long a client may take to log in.
     pub login_timeout: Duration,
+    /// How many worker threads; 0 means one for each core.
+    pub workers: usize,
     /// How long running sessions may go on after a stop was asked for.
     pub drain: Duration,
     /// The stores behind it.
@@ -42,4 +46,6 @@ pub struct StoreConfig {
     pub full_role: Option<String>,
     /// Limits of face logins.
     pub limits: Limits,
+    /// Limits of the pools of connections.
+    pub pool: PoolSettings,
 }

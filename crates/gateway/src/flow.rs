@@ -6,7 +6,7 @@
 //! side does not begin a batch before the last one is answered. Without that, a skipped Parse would let one statement run
 //! under another's text in the ledger.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use ringfence_ledger::Ticket;
@@ -22,6 +22,40 @@ pub struct Statement {
     pub text: Box<str>,
     /// The verdict, where the session is governed by a face.
     pub verdict: Option<Arc<Verdict>>,
+    /// How to prepare it again, where connections change between transactions.
+    pub prepared: Option<Prepared>,
+}
+
+/// What shared names begin with.
+pub const SHARED: &str = "ringfence_";
+
+/// A prepared statement that any connection can have.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Its number, which makes its name in the store; see [`crate::pin::SharedNames`].
+    pub number: u64,
+    /// Whether the client named it. The unnamed one stays unnamed in the store.
+    pub named: bool,
+    /// Text and parameter types, as in the Parse message after the name.
+    pub definition: Box<[u8]>,
+}
+
+impl Prepared {
+    /// Its name in the store.
+    pub fn name(&self) -> String {
+        if self.named { format!("{SHARED}{}", self.number) } else { String::new() }
+    }
+}
+
+/// What becomes of a ParseComplete, BindComplete or CloseComplete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirmed {
+    /// It goes on to the client.
+    Pass,
+    /// It answers a Parse of our own.
+    Ours,
+    /// It answers a Close in the place of a Parse of what the connection has prepared already.
+    AsParse,
 }
 
 /// A portal: a statement with its parameters.
@@ -39,6 +73,10 @@ pub struct Portal {
 #[derive(Debug)]
 enum Operation {
     Parse(Box<str>, Arc<Statement>),
+    /// A Parse that the connection need not see.
+    Known(Box<str>, Arc<Statement>),
+    /// A Parse of our own, for a connection that has not seen the statement.
+    Again(Arc<Statement>),
     Bind(Box<str>, Portal),
     CloseStatement(Box<str>),
     ClosePortal(Box<str>),
@@ -77,6 +115,31 @@ pub enum Awaited {
     Statement(InFlight),
     /// A ReadyForQuery.
     Ready,
+    /// Nothing: here the client ended its COPY data. A Sync before that is one that the store ignores.
+    CopyEnd,
+}
+
+/// What `SHOW STATS` adds up.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Traffic {
+    /// Transactions that ended.
+    pub transactions: u64,
+    /// Statements that ended.
+    pub statements: u64,
+    /// Bytes from the client.
+    pub received: u64,
+    /// Bytes to the client.
+    pub sent: u64,
+}
+
+impl Traffic {
+    /// Adds more of it.
+    pub fn add(&mut self, more: Self) {
+        self.transactions += more.transactions;
+        self.statements += more.statements;
+        self.received += more.received;
+        self.sent += more.sent;
+    }
 }
 
 /// See the module's text.
@@ -96,6 +159,18 @@ pub struct Flow {
     pub hint: Option<String>,
     /// `I`, `T` or `E` as the store last said.
     pub transaction: u8,
+    /// The store waits for COPY data.
+    pub copying: bool,
+    /// Something was sent since the last Sync or Query.
+    pub unsynced: bool,
+    /// Something is left in the connection that the session may rely on (transaction pooling).
+    pub pinned: bool,
+    /// The shared statements that the connection has prepared (transaction pooling).
+    pub on_connection: HashSet<u64>,
+    /// What the connection's unnamed statement is (transaction pooling).
+    pub unnamed: Option<u64>,
+    /// Transactions that ended, and bytes in each direction, since somebody last took them.
+    pub traffic: Traffic,
     statements: HashMap<Box<str>, Arc<Statement>>,
     portals: HashMap<Box<str>, Portal>,
     batch: Vec<Operation>,
@@ -119,7 +194,9 @@ impl Flow {
     pub fn statement(&self, name: &str) -> Option<Arc<Statement>> {
         for operation in self.batch.iter().rev() {
             match operation {
-                Operation::Parse(n, statement) if **n == *name => return Some(Arc::clone(statement)),
+                Operation::Parse(n, statement) | Operation::Known(n, statement) if **n == *name => {
+                    return Some(Arc::clone(statement));
+                }
                 Operation::CloseStatement(n) if **n == *name => return None,
                 _ => {}
             }
@@ -144,6 +221,55 @@ impl Flow {
         self.batch.push(Operation::Parse(name.into(), statement));
     }
 
+    /// Whether the connection has prepared a statement, or will have when it gets to what was sent.
+    pub fn is_on_connection(&self, prepared: &Prepared) -> bool {
+        let number = prepared.number;
+        let last = self.batch.iter().rev().find_map(|operation| match operation {
+            Operation::Parse(_, s) | Operation::Again(s) => {
+                s.prepared.as_ref().filter(|p| p.named == prepared.named).map(|p| p.number)
+            }
+            _ => None,
+        });
+        if !prepared.named {
+            return last.or(self.unnamed) == Some(number);
+        }
+        last == Some(number)
+            || self.on_connection.contains(&number)
+            || self.batch.iter().any(|operation| match operation {
+                Operation::Parse(_, s) | Operation::Again(s) => {
+                    s.prepared.as_ref().is_some_and(|p| p.named && p.number == number)
+                }
+                _ => false,
+            })
+    }
+
+    /// A Close was sent in the place of a Parse of what the connection has.
+    pub fn parse_known(&mut self, name: &str, statement: Arc<Statement>) {
+        self.batch.push(Operation::Known(name.into(), statement));
+    }
+
+    /// A Parse of our own was sent.
+    pub fn parse_again(&mut self, statement: Arc<Statement>) {
+        self.batch.push(Operation::Again(statement));
+    }
+
+    /// The client's name for a shared statement.
+    pub fn own_name(&self, number: u64) -> Option<&str> {
+        let is_it = |s: &Statement| s.prepared.as_ref().is_some_and(|p| p.named && p.number == number);
+        let in_batch = self.batch.iter().find_map(|operation| match operation {
+            Operation::Parse(name, s) | Operation::Known(name, s) if is_it(s) => Some(&**name),
+            _ => None,
+        });
+        in_batch.or_else(|| self.statements.iter().find(|(_, s)| is_it(s)).map(|(name, _)| &**name))
+    }
+
+    /// All prepared statements are gone (DEALLOCATE ALL, DISCARD ALL).
+    pub fn deallocate_all(&mut self) {
+        self.statements.clear();
+        self.on_connection.clear();
+        self.unnamed = None;
+    }
+
     /// A Bind was sent.
     pub fn bind(&mut self, name: &str, portal: Portal) {
         self.batch.push(Operation::Bind(name.into(), portal));
@@ -164,6 +290,9 @@ impl Flow {
         let simple = statement.simple;
         self.awaited.push_back(Awaited::Statement(statement));
         if simple {
+            // A Query destroys the unnamed statement (protocol manual, "Extended Query").
+            self.statements.remove("");
+            self.unnamed = None;
             self.sync();
         }
     }
@@ -172,15 +301,24 @@ impl Flow {
     pub fn sync(&mut self) {
         self.awaited.push_back(Awaited::Ready);
         self.unready += 1;
+        self.unsynced = false;
     }
 
     /// ParseComplete, BindComplete or CloseComplete came.
-    pub fn confirm(&mut self) {
+    pub fn confirm(&mut self) -> Confirmed {
         self.confirmed += 1;
+        match self.batch.get(self.confirmed - 1) {
+            Some(Operation::Again(_)) => Confirmed::Ours,
+            Some(Operation::Known(..)) => Confirmed::AsParse,
+            _ => Confirmed::Pass,
+        }
     }
 
     /// The statement whose rows come now.
     pub fn current(&mut self) -> Option<&mut InFlight> {
+        while let Some(Awaited::CopyEnd) = self.awaited.front() {
+            self.awaited.pop_front();
+        }
         match self.awaited.front_mut() {
             Some(Awaited::Statement(statement)) => Some(statement),
             _ => None,
@@ -193,13 +331,50 @@ impl Flow {
             return None;
         }
         match self.awaited.pop_front() {
-            Some(Awaited::Statement(statement)) => Some(statement),
+            Some(Awaited::Statement(statement)) => {
+                self.traffic.statements += 1;
+                Some(statement)
+            }
             _ => None,
+        }
+    }
+
+    /// CopyInResponse came. From here to the end of the data the store ignores Sync (protocol manual, "COPY Operations"):
+    /// libpq sends one right after Execute, and another one after the data.
+    pub fn copy_begins(&mut self) {
+        if self.current().is_none_or(|current| current.simple) {
+            self.copying = !self.awaited.iter().any(|a| matches!(a, Awaited::CopyEnd));
+            return;
+        }
+        self.copying = true;
+        let mut at = 1;
+        while let Some(awaited) = self.awaited.get(at) {
+            match awaited {
+                Awaited::Ready => {
+                    self.awaited.remove(at);
+                    self.unready = self.unready.saturating_sub(1);
+                    self.unsynced = true;
+                }
+                Awaited::CopyEnd => {
+                    self.copying = false;
+                    break;
+                }
+                Awaited::Statement(_) => at += 1,
+            }
+        }
+    }
+
+    /// CopyDone or CopyFail was sent.
+    pub fn copy_ends(&mut self) {
+        self.copying = false;
+        if !self.awaited.is_empty() {
+            self.awaited.push_back(Awaited::CopyEnd);
         }
     }
 
     /// An error came.
     pub fn fail(&mut self, sqlstate: &str) {
+        self.copying = false;
         if let Some(current) = self.current() {
             current.failed = Some(sqlstate.to_owned());
         }
@@ -214,12 +389,23 @@ impl Flow {
             match awaited {
                 Awaited::Statement(statement) => over.push(statement),
                 Awaited::Ready => break,
+                Awaited::CopyEnd => {}
             }
         }
+        self.copying = false;
+        self.traffic.transactions += u64::from(transaction == b'I');
+        self.traffic.statements += over.len() as u64;
         let confirmed = std::mem::take(&mut self.confirmed);
         for operation in self.batch.drain(..).take(confirmed) {
             match operation {
-                Operation::Parse(name, statement) => drop(self.statements.insert(name, statement)),
+                Operation::Parse(name, statement) => {
+                    note_prepared(&mut self.on_connection, &mut self.unnamed, &statement);
+                    self.statements.insert(name, statement);
+                }
+                Operation::Again(statement) => {
+                    note_prepared(&mut self.on_connection, &mut self.unnamed, &statement);
+                }
+                Operation::Known(name, statement) => drop(self.statements.insert(name, statement)),
                 Operation::Bind(name, portal) => drop(self.portals.insert(name, portal)),
                 Operation::CloseStatement(name) => drop(self.statements.remove(&name)),
                 Operation::ClosePortal(name) => drop(self.portals.remove(&name)),
@@ -239,7 +425,15 @@ impl Flow {
 
     /// Whether nothing is under way.
     pub fn is_idle(&self) -> bool {
-        self.unready == 0 && self.awaited.is_empty() && self.transaction == b'I'
+        self.unready == 0 && self.awaited.is_empty() && self.transaction == b'I' && !self.unsynced
+    }
+}
+
+fn note_prepared(on_connection: &mut HashSet<u64>, unnamed: &mut Option<u64>, statement: &Statement) {
+    match &statement.prepared {
+        Some(p) if p.named => drop(on_connection.insert(p.number)),
+        Some(p) => *unnamed = Some(p.number),
+        None => {}
     }
 }
 
@@ -248,7 +442,7 @@ mod tests {
     use super::*;
 
     fn statement(text: &str) -> Arc<Statement> {
-        Arc::new(Statement { text: text.into(), verdict: None })
+        Arc::new(Statement { text: text.into(), verdict: None, prepared: None })
     }
 
     fn execute(flow: &mut Flow) {
@@ -283,6 +477,30 @@ mod tests {
         let over = flow.ready(b'I');
         assert_eq!(over.len(), 2);
         assert_eq!(over[0].failed.as_deref(), Some("22012"));
+        assert!(flow.is_idle());
+    }
+
+    #[test]
+    fn a_sync_before_the_end_of_copy_data_is_one_that_the_store_ignores() {
+        let mut flow = Flow::new();
+        execute(&mut flow);
+        flow.sync();
+        flow.copy_begins();
+        assert!(flow.copying && flow.unready == 0, "the first Sync is ignored");
+        flow.copy_ends();
+        flow.sync();
+        assert!(flow.complete().is_some());
+        flow.ready(b'I');
+        assert!(flow.is_idle());
+        // All at once: the answer comes when the client has sent everything.
+        execute(&mut flow);
+        flow.sync();
+        flow.copy_ends();
+        flow.sync();
+        flow.copy_begins();
+        assert!(!flow.copying && flow.unready == 1);
+        assert!(flow.complete().is_some());
+        flow.ready(b'I');
         assert!(flow.is_idle());
     }
 

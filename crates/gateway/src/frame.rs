@@ -2,7 +2,10 @@
 //!
 //! Pure: buffers in, frames out. A length is checked against a bound before anything is reserved for it.
 
-use tokio::io::{AsyncRead, AsyncReadExt};
+use std::cell::RefCell;
+use std::pin::Pin;
+
+use tokio::io::{AsyncRead, ReadBuf};
 
 /// Type and length of a frame.
 pub const HEADER: usize = 5;
@@ -41,19 +44,43 @@ pub fn head(bytes: &[u8], max: usize) -> Result<Option<Head>, FrameError> {
     Ok(Some(Head { tag, total: length as usize + 1 }))
 }
 
-/// Bytes that arrived and are not dealt with yet. Grows to the largest frame that must be seen whole, and back.
-#[derive(Debug)]
+/// Bytes that arrived and are not dealt with yet. Has memory only while it has bytes: it borrows from its thread's spares
+/// when something can be read and gives back when all is consumed, so a connection that waits costs next to nothing.
+#[derive(Debug, Default)]
 pub struct Buffer {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
 }
 
-const SMALL: usize = 16 * 1024;
+/// What a spare holds: one read of a result that streams.
+const SPARE: usize = 32 * 1024;
+/// How many spares a thread keeps.
+const SPARES: usize = 64;
 
-impl Default for Buffer {
-    fn default() -> Self {
-        Self { bytes: vec![0; SMALL], start: 0, end: 0 }
+thread_local! {
+    static SPARE_BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn borrow_spare() -> Vec<u8> {
+    SPARE_BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; SPARE])
+}
+
+fn give_back(bytes: Vec<u8>) {
+    if bytes.len() == SPARE {
+        // A thread that ends has no spares any more; then the memory is simply freed.
+        let _ = SPARE_BUFFERS.try_with(|spares| {
+            let mut spares = spares.borrow_mut();
+            if spares.len() < SPARES {
+                spares.push(bytes);
+            }
+        });
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        give_back(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -68,34 +95,44 @@ impl Buffer {
         self.start = (self.start + count).min(self.end);
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
-            if self.bytes.len() > 16 * SMALL {
-                self.bytes.truncate(SMALL);
-                self.bytes.shrink_to_fit();
-            }
+            give_back(std::mem::take(&mut self.bytes));
         }
     }
 
     /// Makes room so that `total` bytes fit from the start of the data.
     pub fn reserve(&mut self, total: usize) {
+        if self.bytes.is_empty() {
+            self.bytes = borrow_spare();
+        }
         if self.bytes.len() - self.start >= total {
             return;
         }
         self.bytes.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
         if self.bytes.len() < total {
-            self.bytes.resize(total.next_power_of_two(), 0);
+            let mut larger = vec![0; total.next_power_of_two()];
+            larger[..self.end].copy_from_slice(&self.bytes[..self.end]);
+            give_back(std::mem::replace(&mut self.bytes, larger));
         }
     }
 
     /// Reads what is there to read; 0 means the end. Cancel-safe.
     pub async fn fill(&mut self, reader: &mut (impl AsyncRead + Unpin)) -> std::io::Result<usize> {
-        if self.end == self.bytes.len() {
-            let have = self.end - self.start;
-            self.reserve((have * 2).max(SMALL));
-        }
-        let count = reader.read(&mut self.bytes[self.end..]).await?;
-        self.end += count;
-        Ok(count)
+        std::future::poll_fn(|context| {
+            if self.end == self.bytes.len() {
+                let have = self.end - self.start;
+                self.reserve((have * 2).max(SPARE));
+            }
+            let mut into = ReadBuf::new(&mut self.bytes[self.end..]);
+            let polled = Pin::new(&mut *reader).poll_read(context, &mut into);
+            let count = into.filled().len();
+            self.end += count;
+            if self.start == self.end {
+                self.consume(0); // nothing came: the memory goes back
+            }
+            polled.map_ok(|()| count)
+        })
+        .await
     }
 
     /// Reads until a whole frame is there and returns it; `None` at the end of the stream between frames.

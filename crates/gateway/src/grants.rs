@@ -77,6 +77,10 @@ pub struct Dependent {
     pub is_face: bool,
     /// The grants that it depends on.
     pub grants: Vec<String>,
+    /// The client's address.
+    pub address: String,
+    /// What the client calls itself.
+    pub application: String,
 }
 
 struct Running {
@@ -241,6 +245,14 @@ impl LiveGrants {
         for session in self.inner().sessions.values().filter(|s| chosen(&s.who)) {
             session.cut.send_replace(Some(cut.clone()));
         }
+    }
+
+    /// Who has a session now.
+    pub fn list(&self) -> Vec<Dependent> {
+        let inner = self.inner();
+        let mut sessions: Vec<_> = inner.sessions.iter().collect();
+        sessions.sort_by_key(|(number, _)| **number);
+        sessions.into_iter().map(|(_, running)| running.who.clone()).collect()
     }
 
     /// How many sessions there are.

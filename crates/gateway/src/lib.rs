@@ -3,8 +3,8 @@
 //! The path of a query, in the order of the files:
 //!
 //! 1. [`server`] accepts a connection; [`startup`] reads who wants what; [`auth`] makes them prove it ([`scram`]).
-//! 2. [`session`] asks policy, has the face compiled, and takes a connection to the store as the face's role ([`backend`],
-//!    [`pool`]).
+//! 2. [`session`] asks policy and has the face compiled ([`admission`]), and takes a [`connection`] to the store as the face's
+//!    role ([`pool`], [`backend`]), for good or for each transaction ([`pin`]).
 //! 3. [`client_side`] reads the client's frames ([`frame`]): [`statement`] judges what a governed person sends, the intent
 //!    goes to the ledger, and the frame to the store, side by side.
 //! 4. [`store_side`] carries the answer back, byte for byte, once the intent is durable; it counts rows, keeps limits
@@ -16,16 +16,20 @@
 //! Promises: a byte of an answer leaves only after its intent is durable; what is not understood is refused; no error that
 //! the gateway makes shows a value.
 
+pub mod admission;
 pub mod auth;
 pub mod backend;
 pub mod cancel;
 pub mod client_side;
 pub mod config;
+pub mod connection;
 pub mod console;
 pub mod counting;
+pub mod explain;
 pub mod flow;
 pub mod frame;
 pub mod grants;
+pub mod pin;
 pub mod pool;
 pub mod quota;
 pub mod records;
@@ -36,6 +40,7 @@ pub mod session;
 pub mod startup;
 pub mod statement;
 pub mod store_side;
+pub mod worker;
 
 pub use config::{Config, StoreConfig};
 pub use server::{Gateway, StartError};

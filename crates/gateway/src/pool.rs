@@ -1,15 +1,67 @@
-//! Connections that wait for the next client of the same role with the same start parameters.
+//! Connections to stores: how many there may be, who gets the next one, and those that wait.
+//!
+//! Connections of one key (store, role, start parameters) are alike. A role is one person's at one face, so no pooling
+//! ever mixes people. Whoever comes when all are taken queues; the queue is fair (first come, first served) and has a
+//! deadline.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::backend::Backend;
+use tokio::sync::oneshot;
 
-/// How long a connection may wait.
-const MAX_IDLE: Duration = Duration::from_secs(300);
-/// How many may wait under one key.
-const MAX_WAITING: usize = 8;
+use crate::backend::Backend;
+use crate::worker;
+
+/// When a session gives its connection to the store back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PoolMode {
+    /// When it ends.
+    #[default]
+    Session,
+    /// After each transaction, unless it left something in the connection that the next one needs.
+    Transaction,
+}
+
+impl PoolMode {
+    /// As in the configuration and in `SHOW POOLS`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Transaction => "transaction",
+        }
+    }
+}
+
+/// The limits of a store's pools.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolSettings {
+    /// When connections are given back.
+    pub mode: PoolMode,
+    /// The most connections under one key.
+    pub size: usize,
+    /// How long a client may queue for one.
+    pub wait: Duration,
+    /// How long one may be unused.
+    pub idle: Duration,
+    /// How long one may live; an older one is closed when it is given back.
+    pub lifetime: Duration,
+    /// How long to wait for a store that does not answer, before clients are told so.
+    pub store_wait: Duration,
+}
+
+impl Default for PoolSettings {
+    fn default() -> Self {
+        Self {
+            mode: PoolMode::Session,
+            size: 100,
+            wait: Duration::from_secs(60),
+            idle: Duration::from_secs(300),
+            lifetime: Duration::from_secs(3600),
+            store_wait: Duration::ZERO,
+        }
+    }
+}
 
 /// What must be the same for a connection to fit.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -22,58 +74,172 @@ pub struct Key {
     pub parameters: Vec<(String, String)>,
 }
 
-struct Waiting {
+struct Idle {
     backend: Backend,
     since: Instant,
+}
+
+struct Queued {
+    hand: oneshot::Sender<Handed>,
+    since: Instant,
+}
+
+struct Handed {
+    slot: Slot,
+    backend: Option<Backend>,
+}
+
+#[derive(Default)]
+struct Group {
+    idle: Vec<Idle>,
+    taken: usize,
+    queue: VecDeque<Queued>,
+}
+
+/// What `SHOW POOLS` shows of a key.
+#[derive(Clone, Debug)]
+pub struct GroupState {
+    /// The key.
+    pub key: Arc<Key>,
+    /// Connections in use.
+    pub taken: usize,
+    /// Connections that wait.
+    pub idle: usize,
+    /// Clients that queue.
+    pub queued: usize,
+    /// How long the first of them has.
+    pub longest: Duration,
 }
 
 /// See the module's text.
 #[derive(Default)]
 pub struct Pool {
-    waiting: Mutex<HashMap<Key, Vec<Waiting>>>,
+    groups: Mutex<HashMap<Arc<Key>, Group>>,
 }
 
-impl Pool {
-    /// Takes a connection that fits. It may have died meanwhile; whoever takes it must be ready to connect anew.
-    pub fn take(&self, key: &Key) -> Option<Backend> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let list = waiting.get_mut(key)?;
-        let fresh = loop {
-            match list.pop() {
-                Some(one) if one.since.elapsed() < MAX_IDLE => break Some(one.backend),
-                Some(_) => {}
-                None => break None,
-            }
-        };
-        if list.is_empty() {
-            waiting.remove(key);
+/// The right to one connection. Dropping it without giving a connection back lets the next client in the queue dial.
+pub struct Slot {
+    pool: Arc<Pool>,
+    key: Option<Arc<Key>>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(key) = self.key.take() {
+            let pool = Arc::clone(&self.pool);
+            pool.pass_on(&key, None);
         }
-        fresh
+    }
+}
+
+impl Slot {
+    /// Gives the connection back for the next client.
+    pub fn give_back(mut self, backend: Backend) {
+        if let Some(key) = self.key.take() {
+            let pool = Arc::clone(&self.pool);
+            pool.pass_on(&key, Some(backend));
+        }
+    }
+}
+
+/// Nobody gave a connection back in time.
+#[derive(Debug)]
+pub struct Exhausted;
+
+impl Pool {
+    fn groups(&self) -> MutexGuard<'_, HashMap<Arc<Key>, Group>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a connection that was reset.
-    pub fn put(&self, key: Key, backend: Backend) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let list = waiting.entry(key).or_default();
-        if list.len() < MAX_WAITING {
-            list.push(Waiting { backend, since: Instant::now() });
+    /// The right to a connection, and one if one waited. It may have died meanwhile; whoever takes it looks.
+    pub async fn take(
+        self: &Arc<Self>,
+        key: &Arc<Key>,
+        settings: &PoolSettings,
+    ) -> Result<(Slot, Option<Backend>), Exhausted> {
+        let handed = {
+            let mut groups = self.groups();
+            let group = groups.entry(Arc::clone(key)).or_default();
+            if group.queue.is_empty() {
+                let here = worker::current();
+                group.idle.retain(|i| i.since.elapsed() < settings.idle);
+                let at = group.idle.iter().rposition(|i| i.backend.home == here);
+                if let Some(at) = at.or_else(|| group.idle.len().checked_sub(1)) {
+                    group.taken += 1;
+                    let idle = group.idle.remove(at);
+                    return Ok((self.slot(key), Some(idle.backend)));
+                }
+                if group.taken < settings.size {
+                    group.taken += 1;
+                    return Ok((self.slot(key), None));
+                }
+            }
+            let (hand, handed) = oneshot::channel();
+            group.queue.push_back(Queued { hand, since: Instant::now() });
+            handed
+        };
+        match tokio::time::timeout(settings.wait, handed).await {
+            Ok(Ok(Handed { slot, backend })) => Ok((slot, backend)),
+            _ => Err(Exhausted),
+        }
+    }
+
+    fn slot(self: &Arc<Self>, key: &Arc<Key>) -> Slot {
+        Slot { pool: Arc::clone(self), key: Some(Arc::clone(key)) }
+    }
+
+    /// Hands a slot, with its connection or without, to the first in the queue who still waits.
+    fn pass_on(self: &Arc<Self>, key: &Arc<Key>, mut backend: Option<Backend>) {
+        let mut groups = self.groups();
+        let Some(group) = groups.get_mut(key) else { return };
+        while let Some(Queued { hand, .. }) = group.queue.pop_front() {
+            if let Err(mut refused) = hand.send(Handed { slot: self.slot(key), backend: backend.take() }) {
+                refused.slot.key = None; // it was never theirs
+                backend = refused.backend;
+            } else {
+                return;
+            }
+        }
+        group.taken -= 1;
+        match backend {
+            Some(backend) => group.idle.push(Idle { backend, since: Instant::now() }),
+            None if group.idle.is_empty() && group.taken == 0 => drop(groups.remove(key)),
+            None => {}
         }
     }
 
     /// Closes all waiting connections of a key's role; whether there were any.
     pub fn evict(&self, key: &Key) -> bool {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = waiting.len();
-        waiting.retain(|other, _| other.store != key.store || other.role != key.role);
-        waiting.len() < before
+        let mut any = false;
+        for (_, group) in self.groups().iter_mut().filter(|(k, _)| k.store == key.store && k.role == key.role)
+        {
+            any |= !group.idle.is_empty();
+            group.idle.clear();
+        }
+        any
     }
 
     /// Closes connections that waited too long.
-    pub fn sweep(&self) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.retain(|_, list| {
-            list.retain(|w| w.since.elapsed() < MAX_IDLE);
-            !list.is_empty()
+    pub fn sweep(&self, settings: impl Fn(&str) -> PoolSettings) {
+        self.groups().retain(|key, group| {
+            let settings = settings(&key.store);
+            group.idle.retain(|i| i.since.elapsed() < settings.idle && i.backend.age() < settings.lifetime);
+            !(group.idle.is_empty() && group.taken == 0 && group.queue.is_empty())
         });
+    }
+
+    /// What there is.
+    pub fn state(&self) -> Vec<GroupState> {
+        let groups = self.groups();
+        let state = groups.iter().map(|(key, group)| GroupState {
+            key: Arc::clone(key),
+            taken: group.taken,
+            idle: group.idle.len(),
+            queued: group.queue.iter().filter(|q| !q.hand.is_closed()).count(),
+            longest: group.queue.front().map(|q| q.since.elapsed()).unwrap_or_default(),
+        });
+        let mut state: Vec<GroupState> = state.collect();
+        state.sort_by(|a, b| (&a.key.store, &a.key.role).cmp(&(&b.key.store, &b.key.role)));
+        state
     }
 }

@@ -26,6 +26,12 @@ pub mod code {
     pub const IO_ERROR: &str = "58030";
     /// The gateway stops, or a grant ended.
     pub const ADMIN_SHUTDOWN: &str = "57P01";
+    /// There is a prepared statement of that name.
+    pub const DUPLICATE_STATEMENT: &str = "42P05";
+    /// There is none.
+    pub const NO_SUCH_STATEMENT: &str = "26000";
+    /// Nothing was free in time.
+    pub const QUERY_WAIT: &str = "57P05";
     /// Not offered.
     pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
     /// A limit is used up.

@@ -17,20 +17,24 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+use crate::admission::Admissions;
 use crate::auth::{self, AuthError};
-use crate::backend::{Address, Stream};
+use crate::backend::{Address, Stream, take_stream};
 use crate::cancel::Cancels;
 use crate::client_side::unrecorded;
 use crate::config::Config;
 use crate::counting::Counting;
+use crate::flow::Traffic;
 use crate::frame::Buffer;
 use crate::grants::{Cut, LiveGrants};
-use crate::pool::Pool;
+use crate::pin::{Pins, SharedNames};
+use crate::pool::{Pool, PoolSettings};
 use crate::records::{GatewayRecord, PolicyRecord, RefusedRecord};
 use crate::refusal::{Refusal, code};
 use crate::scram::Verifier;
 use crate::startup::{self, Packet, Startup};
 use crate::statement::Cache;
+use crate::worker::Workers;
 use crate::{console, session};
 
 /// How often grants are compared with the control database and the clock.
@@ -52,7 +56,13 @@ pub struct Shared {
     /// The stores, by name.
     pub stores: HashMap<String, Behind>,
     /// Connections that wait.
-    pub pool: Pool,
+    pub pool: Arc<Pool>,
+    /// Decisions about people at stores.
+    pub admissions: Admissions,
+    /// Which statements leave something in a connection.
+    pub pins: Pins,
+    /// Names of prepared statements that sessions share.
+    pub shared_names: SharedNames,
     /// Keys for cancel requests.
     pub cancels: Cancels,
     /// Grants in force.
@@ -73,6 +83,10 @@ pub struct Behind {
     pub address: Address,
     /// Its database.
     pub database: String,
+    /// The limits of its pools.
+    pub pool: PoolSettings,
+    /// What went through.
+    pub traffic: Mutex<Traffic>,
 }
 
 impl Shared {
@@ -84,6 +98,13 @@ impl Shared {
     /// Milliseconds since 1970; never before the newest entry of the ledger, so a clock that was set back opens nothing.
     pub fn now(&self) -> u64 {
         ringfence_ledger::record::now_ms().max(self.ledger.last_time())
+    }
+
+    /// Adds to what went through to a store.
+    pub fn count(&self, store: &str, traffic: Traffic) {
+        if let Some(behind) = self.stores.get(store) {
+            behind.traffic.lock().unwrap_or_else(PoisonError::into_inner).add(traffic);
+        }
     }
 
     /// Puts a refusal outside any statement on record.
@@ -134,7 +155,7 @@ impl Shared {
 
     /// Drops faces that nobody uses, and closes connections that waited too long.
     async fn prune(&self) {
-        self.pool.sweep();
+        self.pool.sweep(|store| self.stores.get(store).map(|b| b.pool).unwrap_or_default());
         for (name, behind) in &self.stores {
             match behind.steward.prune(FACE_IDLE).await {
                 Ok(0) => {}
@@ -151,6 +172,9 @@ pub enum StartError {
     /// The address cannot be had.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
+    /// A thread cannot be had.
+    #[error("cannot start a worker: {0}")]
+    Worker(std::io::Error),
     /// A store is configured without rules, or the other way round.
     #[error("{0}")]
     Store(String),
@@ -167,6 +191,7 @@ pub struct Gateway {
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
     stop: watch::Sender<bool>,
+    _workers: Arc<Workers>,
 }
 
 impl Gateway {
@@ -188,7 +213,8 @@ impl Gateway {
             let database = store.steward.config.get_dbname().unwrap_or(name).to_owned();
             let steward =
                 Steward::new(store.steward.clone(), &config.secret, store.full_role.clone(), store.limits);
-            let behind = Behind { steward: Arc::new(steward), address, database };
+            let (pool, traffic) = (store.pool, Mutex::default());
+            let behind = Behind { steward: Arc::new(steward), address, database, pool, traffic };
             stores.insert(name.clone(), behind);
         }
         let control = Arc::new(control);
@@ -203,7 +229,10 @@ impl Gateway {
             ledger,
             control,
             stores,
-            pool: Pool::default(),
+            pool: Arc::default(),
+            admissions: Admissions::default(),
+            pins: Pins::default(),
+            shared_names: SharedNames::default(),
             cancels: Cancels::default(),
             grants,
             statements: Cache::default(),
@@ -213,14 +242,17 @@ impl Gateway {
         });
         record_start(&shared).await?;
         shared.refresh().await?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let count = if shared.config.workers == 0 { cores } else { shared.config.workers };
+        let workers = Arc::new(Workers::start(count).map_err(StartError::Worker)?);
         let (stop, stopping) = watch::channel(false);
         let mut addresses = Vec::new();
         for listener in listeners {
             addresses.extend(listener.local_addr());
-            tokio::spawn(accept(Arc::clone(&shared), listener, stopping.clone()));
+            tokio::spawn(accept(Arc::clone(&shared), Arc::clone(&workers), listener, stopping.clone()));
         }
         tokio::spawn(housekeeping(Arc::clone(&shared), stopping));
-        Ok(Self { shared, addresses, stop })
+        Ok(Self { shared, addresses, stop, _workers: workers })
     }
 
     /// Where it listens.
@@ -307,7 +339,12 @@ async fn housekeeping(shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) 
     }
 }
 
-async fn accept(shared: Arc<Shared>, listener: TcpListener, mut stopping: watch::Receiver<bool>) {
+async fn accept(
+    shared: Arc<Shared>,
+    workers: Arc<Workers>,
+    listener: TcpListener,
+    mut stopping: watch::Receiver<bool>,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -315,12 +352,10 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, mut stopping: watch:
         };
         match accepted {
             Ok((stream, address)) => {
+                let Ok(stream) = stream.into_std() else { continue };
                 let shared = Arc::clone(&shared);
-                tokio::spawn(async move {
-                    let _counted = Counted::new(&shared);
-                    if let Err(error) = client(&shared, stream, address).await {
-                        tracing::debug!(%address, %error, "a client's connection ended");
-                    }
+                workers.send(move || {
+                    tokio::spawn(serve(shared, stream, address));
                 });
             }
             Err(error) => {
@@ -328,6 +363,15 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, mut stopping: watch:
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
+    }
+}
+
+/// A client, on its worker's thread.
+async fn serve(shared: Arc<Shared>, stream: std::net::TcpStream, address: SocketAddr) {
+    let _counted = Counted::new(&shared);
+    let served = async { client(&shared, TcpStream::from_std(stream)?, address).await };
+    if let Err(error) = served.await {
+        tracing::debug!(%address, %error, "a client's connection ended");
     }
 }
 
@@ -388,7 +432,7 @@ async fn client(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr) ->
     stream.set_nodelay(true)?;
     let mut stream: Box<dyn Stream> = Box::new(stream);
     let mut buffer = Buffer::default();
-    let login = async {
+    let login = Box::pin(async {
         let Some((startup, is_tls)) = first_packets(shared, &mut stream).await? else { return Ok(None) };
         if !is_tls && shared.config.tls_required {
             let refusal =
@@ -419,7 +463,7 @@ async fn client(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr) ->
                 Ok(None)
             }
         }
-    };
+    });
     let Ok(logged_in) = tokio::time::timeout(shared.config.login_timeout, login).await else { return Ok(()) };
     let Some((principal, startup)) = logged_in? else { return Ok(()) };
     let Some(_place) = Place::take(shared, &principal.name) else {
@@ -458,10 +502,7 @@ async fn first_packets(
             Ok(Packet::Tls) => match &shared.config.tls {
                 Some(config) if !is_tls => {
                     stream.write_all(b"S").await?;
-                    let plain = std::mem::replace(
-                        stream,
-                        Box::new(tokio::io::join(tokio::io::empty(), tokio::io::sink())),
-                    );
+                    let plain = take_stream(stream);
                     let acceptor = TlsAcceptor::from(Arc::clone(config));
                     *stream = Box::new(acceptor.accept(plain).await?);
                     is_tls = true;

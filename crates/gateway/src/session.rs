@@ -5,31 +5,32 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ringfence_face::{Filter, Login, Steward};
+use ringfence_face::{Login, Steward};
 use ringfence_ledger::{Entry, Kind};
-use ringfence_policy::{Access, Outcome, Policy, Principal, Standing, Store, Visibility};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use ringfence_policy::{Policy, Principal, Store};
+use tokio::io::{AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, watch};
 
-use crate::backend::{Address, Backend, BackendError, Stream};
+use crate::admission::Admission;
+use crate::backend::{Backend, Parameters, Stream, take_stream, with_parameter};
 use crate::cancel::Target;
+use crate::connection::{self, Connection, cannot_connect};
 use crate::flow::{Awaited, Flow, InFlight};
-use crate::frame::{Buffer, put, put_parameter, put_ready};
+use crate::frame::{Body, Buffer, put, put_parameter, put_ready};
 use crate::grants::{ActiveGrant, Cut, Dependent};
-use crate::pool::Key;
+use crate::pool::{Key, PoolMode};
 use crate::quota::{Limited, Quota};
 use crate::records::{ClosedRecord, OutcomeRecord, RefusedRecord, SessionRecord, outcome};
 use crate::refusal::{Refusal, code};
 use crate::server::Shared;
 use crate::startup::Startup;
-use crate::statement::Verdict;
 use crate::{client_side, store_side};
 
 /// How a session's statements are treated.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Through a face: judged, logged one by one.
-    Face(Outcome),
+    Face,
     /// The base tables: logged one by one, otherwise as they are.
     Full,
     /// The base tables: counted.
@@ -50,13 +51,20 @@ pub struct Session {
     pub store: Store,
     /// How.
     pub mode: Mode,
+    /// What was decided about it.
+    pub admission: Arc<Admission>,
+    /// When it gives its connection to the store back.
+    pub pool_mode: PoolMode,
     /// The limits of its grants.
     pub quota: Arc<Quota>,
     /// What is under way.
     pub flow: Arc<Mutex<Flow>>,
+    /// The store's parameters as the client knows them.
+    pub parameters: Mutex<Arc<Parameters>>,
     /// Rung when a batch is answered, or when the store waits for COPY data.
     pub answered: Notify,
-    told: Mutex<BTreeSet<String>>,
+    /// Columns that it was told are masked.
+    pub told: Mutex<BTreeSet<String>>,
 }
 
 /// Why a session is over.
@@ -69,6 +77,8 @@ pub enum End {
         /// The store's own FATAL error was passed on.
         told: bool,
     },
+    /// It is not over: the connection to the store is given back between two transactions.
+    Released,
     /// Cut; whether the client's stream stands between two frames.
     Cut(Cut, bool),
     /// Refused for good in the middle: the client hears this, if its stream stands between two frames.
@@ -88,12 +98,44 @@ impl Session {
 
     /// Whether statements are logged one by one.
     pub fn is_logged(&self) -> bool {
-        !matches!(self.mode, Mode::Counted)
+        self.mode != Mode::Counted
     }
 
     /// Whether a face is between the session and the data.
     pub fn is_face(&self) -> bool {
-        matches!(self.mode, Mode::Face(_))
+        self.mode == Mode::Face
+    }
+
+    /// Whether a statement may run on another connection than the one before.
+    pub fn changes_connections(&self) -> bool {
+        self.pool_mode == PoolMode::Transaction
+    }
+
+    /// Whether the connection can be given back now.
+    pub fn may_release(&self) -> bool {
+        let flow = self.flow();
+        self.changes_connections() && flow.is_idle() && !flow.pinned
+    }
+
+    /// Keeps the connection from here on if a statement leaves something in it.
+    pub fn note_pins(&self, text: &str) {
+        if self.changes_connections() && !self.flow().pinned && self.shared.pins.is_sticky(text) {
+            self.flow().pinned = true;
+        }
+    }
+
+    /// The store's parameters as the client knows them.
+    pub fn parameters(&self) -> Arc<Parameters> {
+        Arc::clone(&self.parameters.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The store reported a parameter.
+    pub fn reported(&self, body: &[u8]) {
+        let mut body = Body(body);
+        if let (Some(name), Some(value)) = (body.string(), body.string()) {
+            let mut parameters = self.parameters.lock().unwrap_or_else(PoisonError::into_inner);
+            *parameters = with_parameter(&parameters, name, value);
+        }
     }
 
     /// A statement is over: its outcome goes on record.
@@ -124,100 +166,17 @@ impl Session {
         };
         self.shared.ledger.record(Entry::new(Kind::Refused, &self.store.jurisdiction, &record));
     }
-
-    /// Why this person does not see everything.
-    fn reason(&self) -> String {
-        match self.policy.standing(&self.principal, &self.store) {
-            Standing::InCountry => format!("your teams have no full access to {}", self.store.name),
-            Standing::Outside(place) => {
-                format!("you are in {place}, outside the jurisdiction {}", self.store.jurisdiction)
-            }
-            Standing::Unknown => "nobody attested where you are".to_owned(),
-            Standing::Covered(why) => {
-                format!("{}, so you are a covered person (28 CFR 202.211)", why.because)
-            }
-        }
-    }
-
-    fn how_to_ask(&self, columns: &[String]) -> String {
-        format!(
-            "ringfence request --as {} --store {} --columns {} --where \"…\" --purpose \"…\" --for 2h --max-rows 100",
-            self.principal.name,
-            self.store.name,
-            columns.join(",")
-        )
-    }
-
-    /// What a statement's answer should come with: a notice about columns that are masked, once a session, and a hint for
-    /// an error about columns that are absent.
-    pub fn explain(&self, verdict: &Verdict) {
-        let Mode::Face(outcome) = &self.mode else { return };
-        let Some((_, catalogue)) = self.policy.store(&self.store.name) else { return };
-        let (mut masked, mut absent) = (Vec::new(), Vec::new());
-        let mut closed = None;
-        for table in verdict.tables.iter().collect::<BTreeSet<_>>() {
-            let Some(classified) = catalogue.tables.get(table) else { continue };
-            let Some(seen) = outcome.tables.get(table) else {
-                closed = Some(table);
-                continue;
-            };
-            for column in classified.columns.iter().filter(|(_, c)| c.protected().is_some()).map(|(n, _)| n) {
-                let mentioned = verdict.columns.contains(column);
-                match seen.get(column) {
-                    Some(c) if !c.granted_by.is_empty() || c.base == Visibility::Clear => {}
-                    Some(c) if c.base == Visibility::Masked && (mentioned || verdict.star) => {
-                        masked.push(format!("{table}.{column}"));
-                    }
-                    _ if mentioned || verdict.star => absent.push(format!("{table}.{column}")),
-                    _ => {}
-                }
-            }
-        }
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        masked.retain(|c| told.insert(c.clone()));
-        drop(told);
-        let mut flow = self.flow();
-        if !masked.is_empty() {
-            let verb = verb(masked.len());
-            Refusal::new("00000", format!("{} {verb} masked for you: {}", masked.join(", "), self.reason()))
-                .hint(format!("To see the values, ask: {}", self.how_to_ask(&masked)))
-                .notice(&mut flow.notices);
-        }
-        flow.hint = match (absent.is_empty(), closed) {
-            (false, _) => Some(format!(
-                "{} {} not shown to you: {}. Ask: {}",
-                absent.join(", "),
-                verb(absent.len()),
-                self.reason(),
-                self.how_to_ask(&absent)
-            )),
-            (true, Some(table)) => {
-                Some(format!("{table} is not shown to you, and no grant opens it: {}.", self.reason()))
-            }
-            (true, None) => None,
-        };
-    }
-}
-
-fn verb(count: usize) -> &'static str {
-    if count == 1 { "is" } else { "are" }
 }
 
 /// Everything between the decision and the first frame.
 struct Opened {
     session: Session,
-    backend: Backend,
-    key: Key,
-    address: Address,
+    connection: Connection,
+    key: Arc<Key>,
     cut: watch::Receiver<Option<Cut>>,
     /// When the first of its grants ends, and which.
-    deadline: Option<(tokio::time::Instant, String)>,
+    deadline: Option<Deadline>,
     _attached: crate::grants::Attached,
-}
-
-fn cannot_connect(e: &impl std::fmt::Display) -> Refusal {
-    Refusal::new(code::CANNOT_CONNECT, e.to_string())
-        .hint("The gateway is up, the store is not, or does not accept it; tell its operator.")
 }
 
 async fn open(
@@ -229,50 +188,35 @@ async fn open(
     let policy = shared.policy();
     let name = principal.name.clone();
     let found = policy.store(&startup.database).zip(shared.stores.get(&startup.database));
-    let ((store, catalogue), behind) = found.ok_or_else(|| {
+    let ((store, _), behind) = found.ok_or_else(|| {
         let known: Vec<&str> = policy.stores().map(|(s, _)| s.name.as_str()).collect();
         Refusal::new(code::NO_SUCH_DATABASE, format!("there is no store \"{}\"", startup.database)).hint(
             format!("The database name is the jurisdiction or the store; known are: {}", known.join(", ")),
         )
     })?;
-    let undecided = |e: ringfence_policy::Error| {
-        Refusal::new(code::INVALID_AUTHORIZATION, "access cannot be decided, so it is refused")
-            .detail(e.to_string())
-    };
-    let access = policy.access(&name, &store.name).map_err(undecided)?;
-    let mut grants: Vec<Arc<ActiveGrant>> = Vec::new();
-    let (login, mode) = match access {
-        Access::Refused(why) => {
-            return Err(Refusal::new(code::INVALID_AUTHORIZATION, format!("access to {} is refused: {why}", store.name))
-                .hint("The in-country security team decides about access; policies are in the gateway's configuration."));
-        }
-        Access::Full => {
-            let login = behind.steward.full(&name).await.map_err(|e| cannot_connect(&e))?;
-            let counted = policy.is_counted(&name, &store.name).map_err(undecided)?;
-            (login, if counted { Mode::Counted } else { Mode::Full })
-        }
-        Access::Face => {
-            grants = shared.grants.of(&name, &store.name);
-            let scopes: Vec<_> = grants.iter().map(|g| g.request.scope()).collect();
-            let outcome = policy.outcome(&name, &store.name, &scopes).map_err(undecided)?;
-            let filters: Result<Vec<Filter>, _> =
-                grants.iter().map(|g| g.request.filter(catalogue)).collect();
-            let filters = filters.map_err(|e| cannot_connect(&e))?;
-            let login = behind.steward.compile(&name, &outcome, catalogue, &filters).await;
-            (login.map_err(|e| cannot_connect(&e))?, Mode::Face(outcome))
-        }
-    };
-    let parameters = start_parameters(&mode, startup)?;
+    let grants = shared.grants.of(&name, &store.name);
+    let admission = shared.admissions.admit(&policy, &name, store, &grants)?;
+    let grants = if admission.is_face() { grants } else { Vec::new() };
+    let parameters = start_parameters(admission.is_face(), startup)?;
     let ids: Vec<String> = grants.iter().map(|g| g.request.id.clone()).collect();
-    let is_face = matches!(mode, Mode::Face(_));
-    let who = Dependent { principal: name.clone(), store: store.name.clone(), is_face, grants: ids.clone() };
+    let who = Dependent {
+        principal: name.clone(),
+        store: store.name.clone(),
+        is_face: admission.is_face(),
+        grants: ids.clone(),
+        address: address.to_owned(),
+        application: startup.parameter("application_name").unwrap_or_default().to_owned(),
+    };
     let (attached, cut) = shared.grants.attach(who).map_err(|cut| cut.refusal())?;
     if shared.policy().digest() != policy.digest() {
         // The rules changed between the decision and the list of sessions that a change cuts.
         return Err(Cut::PolicyChanged.refusal());
     }
-    let key = Key { store: store.name.clone(), role: login.role.clone(), parameters };
-    let backend = connect(shared, &key, &behind.address, &behind.database, &login).await?;
+    let login = admission.login(&behind.steward, &policy).await.map_err(|e| cannot_connect(&e))?;
+    let key = Arc::new(Key { store: store.name.clone(), role: login.role.clone(), parameters });
+    let mut connection = connection::take(shared, &policy, &admission, &key).await?;
+    let initial = Arc::clone(&connection.backend.initial);
+    connection.backend.adopt(&initial).await.map_err(|e| cannot_connect(&e))?;
     let id = hex::encode(rand_u64().to_be_bytes());
     let record = SessionRecord {
         session: id.clone(),
@@ -283,7 +227,7 @@ async fn open(
         store: store.name.clone(),
         face: login.face.clone(),
         role: login.role.clone(),
-        process: backend.process,
+        process: connection.backend.process,
         grants: ids,
         policy: policy.digest().to_owned(),
         address: address.to_owned(),
@@ -295,15 +239,18 @@ async fn open(
         id,
         store: store.clone(),
         principal,
-        mode,
+        mode: admission.mode,
+        admission,
+        pool_mode: behind.pool.mode,
         quota: Arc::new(quota(shared, &behind.steward, &login, &grants)),
         flow: Arc::new(Mutex::new(Flow::new())),
+        parameters: Mutex::new(Arc::clone(&connection.backend.parameters)),
         answered: Notify::new(),
         told: Mutex::default(),
         policy: Arc::clone(&policy),
     };
     let deadline = grants.iter().map(|g| (g.deadline, g.request.id.clone())).min();
-    Ok(Opened { session, backend, key, address: behind.address.clone(), cut, deadline, _attached: attached })
+    Ok(Opened { session, connection, key, cut, deadline, _attached: attached })
 }
 
 fn quota(shared: &Shared, steward: &Arc<Steward>, login: &Login, grants: &[Arc<ActiveGrant>]) -> Quota {
@@ -323,7 +270,7 @@ fn rand_u64() -> u64 {
 }
 
 /// The start parameters for the store.
-fn start_parameters(mode: &Mode, startup: &Startup) -> Result<Vec<(String, String)>, Refusal> {
+fn start_parameters(is_face: bool, startup: &Startup) -> Result<Vec<(String, String)>, Refusal> {
     let refuse = |name: &str, why: &str| {
         Err(Refusal::new(code::FEATURE_NOT_SUPPORTED, format!("the start parameter \"{name}\" is refused"))
             .detail(why))
@@ -336,7 +283,7 @@ fn start_parameters(mode: &Mode, startup: &Startup) -> Result<Vec<(String, Strin
         );
     }
     parameters.retain(|(name, _)| name != "replication");
-    if matches!(mode, Mode::Face(_)) {
+    if is_face {
         for (name, value) in &parameters {
             if !PARAMETERS.iter().any(|p| p.eq_ignore_ascii_case(name)) {
                 return refuse(
@@ -363,47 +310,6 @@ fn start_parameters(mode: &Mode, startup: &Startup) -> Result<Vec<(String, Strin
     Ok(parameters)
 }
 
-/// A connection from the pool or a new one.
-async fn connect(
-    shared: &Shared,
-    key: &Key,
-    address: &Address,
-    database: &str,
-    login: &Login,
-) -> Result<Backend, Refusal> {
-    while let Some(mut backend) = shared.pool.take(key) {
-        // It was reset when it was put there, and may have died since; an empty query tells.
-        let alive = tokio::time::timeout(Duration::from_secs(2), backend.ping()).await;
-        if matches!(alive, Ok(Ok(()))) {
-            return Ok(backend);
-        }
-    }
-    let mut connected = dial(address, database, login, key).await;
-    for _ in 0..5 {
-        let is_full = matches!(&connected, Err(refusal) if refusal.code == code::TOO_MANY_CONNECTIONS);
-        // Connections of the same role that wait, for a client with other start parameters, make room.
-        if !is_full || !shared.pool.evict(key) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await; // the store needs a moment to see them go
-        connected = dial(address, database, login, key).await;
-    }
-    connected
-}
-
-async fn dial(address: &Address, database: &str, login: &Login, key: &Key) -> Result<Backend, Refusal> {
-    let connecting = Backend::connect(address, database, login, &key.parameters);
-    match tokio::time::timeout(Duration::from_secs(10), connecting).await {
-        Ok(Ok(backend)) => Ok(backend),
-        Ok(Err(BackendError::Refused { code: sqlstate, message })) => {
-            let known = if sqlstate == "53300" { code::TOO_MANY_CONNECTIONS } else { code::CANNOT_CONNECT };
-            Err(Refusal::new(known, format!("the store refused the connection: {message} ({sqlstate})")))
-        }
-        Ok(Err(e)) => Err(cannot_connect(&e)),
-        Err(_) => Err(cannot_connect(&"the store did not answer within 10 s")),
-    }
-}
-
 /// Runs a session on a client that has proven to be `principal`.
 pub async fn run(
     shared: &Arc<Shared>,
@@ -414,58 +320,61 @@ pub async fn run(
     address: &str,
 ) -> std::io::Result<()> {
     let name = principal.name.clone();
-    let Opened { session, backend, key, address, mut cut, deadline, _attached } =
-        match open(shared, principal, &startup, address).await {
-            Ok(opened) => opened,
-            Err(refusal) => {
-                shared.record_refused(&name, &startup.database, &refusal.message);
-                client.write_all(&refusal.fatal()).await?;
-                return client.shutdown().await;
-            }
-        };
-    let target = Target::new(address, backend.process, backend.secret.clone(), Arc::clone(&session.flow));
+    // Boxed: what opening needs on its way is not kept for the session's life.
+    let opened = Box::pin(open(shared, principal, &startup, address)).await;
+    let Opened { session, connection, key, mut cut, deadline, _attached } = match opened {
+        Ok(opened) => opened,
+        Err(refusal) => {
+            shared.record_refused(&name, &startup.database, &refusal.message);
+            client.write_all(&refusal.fatal()).await?;
+            return client.shutdown().await;
+        }
+    };
+    drop(startup);
+    let target = Target::new(Arc::clone(&session.flow));
     let cancel_key = shared.cancels.register(&target);
     let mut out = Vec::with_capacity(1024);
-    greet(&mut out, &session, &backend, cancel_key);
+    greet(&mut out, &session, &connection.backend, cancel_key);
     client.write_all(&out).await?;
+    drop(out);
 
-    let Backend { stream, buffer: mut from_store, parameters, process, secret } = backend;
     let (mut client_read, mut client_write) = tokio::io::split(client);
-    let (mut store_read, mut store_write) = tokio::io::split(stream);
-    let end = {
-        let client_side = client_side::run(&session, &mut client_read, &mut buffer, &mut store_write);
-        let store_side = store_side::run(
-            &session,
-            &mut store_read,
-            &mut from_store,
-            &mut client_write,
-            &mut cut,
-            deadline,
-        );
-        tokio::select! {
-            end = client_side => end,
-            end = store_side => end,
+    let mut held = if session.changes_connections() {
+        connection.keep();
+        None
+    } else {
+        Some(connection)
+    };
+    let end = loop {
+        let mut connection = if let Some(connection) = held.take() {
+            connection
+        } else {
+            let coming =
+                statement_comes(&session, &mut client_read, &mut buffer, &mut cut, deadline.as_ref());
+            if let Err(end) = coming.await {
+                break end;
+            }
+            match Box::pin(next_connection(&session, &key, &mut cut)).await {
+                Ok(connection) => connection,
+                Err(end) => break end,
+            }
+        };
+        let client = (&mut client_read, &mut buffer, &mut client_write);
+        let end = leg(&session, &target, &mut connection, client, &mut cut, deadline.as_ref()).await;
+        if matches!(end, End::Released) {
+            target.detach().await;
+            connection.give_back(&session).await;
+            continue;
         }
+        held = Some(connection);
+        break end;
     };
     shared.cancels.forget(&cancel_key);
     let reason = tell(&session, &end, &mut client_write).await;
     drop(cut); // whoever revoked a grant waits for this
-    let (is_idle, transaction) = {
-        let flow = session.flow();
-        (flow.unready == 0 && flow.awaited.is_empty(), flow.transaction)
-    };
-    if is_idle && from_store.data().is_empty() && !matches!(end, End::Store { .. }) {
-        target.close().await;
-        let stream = store_read.unsplit(store_write);
-        let mut backend = Backend { stream, buffer: from_store, parameters, process, secret };
-        let reset = backend.reset(transaction != b'I', !session.is_face());
-        if let Ok(Ok(())) = tokio::time::timeout(Duration::from_secs(5), reset).await {
-            shared.pool.put(key, backend);
-        }
-    } else {
-        // A statement is still running for nobody: stop it, then drop the connection.
-        target.cancel().await;
-        target.close().await;
+    match held {
+        Some(connection) => Box::pin(connection.end(&session, &target, &end)).await,
+        None => target.detach().await,
     }
     conclude(&session, &reason);
     session.quota.give_back().await;
@@ -473,9 +382,86 @@ pub async fn run(
     Ok(())
 }
 
+/// A client's two directions, and what has arrived from it.
+type Client<'a> = (&'a mut ReadHalf<Box<dyn Stream>>, &'a mut Buffer, &'a mut WriteHalf<Box<dyn Stream>>);
+/// When the first of a session's grants ends, and which.
+pub type Deadline = (tokio::time::Instant, String);
+
+/// Both sides at once, on one connection to the store, until the session or its hold on the connection is over.
+async fn leg(
+    session: &Session,
+    target: &Target,
+    connection: &mut Connection,
+    (client_read, from_client, client_write): Client<'_>,
+    cut: &mut watch::Receiver<Option<Cut>>,
+    deadline: Option<&Deadline>,
+) -> End {
+    target.attach(connection.running()).await;
+    let backend = &mut connection.backend;
+    let (mut store_read, mut store_write) = tokio::io::split(take_stream(&mut backend.stream));
+    let end = {
+        let client_side = client_side::run(session, client_read, from_client, &mut store_write);
+        let from_store = &mut backend.buffer;
+        let store_side = store_side::run(session, &mut store_read, from_store, client_write, cut, deadline);
+        tokio::select! {
+            end = client_side => end,
+            end = store_side => end,
+        }
+    };
+    backend.stream = store_read.unsplit(store_write);
+    end
+}
+
+/// Waits, without a connection, until the client has sent something that a store must hear.
+async fn statement_comes(
+    session: &Session,
+    client: &mut ReadHalf<Box<dyn Stream>>,
+    buffer: &mut Buffer,
+    cut: &mut watch::Receiver<Option<Cut>>,
+    deadline: Option<&Deadline>,
+) -> Result<(), End> {
+    /// A longer frame may come in while the connection waits for it.
+    const LONG: usize = 32 * 1024;
+    loop {
+        let head = crate::frame::head(buffer.data(), client_side::max_frame(session));
+        match head
+            .map_err(|e| client_side::failed(&std::io::Error::new(std::io::ErrorKind::InvalidData, e)))?
+        {
+            Some(head) if head.tag == b'X' => return Err(End::Client),
+            Some(head) if buffer.data().len() >= head.total.min(LONG) => return Ok(()),
+            _ => {}
+        }
+        tokio::select! {
+            biased;
+            cut = store_side::next_cut(cut) => return Err(End::Cut(cut, true)),
+            end = store_side::expiry(deadline) => return Err(End::Cut(end, true)),
+            read = buffer.fill(client) => match read {
+                Ok(count @ 1..) => session.flow().traffic.received += count as u64,
+                Ok(0) | Err(_) => return Err(End::Client),
+            },
+        }
+    }
+}
+
+/// The next connection of a session that has given one back.
+async fn next_connection(
+    session: &Session,
+    key: &Arc<Key>,
+    cut: &mut watch::Receiver<Option<Cut>>,
+) -> Result<Connection, End> {
+    let taking = connection::take(&session.shared, &session.policy, &session.admission, key);
+    let mut connection = tokio::select! {
+        biased;
+        cut = store_side::next_cut(cut) => return Err(End::Cut(cut, true)),
+        taken = taking => taken.map_err(|refusal| End::Refused(refusal, true))?,
+    };
+    connection.adopt(session).await.map_err(|refusal| End::Refused(refusal, true))?;
+    Ok(connection)
+}
+
 /// What the client hears before its first statement.
 fn greet(out: &mut Vec<u8>, session: &Session, backend: &Backend, key: crate::startup::CancelKey) {
-    for (name, value) in &backend.parameters {
+    for (name, value) in backend.parameters.iter() {
         let value = if name == "session_authorization" { &session.principal.name } else { value };
         put_parameter(out, name, value);
     }
@@ -489,7 +475,7 @@ fn greet(out: &mut Vec<u8>, session: &Session, backend: &Backend, key: crate::st
 /// Tells the client why it is over, where it does not know, and says it in one line for the ledger.
 async fn tell(session: &Session, end: &End, client: &mut (impl AsyncWrite + Unpin)) -> String {
     let (refusal, between_frames, reason) = match end {
-        End::Client => (None, false, "the client left".to_owned()),
+        End::Client | End::Released => (None, false, "the client left".to_owned()),
         End::Store { told } => {
             let refusal = Refusal::new(code::CONNECTION_FAILURE, "the store closed the connection")
                 .hint("The store may be restarting; connect again.");

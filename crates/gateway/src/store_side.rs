@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::client_side::{REFUSED, unrecorded};
+use crate::flow::{Confirmed, Flow, SHARED};
 use crate::frame::{self, Buffer, HEADER, Head, MAX_FRAME};
 use crate::grants::Cut;
 use crate::refusal::{Refusal, code, field, with_hint};
-use crate::session::{End, Session};
+use crate::session::{Deadline, End, Session};
 
 /// How long a write that is under way may go on after a cut.
 const GRACE: Duration = Duration::from_millis(200);
@@ -44,7 +44,7 @@ pub async fn run<R, W>(
     buffer: &mut Buffer,
     client: &mut W,
     cut: &mut watch::Receiver<Option<Cut>>,
-    deadline: Option<(Instant, String)>,
+    deadline: Option<&Deadline>,
 ) -> End
 where
     R: AsyncRead + Unpin,
@@ -56,15 +56,6 @@ where
             return end;
         }
         let between = !side.within_frame;
-        let over = async {
-            match &deadline {
-                Some((deadline, id)) => {
-                    tokio::time::sleep_until(*deadline).await;
-                    id.clone()
-                }
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             biased;
             cut = next_cut(side.cut) => match cut {
@@ -72,9 +63,7 @@ where
                 Cut::Drain if !session.flow().is_idle() => {}
                 cut => return End::Cut(cut, between),
             },
-            id = over => {
-                return End::Cut(Cut::GrantEnded { id, how: "has expired".to_owned() }, between);
-            }
+            cut = expiry(deadline) => return End::Cut(cut, between),
             read = buffer.fill(store) => match read {
                 Ok(0) | Err(_) => return End::Store { told: side.told_fatal },
                 Ok(_) => {}
@@ -83,8 +72,19 @@ where
     }
 }
 
+/// Waits for the end of the first grant to end; for ever where there is none.
+pub async fn expiry(deadline: Option<&Deadline>) -> Cut {
+    match deadline {
+        Some((deadline, id)) => {
+            tokio::time::sleep_until(*deadline).await;
+            Cut::GrantEnded { id: id.clone(), how: "has expired".to_owned() }
+        }
+        None => std::future::pending().await,
+    }
+}
+
 /// The next cut; one that was seen already (a drain that a busy session ignored) does not come again.
-async fn next_cut(cut: &mut watch::Receiver<Option<Cut>>) -> Cut {
+pub async fn next_cut(cut: &mut watch::Receiver<Option<Cut>>) -> Cut {
     loop {
         if cut.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -100,7 +100,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     async fn drain(&mut self, buffer: &mut Buffer) -> Result<(), End> {
         let mut at = self.passing.min(buffer.data().len());
         self.passing -= at;
-        let mut draining = false;
+        let (mut draining, mut ready) = (false, false);
         loop {
             let rest = &buffer.data()[at..];
             let head = frame::head(rest, MAX_FRAME).map_err(|_| {
@@ -115,7 +115,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 }
             } else if matches!(
                 head.tag,
-                b'E' | b'N' | b'Z' | b'C' | b'S' | b'I' | b's' | b'1' | b'2' | b'3' | b'G' | b'W'
+                b'E' | b'N' | b'Z' | b'C' | b'S' | b'I' | b's' | b'1' | b'2' | b'3' | b'G'
             ) {
                 if !whole {
                     buffer.reserve(at + head.total);
@@ -128,6 +128,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                     at = 0;
                     continue;
                 }
+                ready |= head.tag == b'Z';
                 draining |= head.tag == b'Z' && *self.cut.borrow() == Some(Cut::Drain);
             }
             if whole {
@@ -141,6 +142,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         self.forward(buffer, at).await?;
         if draining && self.session.flow().is_idle() {
             return Err(End::Cut(Cut::Drain, true));
+        }
+        if ready && self.session.may_release() && buffer.data().is_empty() {
+            return Err(End::Released);
         }
         Ok(())
     }
@@ -181,16 +185,33 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     fn answer(&mut self, head: Head, body: &[u8]) -> Passage {
         let session = self.session;
         match head.tag {
-            b'1' | b'2' | b'3' => session.flow().confirm(),
+            b'1' | b'2' | b'3' => match session.flow().confirm() {
+                Confirmed::Pass => {}
+                Confirmed::Ours => return Passage::Replace(Vec::new()),
+                Confirmed::AsParse => return Passage::Replace(vec![b'1', 0, 0, 0, 4]),
+            },
+            b'S' => session.reported(body),
             b'C' | b'I' | b's' => {
+                if session.changes_connections() && matches!(body, b"DISCARD ALL\0" | b"DEALLOCATE ALL\0") {
+                    let mut flow = session.flow();
+                    flow.deallocate_all();
+                    flow.pinned &= body != b"DISCARD ALL\0";
+                }
                 let over = session.flow().complete();
                 if let Some(statement) = over {
                     session.conclude(&statement, None);
                 }
             }
-            b'G' | b'W' => session.answered.notify_one(),
+            b'G' => {
+                session.flow().copy_begins();
+                session.answered.notify_one();
+            }
             b'Z' => {
-                let over = session.flow().ready(body.first().copied().unwrap_or(b'I'));
+                let (over, traffic) = {
+                    let mut flow = session.flow();
+                    (flow.ready(body.first().copied().unwrap_or(b'I')), std::mem::take(&mut flow.traffic))
+                };
+                session.shared.count(&session.store.name, traffic);
                 for statement in &over {
                     session.conclude(statement, None);
                 }
@@ -207,9 +228,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     }
 
     fn error(&mut self, body: &[u8]) -> Passage {
+        let session = self.session;
         let sqlstate = field(body, b'C').unwrap_or_default();
         self.told_fatal |= matches!(field(body, b'V'), Some(b"FATAL" | b"PANIC"));
-        let mut flow = self.session.flow();
+        let mut flow = session.flow();
         if let Some(refusal) = ours(body, &flow.refusals) {
             let mut instead = Vec::with_capacity(256);
             refusal.error(&mut instead);
@@ -220,6 +242,11 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         flow.fail(&String::from_utf8_lossy(sqlstate));
         if EXPLAINED.contains(&sqlstate)
             && let Some(instead) = flow.hint.as_deref().and_then(|hint| with_hint(body, hint))
+        {
+            return Passage::Replace(instead);
+        }
+        if session.changes_connections()
+            && let Some(instead) = with_own_name(body, &flow)
         {
             return Passage::Replace(instead);
         }
@@ -257,6 +284,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
 
     /// Writes to the client; after a cut it has a moment to take what is under way.
     async fn write(&mut self, bytes: &[u8]) -> Result<(), End> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.session.flow().traffic.sent += bytes.len() as u64;
         let client = &mut *self.client;
         let mut cut = self.cut.clone();
         tokio::select! {
@@ -277,6 +308,24 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             } => Err(End::Cut(cut, false)),
         }
     }
+}
+
+/// An error whose text has the shared name of a statement, with the client's own.
+fn with_own_name(body: &[u8], flow: &Flow) -> Option<Vec<u8>> {
+    let message = std::str::from_utf8(field(body, b'M')?).ok()?;
+    let quoted = message.split('"').find(|part| part.starts_with(SHARED))?;
+    let own = flow.own_name(quoted[SHARED.len()..].parse().ok()?)?;
+    let own = message.replacen(quoted, own, 1);
+    let mut out = Vec::with_capacity(body.len() + own.len());
+    frame::put(&mut out, b'E', |out| {
+        for (code, text) in frame::fields(body) {
+            out.push(code);
+            out.extend_from_slice(if code == b'M' { own.as_bytes() } else { text });
+            out.push(0);
+        }
+        out.push(0);
+    });
+    Some(out)
 }
 
 /// The refusal that an error of the store stands for.

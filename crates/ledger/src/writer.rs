@@ -6,14 +6,14 @@
 //! When the disk is full or the log cannot be written, tickets resolve to [`Unavailable`], entries that nobody waits for
 //! (outcomes, refusals) are kept in memory up to a bound, and the journal thread tries again until it works.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::ThreadId;
 use std::time::Duration;
-
-use tokio::sync::oneshot;
 
 use crate::record::{Entry, now_ms};
 use crate::segment::{self, Journal};
@@ -40,17 +40,111 @@ pub struct Unavailable(pub Arc<str>);
 
 /// Resolves when the entry is durable, with its index, or when it cannot be.
 #[derive(Debug)]
-pub struct Ticket(oneshot::Receiver<Result<u64, Unavailable>>);
+pub struct Ticket {
+    fate: Arc<Fate>,
+    calls: Arc<Calls>,
+    /// The thread under which its waker waits.
+    seat: Option<ThreadId>,
+}
+
+/// What became of an entry.
+type Fate = OnceLock<Result<u64, Unavailable>>;
+
+/// Who waits, by thread.
+type Seats = HashMap<ThreadId, Vec<(Arc<Fate>, Waker)>>;
+
+/// Who waits, by the thread that polled. To wake a task of another thread's runtime costs a system call, and a group has
+/// many: so the journal wakes one task a thread, and that one wakes its neighbours.
+#[derive(Debug, Default)]
+struct Calls {
+    waiting: Mutex<Seats>,
+}
+
+impl Calls {
+    fn waiting(&self) -> MutexGuard<'_, Seats> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes one task of each thread that has one whose fate is known.
+    fn call(&self) {
+        let first = |seat: &Vec<(Arc<Fate>, Waker)>| {
+            seat.iter().find(|(fate, _)| fate.get().is_some()).map(|(_, waker)| waker.clone())
+        };
+        let chosen: Vec<Waker> = self.waiting().values().filter_map(first).collect();
+        chosen.into_iter().for_each(Waker::wake);
+    }
+
+    /// Wakes all tasks of a thread whose fate is known.
+    fn pass_on(&self, thread: ThreadId) {
+        let known: Vec<(Arc<Fate>, Waker)> = match self.waiting().get_mut(&thread) {
+            Some(seat) => seat.extract_if(.., |(fate, _)| fate.get().is_some()).collect(),
+            None => return,
+        };
+        for (_, waker) in known {
+            waker.wake();
+        }
+    }
+}
 
 impl Ticket {
     /// Waits until the entry is durable; returns its index.
-    pub async fn durable(self) -> Result<u64, Unavailable> {
-        self.0.await.unwrap_or_else(|_| Err(closed()))
+    pub async fn durable(mut self) -> Result<u64, Unavailable> {
+        std::future::poll_fn(|context| self.poll(context)).await
+    }
+
+    fn poll(&mut self, context: &Context<'_>) -> Poll<Result<u64, Unavailable>> {
+        if self.fate.get().is_none() {
+            let thread = std::thread::current().id();
+            if self.seat.is_some_and(|seat| seat != thread) {
+                self.leave();
+            }
+            let mut waiting = self.calls.waiting();
+            let seat = waiting.entry(thread).or_default();
+            match seat.iter_mut().find(|(fate, _)| Arc::ptr_eq(fate, &self.fate)) {
+                Some((_, waker)) => waker.clone_from(context.waker()),
+                None => seat.push((Arc::clone(&self.fate), context.waker().clone())),
+            }
+            self.seat = Some(thread);
+        }
+        // Looked at again after taking a seat: the journal may have called in between.
+        match self.fate.get() {
+            Some(fate) => Poll::Ready(fate.clone()),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Gives up the seat; whoever is known to be done on its thread hears of it from us.
+    fn leave(&mut self) {
+        if let Some(thread) = self.seat.take() {
+            if let Some(seat) = self.calls.waiting().get_mut(&thread) {
+                seat.retain(|(fate, _)| !Arc::ptr_eq(fate, &self.fate));
+            }
+            self.calls.pass_on(thread);
+        }
     }
 
     /// The same for a thread that may block.
     pub fn wait(self) -> Result<u64, Unavailable> {
-        self.0.blocking_recv().unwrap_or_else(|_| Err(closed()))
+        struct Unpark(std::thread::Thread);
+        impl Wake for Unpark {
+            fn wake(self: Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut durable = std::pin::pin!(self.durable());
+        loop {
+            match durable.as_mut().poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(result) => return result,
+                Poll::Pending => std::thread::park(),
+            }
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -60,14 +154,31 @@ fn closed() -> Unavailable {
 
 /// Entries that nobody waits for and that wait for the disk themselves. Beyond this many the log is worse than late.
 const MAX_KEPT: usize = 100_000;
+/// How long the sequencer sleeps at a time, so that it sees the end of the log soon.
+const LOOK: Duration = Duration::from_millis(20);
 /// The most entries in one group.
 const MAX_GROUP: usize = 4096;
 /// How long to wait between attempts when the log cannot be written.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// Settles a ticket's fate; if nothing does, the log was closed.
+struct Promise(Arc<Fate>);
+
+impl Promise {
+    fn settle(self, result: Result<u64, Unavailable>) {
+        let _ = self.0.set(result);
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.0.get_or_init(|| Err(closed()));
+    }
+}
+
 struct Waiting {
     entry: Entry,
-    ticket: Option<oneshot::Sender<Result<u64, Unavailable>>>,
+    ticket: Option<Promise>,
 }
 
 #[derive(Default)]
@@ -77,8 +188,19 @@ struct Inbox {
     failure: Option<Unavailable>,
 }
 
+impl Inbox {
+    /// The journal thread sleeps only while there is nothing.
+    fn put(&mut self, waiting: Waiting, arrived: &Condvar) {
+        if self.waiting.is_empty() {
+            arrived.notify_one();
+        }
+        self.waiting.push_back(waiting);
+    }
+}
+
 struct Shared {
     inbox: Mutex<Inbox>,
+    calls: Arc<Calls>,
     arrived: Condvar,
     healthy: AtomicBool,
     size: AtomicU64,
@@ -120,6 +242,7 @@ impl Ledger {
         }
         let shared = Arc::new(Shared {
             inbox: Mutex::new(Inbox::default()),
+            calls: Arc::default(),
             arrived: Condvar::new(),
             healthy: AtomicBool::new(true),
             size: AtomicU64::new(journal.size()),
@@ -140,16 +263,16 @@ impl Ledger {
 
     /// Hands in an entry; the ticket resolves when it is durable.
     pub fn append(&self, entry: Entry) -> Ticket {
-        let (sender, receiver) = oneshot::channel();
         let shared = &self.inner.shared;
+        let fate = Arc::new(Fate::new());
+        let promise = Promise(Arc::clone(&fate));
         let mut inbox = shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(failure) = &inbox.failure {
-            let _ = sender.send(Err(failure.clone()));
+            promise.settle(Err(failure.clone()));
         } else {
-            inbox.waiting.push_back(Waiting { entry, ticket: Some(sender) });
-            shared.arrived.notify_one();
+            inbox.put(Waiting { entry, ticket: Some(promise) }, &shared.arrived);
         }
-        Ticket(receiver)
+        Ticket { fate, calls: Arc::clone(&shared.calls), seat: None }
     }
 
     /// Hands in an entry that nobody waits for, such as an outcome. It is written as soon as the log can be.
@@ -162,8 +285,7 @@ impl Ledger {
             );
             return;
         }
-        inbox.waiting.push_back(Waiting { entry, ticket: None });
-        shared.arrived.notify_one();
+        inbox.put(Waiting { entry, ticket: None }, &shared.arrived);
     }
 
     /// `Err` while the log cannot be written: governed statements are refused then without being run.
@@ -226,7 +348,7 @@ fn last_time(root: &Path, size: u64) -> Result<u64, Error> {
 }
 
 /// The journal thread.
-fn write_groups(shared: &Shared, mut journal: Journal, leaves: &mpsc::Sender<Vec<u8>>) {
+fn write_groups(shared: &Shared, mut journal: Journal, leaves: &mpsc::Sender<Vec<Vec<u8>>>) {
     let mut encoded = Vec::new();
     loop {
         let mut group: Vec<Waiting> = {
@@ -251,7 +373,7 @@ fn write_groups(shared: &Shared, mut journal: Journal, leaves: &mpsc::Sender<Vec
                 Err(error) => {
                     tracing::error!(%error, "an entry cannot be written");
                     if let Some(ticket) = waiting.ticket.take() {
-                        let _ = ticket.send(Err(Unavailable(error.to_string().into())));
+                        ticket.settle(Err(Unavailable(error.to_string().into())));
                     }
                     return false;
                 }
@@ -267,15 +389,17 @@ fn write_groups(shared: &Shared, mut journal: Journal, leaves: &mpsc::Sender<Vec
                     shared.inbox.lock().unwrap_or_else(PoisonError::into_inner).failure = None;
                     tracing::info!("the ledger can be written again");
                 }
-                for (index, (waiting, leaf)) in (first..).zip(group.into_iter().zip(leaves_of_group)) {
+                for (index, waiting) in (first..).zip(group) {
                     if let Some(ticket) = waiting.ticket {
-                        let _ = ticket.send(Ok(index));
+                        ticket.settle(Ok(index));
                     }
-                    let _ = leaves.send(leaf);
                 }
+                shared.calls.call();
+                let _ = leaves.send(leaves_of_group);
             }
             Err(error) => {
                 fail(shared, group, &error);
+                shared.calls.call();
                 std::thread::sleep(RETRY);
                 let inbox = shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
                 if inbox.closing {
@@ -297,38 +421,46 @@ fn fail(shared: &Shared, group: Vec<Waiting>, error: &Error) {
     let arrived_since = std::mem::take(&mut inbox.waiting);
     for waiting in group.into_iter().chain(arrived_since) {
         match waiting.ticket {
-            Some(ticket) => drop(ticket.send(Err(failure.clone()))),
+            Some(ticket) => ticket.settle(Err(failure.clone())),
             None => inbox.waiting.push_back(waiting),
         }
     }
 }
 
-/// The sequencer thread.
-fn follow(mut sequencer: Sequencer, leaves: &mpsc::Receiver<Vec<u8>>, every: Duration) {
-    let mut due = std::time::Instant::now() + every;
-    loop {
-        let wait = due.saturating_duration_since(std::time::Instant::now());
-        let received = if sequencer.is_behind() {
-            leaves.recv_timeout(wait)
+/// The sequencer thread: sleeps from the first leaf until a checkpoint is due, then takes all that came meanwhile.
+fn follow(mut sequencer: Sequencer, leaves: &mpsc::Receiver<Vec<Vec<u8>>>, every: Duration) {
+    let mut closing = false;
+    while !closing {
+        let mut next = if sequencer.is_behind() {
+            Ok(Vec::new()) // the last checkpoint failed: try again
         } else {
-            leaves.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected)
+            leaves.recv().map_err(|_| mpsc::TryRecvError::Disconnected)
         };
-        let closing = matches!(received, Err(mpsc::RecvTimeoutError::Disconnected));
-        if let Ok(leaf) = received {
-            if !sequencer.is_behind() {
-                due = std::time::Instant::now() + every;
+        let due = std::time::Instant::now() + every;
+        loop {
+            match next {
+                // A leaf that is too large never got into the journal.
+                Ok(group) => {
+                    for leaf in group {
+                        sequencer.push(&leaf).expect("leaves in the journal fit a bundle");
+                    }
+                }
+                Err(mpsc::TryRecvError::Disconnected) => {
+                    closing = true;
+                    break;
+                }
+                Err(mpsc::TryRecvError::Empty) => {
+                    let now = std::time::Instant::now();
+                    if now >= due {
+                        break;
+                    }
+                    std::thread::sleep((due - now).min(LOOK));
+                }
             }
-            // A leaf that is too large never got into the journal.
-            sequencer.push(&leaf).expect("leaves in the journal fit a bundle");
+            next = leaves.try_recv();
         }
-        if closing || std::time::Instant::now() >= due {
-            if let Err(error) = sequencer.publish() {
-                tracing::error!(%error, "no new checkpoint; entries stay durable in the journal");
-            }
-            due = std::time::Instant::now() + every;
-        }
-        if closing {
-            return;
+        if let Err(error) = sequencer.publish() {
+            tracing::error!(%error, "no new checkpoint; entries stay durable in the journal");
         }
     }
 }

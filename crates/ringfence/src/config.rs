@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ringfence_face::Target;
 use ringfence_face::ddl::Limits;
+use ringfence_gateway::pool::{PoolMode, PoolSettings};
 use ringfence_gateway::{Config as GatewayConfig, StoreConfig};
 use ringfence_policy::{Catalogue, Policy, Registry, Store};
 use serde::Deserialize;
@@ -45,6 +46,8 @@ struct GatewayFile {
     /// How long a client may take to log in, in seconds.
     #[serde(default = "login_timeout")]
     login_timeout: u64,
+    /// Worker threads; one for each core if absent.
+    workers: Option<usize>,
     /// How long running sessions may go on after SIGTERM, in seconds.
     #[serde(default = "drain")]
     drain: u64,
@@ -129,6 +132,45 @@ struct StoreFile {
     full_access_role: Option<String>,
     /// Connections a principal may have to this store through a face.
     face_connections: Option<u32>,
+    /// When sessions give their connection back: "session" (at their end) or "transaction".
+    #[serde(default)]
+    pool_mode: PoolModeFile,
+    /// The most connections of one principal with the same start parameters.
+    pool_size: Option<usize>,
+    /// How long a client may queue for a connection, in seconds.
+    pool_wait: Option<u64>,
+    /// How long a connection may be unused, in seconds.
+    server_idle: Option<u64>,
+    /// How long a connection may live, in seconds.
+    server_lifetime: Option<u64>,
+    /// How long clients wait for a store that does not answer, in seconds; 0 tells them at once.
+    store_wait: Option<u64>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum PoolModeFile {
+    #[default]
+    Session,
+    Transaction,
+}
+
+impl StoreFile {
+    fn pool(&self) -> PoolSettings {
+        let usual = PoolSettings::default();
+        let seconds = |given: Option<u64>, usual| given.map_or(usual, Duration::from_secs);
+        PoolSettings {
+            mode: match self.pool_mode {
+                PoolModeFile::Session => PoolMode::Session,
+                PoolModeFile::Transaction => PoolMode::Transaction,
+            },
+            size: self.pool_size.unwrap_or(usual.size).max(1),
+            wait: seconds(self.pool_wait, usual.wait),
+            idle: seconds(self.server_idle, usual.idle),
+            lifetime: seconds(self.server_lifetime, usual.lifetime),
+            store_wait: seconds(self.store_wait, usual.store_wait),
+        }
+    }
 }
 
 /// Everything that a gateway runs on.
@@ -238,12 +280,14 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
         let steward =
             reader.connection(&what, &store.url, store.password_file.as_deref(), store.tls_root.as_deref());
         let (Some(catalogue), Some(steward)) = (catalogue, steward) else { continue };
+        let pool = store.pool();
         let connections = store.face_connections.unwrap_or(Limits::default().connections);
         stores.push(StoreConfig {
             name: store.store.name.clone(),
             steward,
             full_role: store.full_access_role,
             limits: Limits { connections, ..Limits::default() },
+            pool,
         });
         rules.push((store.store, catalogue));
     }
@@ -288,6 +332,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
                 max_clients: file.gateway.max_clients,
                 max_per_principal: file.gateway.max_connections_per_principal,
                 login_timeout: Duration::from_secs(file.gateway.login_timeout),
+                workers: file.gateway.workers.unwrap_or(0),
                 drain: Duration::from_secs(file.gateway.drain),
                 stores,
             },

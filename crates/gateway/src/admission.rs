@@ -1,0 +1,136 @@
+//! What policy says about a person at a store, and the login that follows from it; decided once and remembered for as long
+//! as rules and grants stay as they are.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ringfence_face::{Filter, Login, Steward};
+use ringfence_policy::{Access, Outcome, Policy, Store};
+
+use crate::connection::cannot_connect;
+use crate::grants::ActiveGrant;
+use crate::refusal::{Refusal, code};
+use crate::session::Mode;
+
+/// How long a login is taken to be there without a look. Faces are dropped after ten minutes without use at the earliest.
+const LOGIN_KNOWN: Duration = Duration::from_secs(60);
+/// The most decisions that are remembered.
+const REMEMBERED: usize = 10_000;
+
+/// A decision.
+#[derive(Debug)]
+pub struct Admission {
+    /// How statements are treated.
+    pub mode: Mode,
+    /// What a face shows.
+    pub outcome: Option<Outcome>,
+    principal: String,
+    store: String,
+    filters: Vec<Filter>,
+    login: Mutex<Option<(Login, Instant)>>,
+}
+
+impl Admission {
+    /// Whether a face is between the person and the data.
+    pub fn is_face(&self) -> bool {
+        self.mode == Mode::Face
+    }
+
+    /// The login to the store. Makes sure that it and its face exist, unless somebody just has.
+    pub async fn login(&self, steward: &Steward, policy: &Policy) -> Result<Login, ringfence_face::Error> {
+        let known = self.login.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((login, _)) = known.filter(|(_, at)| at.elapsed() < LOGIN_KNOWN) {
+            return Ok(login);
+        }
+        let login = match (&self.outcome, policy.store(&self.store)) {
+            (Some(outcome), Some((_, catalogue))) => {
+                steward.compile(&self.principal, outcome, catalogue, &self.filters).await?
+            }
+            _ => steward.full(&self.principal).await?,
+        };
+        *self.login.lock().unwrap_or_else(PoisonError::into_inner) = Some((login.clone(), Instant::now()));
+        Ok(login)
+    }
+
+    /// The store does not know the login: it is made anew when it is needed next.
+    pub fn forget_login(&self) {
+        *self.login.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// Everything that a decision depends on.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Question {
+    principal: String,
+    store: String,
+    policy: String,
+    grants: Vec<String>,
+}
+
+/// Decisions that were made.
+#[derive(Default)]
+pub struct Admissions {
+    known: Mutex<HashMap<Question, Arc<Admission>>>,
+}
+
+impl Admissions {
+    /// Decides, or remembers. Refusals are decided each time.
+    pub fn admit(
+        &self,
+        policy: &Policy,
+        principal: &str,
+        store: &Store,
+        grants: &[Arc<ActiveGrant>],
+    ) -> Result<Arc<Admission>, Refusal> {
+        let question = Question {
+            principal: principal.to_owned(),
+            store: store.name.clone(),
+            policy: policy.digest().to_owned(),
+            grants: grants.iter().map(|g| g.request.id.clone()).collect(),
+        };
+        if let Some(known) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&question) {
+            return Ok(Arc::clone(known));
+        }
+        let admission = Arc::new(decide(policy, principal, store, grants)?);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(question, Arc::clone(&admission));
+        Ok(admission)
+    }
+}
+
+fn decide(
+    policy: &Policy,
+    principal: &str,
+    store: &Store,
+    grants: &[Arc<ActiveGrant>],
+) -> Result<Admission, Refusal> {
+    let undecided = |e: ringfence_policy::Error| {
+        Refusal::new(code::INVALID_AUTHORIZATION, "access cannot be decided, so it is refused")
+            .detail(e.to_string())
+    };
+    let (mut outcome, mut filters) = (None, Vec::new());
+    let mode = match policy.access(principal, &store.name).map_err(undecided)? {
+        Access::Refused(why) => {
+            return Err(Refusal::new(code::INVALID_AUTHORIZATION, format!("access to {} is refused: {why}", store.name))
+                .hint("The in-country security team decides about access; policies are in the gateway's configuration."));
+        }
+        Access::Full if policy.is_counted(principal, &store.name).map_err(undecided)? => Mode::Counted,
+        Access::Full => Mode::Full,
+        Access::Face => {
+            let scopes: Vec<_> = grants.iter().map(|g| g.request.scope()).collect();
+            outcome = Some(policy.outcome(principal, &store.name, &scopes).map_err(undecided)?);
+            let (_, catalogue) = policy.store(&store.name).ok_or_else(|| {
+                Refusal::new(code::NO_SUCH_DATABASE, format!("there are no rules for {}", store.name))
+            })?;
+            let made: Result<Vec<Filter>, _> = grants.iter().map(|g| g.request.filter(catalogue)).collect();
+            filters = made.map_err(|e| cannot_connect(&e))?;
+            Mode::Face
+        }
+    };
+    let (principal, store) = (principal.to_owned(), store.name.clone());
+    Ok(Admission { mode, outcome, principal, store, filters, login: Mutex::new(None) })
+}

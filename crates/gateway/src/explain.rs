@@ -1,0 +1,89 @@
+//! What a governed person is told beside an answer: which columns are masked or absent, why, and how to ask for them.
+
+use std::collections::BTreeSet;
+use std::sync::PoisonError;
+
+use ringfence_policy::{Standing, Visibility};
+
+use crate::refusal::Refusal;
+use crate::session::Session;
+use crate::statement::Verdict;
+
+impl Session {
+    /// Why this person does not see everything.
+    fn reason(&self) -> String {
+        match self.policy.standing(&self.principal, &self.store) {
+            Standing::InCountry => format!("your teams have no full access to {}", self.store.name),
+            Standing::Outside(place) => {
+                format!("you are in {place}, outside the jurisdiction {}", self.store.jurisdiction)
+            }
+            Standing::Unknown => "nobody attested where you are".to_owned(),
+            Standing::Covered(why) => {
+                format!("{}, so you are a covered person (28 CFR 202.211)", why.because)
+            }
+        }
+    }
+
+    fn how_to_ask(&self, columns: &[String]) -> String {
+        format!(
+            "ringfence request --as {} --store {} --columns {} --where \"…\" --purpose \"…\" --for 2h --max-rows 100",
+            self.principal.name,
+            self.store.name,
+            columns.join(",")
+        )
+    }
+
+    /// What a statement's answer should come with: a notice about columns that are masked, once a session, and a hint for
+    /// an error about columns that are absent.
+    pub fn explain(&self, verdict: &Verdict) {
+        let Some(outcome) = &self.admission.outcome else { return };
+        let Some((_, catalogue)) = self.policy.store(&self.store.name) else { return };
+        let (mut masked, mut absent) = (Vec::new(), Vec::new());
+        let mut closed = None;
+        for table in verdict.tables.iter().collect::<BTreeSet<_>>() {
+            let Some(classified) = catalogue.tables.get(table) else { continue };
+            let Some(seen) = outcome.tables.get(table) else {
+                closed = Some(table);
+                continue;
+            };
+            for column in classified.columns.iter().filter(|(_, c)| c.protected().is_some()).map(|(n, _)| n) {
+                let mentioned = verdict.columns.contains(column);
+                match seen.get(column) {
+                    Some(c) if !c.granted_by.is_empty() || c.base == Visibility::Clear => {}
+                    Some(c) if c.base == Visibility::Masked && (mentioned || verdict.star) => {
+                        masked.push(format!("{table}.{column}"));
+                    }
+                    _ if mentioned || verdict.star => absent.push(format!("{table}.{column}")),
+                    _ => {}
+                }
+            }
+        }
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        masked.retain(|c| told.insert(c.clone()));
+        drop(told);
+        let mut flow = self.flow();
+        if !masked.is_empty() {
+            let verb = verb(masked.len());
+            Refusal::new("00000", format!("{} {verb} masked for you: {}", masked.join(", "), self.reason()))
+                .hint(format!("To see the values, ask: {}", self.how_to_ask(&masked)))
+                .notice(&mut flow.notices);
+        }
+        flow.hint = match (absent.is_empty(), closed) {
+            (false, _) => Some(format!(
+                "{} {} not shown to you: {}. Ask: {}",
+                absent.join(", "),
+                verb(absent.len()),
+                self.reason(),
+                self.how_to_ask(&absent)
+            )),
+            (true, Some(table)) => {
+                Some(format!("{table} is not shown to you, and no grant opens it: {}.", self.reason()))
+            }
+            (true, None) => None,
+        };
+    }
+}
+
+fn verb(count: usize) -> &'static str {
+    if count == 1 { "is" } else { "are" }
+}
