@@ -41,6 +41,8 @@ fn copy_in(name: &str, sql: &str, then: &[Vec<u8>]) -> Case {
 }
 
 const IN: &str = "copy eq.watched from stdin";
+/// What the gateway does not understand it cannot put on record, so it ends the session where statements are logged.
+const UNRECORDED: &str = "a message that cannot be read cannot be put on record";
 const BY_ID: &str = "select * from eq.t where id > $1 order by id";
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -501,8 +503,6 @@ fn broken() -> Vec<Case> {
     let goes_on = |name: &str, bytes: Vec<u8>| {
         Case::new(name, vec![Send([bytes, sync(), query("select 1")].concat()), Ready(2)])
     };
-    /// What the gateway does not understand it cannot put on record, so it ends the session where statements are logged.
-    const UNRECORDED: &str = "a message that cannot be read cannot be put on record";
     let mut cases = vec![
         end("goodbye", frame(b'X', b"")),
         end("goodbye in a transaction", [query("begin"), frame(b'X', b"")].concat()),

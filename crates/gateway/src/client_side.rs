@@ -129,7 +129,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 continue;
             }
             if head.tag == b'X' {
-                self.batch_answered(buffer).await?; // what was sent before runs, and is answered
+                // What was sent before runs, and its answer leaves.
+                while self.batch_answered(buffer).await? == Turn::Batch && self.session.flow().leaving {
+                    self.session.answered.notified().await;
+                }
                 return Ok(End::Client);
             }
             if matches!(head.tag, b'c' | b'f') {

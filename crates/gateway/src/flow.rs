@@ -144,6 +144,7 @@ impl Traffic {
 
 /// See the module's text.
 #[derive(Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own about the conversation")]
 pub struct Flow {
     /// Intents that are not known to be durable.
     pub tickets: VecDeque<Ticket>,
@@ -161,6 +162,8 @@ pub struct Flow {
     pub transaction: u8,
     /// The store waits for COPY data.
     pub copying: bool,
+    /// A batch is answered, but its answer has not left yet.
+    pub leaving: bool,
     /// Something was sent since the last Sync or Query.
     pub unsynced: bool,
     /// Something is left in the connection that the session may rely on (transaction pooling).
@@ -353,7 +356,6 @@ impl Flow {
                 Awaited::Ready => {
                     self.awaited.remove(at);
                     self.unready = self.unready.saturating_sub(1);
-                    self.unsynced = true;
                 }
                 Awaited::CopyEnd => {
                     self.copying = false;
@@ -362,6 +364,7 @@ impl Flow {
                 Awaited::Statement(_) => at += 1,
             }
         }
+        self.unsynced = !self.awaited.iter().any(|a| matches!(a, Awaited::Ready));
     }
 
     /// CopyDone or CopyFail was sent.
@@ -393,6 +396,7 @@ impl Flow {
             }
         }
         self.copying = false;
+        self.leaving = true;
         self.traffic.transactions += u64::from(transaction == b'I');
         self.traffic.statements += over.len() as u64;
         let confirmed = std::mem::take(&mut self.confirmed);

@@ -140,6 +140,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             }
         }
         self.forward(buffer, at).await?;
+        if ready {
+            self.session.flow().leaving = false;
+            self.session.answered.notify_one();
+        }
         if draining && self.session.flow().is_idle() {
             return Err(End::Cut(Cut::Drain, true));
         }
