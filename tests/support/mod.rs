@@ -118,6 +118,16 @@ impl Demo {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
+    /// Stops a cluster and starts it again, as whoever owns it.
+    pub fn restart_store(&self, cluster: &str) {
+        let data = self.dir.join(cluster).canonicalize().expect("the cluster is there");
+        let script = "pg_ctl=$(ls -d /usr/lib/postgresql/*/bin/pg_ctl 2>/dev/null | sort -V | tail -1); owner=$(stat -c %U \"$0\")
+            run=; [ \"$(id -un)\" = \"$owner\" ] || run=\"runuser -u $owner --\"
+            cd / && $run \"${pg_ctl:-pg_ctl}\" restart -D \"$0\" -m fast -w -l \"$0/restart.log\"";
+        let output = Command::new("sh").arg("-c").arg(script).arg(&data).output().expect("sh runs");
+        assert!(output.status.success(), "{}", text(&output));
+    }
+
     /// Asks as the analyst, signs as two approvers, returns the grant's name.
     pub fn grant(&self, requester: &str, columns: &str, condition: &str, more: &[&str]) -> String {
         let mut arguments = vec![

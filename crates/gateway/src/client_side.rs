@@ -12,6 +12,7 @@ use crate::frame::{self, Body, Buffer, HEADER, MAX_FRAME, put, put_str};
 use crate::records::IntentRecord;
 use crate::refusal::{Refusal, code};
 use crate::session::{End, Mode, Session};
+use crate::stand_in;
 use crate::statement::Verdict;
 
 /// The largest frame of a governed person: their statements are short, their parameters shorter.
@@ -22,9 +23,6 @@ const MAX_NAMES: usize = 10_000;
 const MAX_RECORDED: usize = 256 * 1024;
 /// The most bytes of parameters in a record.
 const MAX_PARAMETERS: usize = 16 * 1024;
-
-/// What stands in a refused statement's place; the number comes after it.
-pub const REFUSED: &str = "ringfence_refused_";
 
 struct Side<'a, W> {
     session: &'a Session,
@@ -44,18 +42,6 @@ enum Turn {
     Batch,
     /// COPY data.
     CopyData,
-}
-
-/// What goes to the store in the place of a message that is none of COPY's, while the store waits for its data. Sync and
-/// Flush are ignored there. Any other gives the COPY up and is lost, as with PostgreSQL; by a CopyFail, so that it never
-/// runs as something else than what it is.
-fn out_of_turn(tag: u8) -> Vec<u8> {
-    let mut out = Vec::new();
-    if !matches!(tag, b'S' | b'H') {
-        let reason = format!("unexpected message type 0x{tag:02X} during COPY from stdin");
-        put(&mut out, b'f', |out| put_str(out, &reason));
-    }
-    out
 }
 
 /// What becomes of a frame.
@@ -138,7 +124,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             if matches!(head.tag, b'c' | b'f') {
                 self.session.flow().copy_ends();
             } else if self.batch_answered(buffer).await? == Turn::CopyData {
-                let instead = out_of_turn(head.tag);
+                let instead = stand_in::out_of_turn(head.tag);
                 self.settle(buffer, &instead);
                 buffer.consume(head.total);
                 continue;
@@ -356,20 +342,18 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     }
 
     /// Puts something in a refused statement's place that the store answers with an error in its turn.
-    fn stand_in(&mut self, refusal: &Refusal) -> String {
+    fn refused_text(&mut self, refusal: &Refusal) -> String {
         let mut flow = self.session.flow();
         let n = flow.number();
         flow.refusals.push((n, refusal.clone()));
-        format!("{REFUSED}{n}")
+        format!("{}{n}", stand_in::REFUSED)
     }
 
-    fn refuse_query(&mut self, refusal: &Refusal, text: Option<&str>) -> Passage {
-        self.session.refused(&refusal.message, text.map(|t| truncate(t, MAX_RECORDED)));
-        let stand_in = self.stand_in(refusal);
+    fn refuse_query(&mut self, refusal: &Refusal, statement: Option<&str>) -> Passage {
+        self.session.refused(&refusal.message, statement.map(|t| truncate(t, MAX_RECORDED)));
+        let text = self.refused_text(refusal);
         self.session.flow().begin(InFlight::new(None, true, None, Vec::new()));
-        let mut out = Vec::new();
-        put(&mut out, b'Q', |out| put_str(out, &stand_in));
-        Passage::Replace(out)
+        Passage::Replace(stand_in::query(&text))
     }
 
     fn refuse_in_batch(&mut self, refusal: &Refusal, text: Option<&str>) -> Passage {
@@ -379,15 +363,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
 
     /// Makes the store answer with an error here, which the other side replaces by `refusal`.
     fn fail_in_batch(&mut self, refusal: &Refusal) -> Passage {
-        let stand_in = self.stand_in(refusal);
+        let text = self.refused_text(refusal);
         self.skipping = true;
-        let mut out = Vec::new();
-        put(&mut out, b'P', |out| {
-            put_str(out, "");
-            put_str(out, &stand_in);
-            out.extend_from_slice(&[0, 0]);
-        });
-        Passage::Replace(out)
+        Passage::Replace(stand_in::parse(&text))
     }
 
     fn parse(&mut self, body: &[u8]) -> std::io::Result<Passage> {
@@ -428,13 +406,13 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         }
         let number = if named { names.number(definition) } else { names.fresh() };
         let prepared = Prepared { number, named, definition: definition.into() };
-        let parse = named.then(|| parse_message(&prepared));
+        let parse = named.then(|| stand_in::prepare(&prepared));
         let mut flow = self.session.flow();
         let known = named && flow.is_on_connection(&prepared);
         statement.prepared = Some(prepared);
         if known {
             flow.parse_known(name, Arc::new(statement));
-            return Passage::Replace(close_nothing());
+            return Passage::Replace(stand_in::close_nothing());
         }
         flow.parse(name, Arc::new(statement));
         parse.map_or(Passage::Forward, Passage::Replace)
@@ -460,7 +438,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         };
         let mut before = Vec::new();
         if !flow.is_on_connection(prepared) {
-            before = parse_message(prepared);
+            before = stand_in::prepare(prepared);
             flow.parse_again(Arc::clone(statement));
         }
         Ok((prepared.name(), before))
@@ -519,7 +497,11 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let shared = *kind == b'S' && flow.statement(name).is_some_and(|s| s.prepared.is_some());
         flow.close(*kind == b'P', name);
         // What a name stands for may be others', too: the connection keeps it.
-        Ok(if shared && !name.is_empty() { Passage::Replace(close_nothing()) } else { Passage::Forward })
+        Ok(if shared && !name.is_empty() {
+            Passage::Replace(stand_in::close_nothing())
+        } else {
+            Passage::Forward
+        })
     }
 
     async fn execute(&mut self, body: &[u8]) -> std::io::Result<Passage> {
@@ -571,26 +553,6 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         self.session.flow().begin(InFlight::new(number, true, None, Vec::new()));
         Passage::Forward
     }
-}
-
-/// A Parse message under the shared name.
-fn parse_message(prepared: &Prepared) -> Vec<u8> {
-    let mut out = Vec::with_capacity(prepared.definition.len() + 32);
-    put(&mut out, b'P', |out| {
-        put_str(out, &prepared.name());
-        out.extend_from_slice(&prepared.definition);
-    });
-    out
-}
-
-/// A Close of a statement that is never there, for its answer: CloseComplete, in its turn.
-fn close_nothing() -> Vec<u8> {
-    let mut out = Vec::new();
-    put(&mut out, b'C', |out| {
-        out.push(b'S');
-        put_str(out, "ringfence_nothing");
-    });
-    out
 }
 
 /// What a client hears while the ledger cannot be written.

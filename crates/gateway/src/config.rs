@@ -1,6 +1,7 @@
 //! What a gateway needs to know, already validated.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use crate::pool::PoolSettings;
 pub struct Config {
     /// Where to listen.
     pub listen: Vec<SocketAddr>,
+    /// A folder for a Unix socket, named as libpq expects it (`.s.PGSQL.PORT`, with the first address's port).
+    pub unix_dir: Option<PathBuf>,
     /// The certificate, if TLS is offered.
     pub tls: Option<Arc<ServerConfig>>,
     /// Whether clients without TLS are refused.

@@ -64,6 +64,7 @@ pub async fn take(
         return Ok(made(backend));
     }
     let backend = Box::pin(dial(shared, behind, policy, admission, key)).await?;
+    shared.pool.remember_greeting(key, &backend.initial);
     Ok(made(backend))
 }
 

@@ -19,6 +19,7 @@ use crate::frame::{Body, Buffer, HEADER, put, put_parameter, put_ready, put_str}
 use crate::grants::verify;
 use crate::refusal::{Refusal, code};
 use crate::server::Shared;
+use crate::show;
 
 /// The database name that leads here.
 pub const NAME: &str = "ringfence";
@@ -82,9 +83,13 @@ pub async fn run(
             b'Q' => {
                 match Body(&body).string().map(str::trim) {
                     Some("" | ";") => put(&mut out, b'I', |_| {}),
-                    Some(text) => match command(shared, &principal, text).await {
-                        Ok(value) => row(&mut out, &value),
-                        Err(refusal) => refusal.error(&mut out),
+                    Some(text) => match show::answer(shared, &principal, text) {
+                        Some(Ok(table)) => table.write(&mut out),
+                        Some(Err(refusal)) => refusal.error(&mut out),
+                        None => match command(shared, &principal, text).await {
+                            Ok(value) => row(&mut out, &value),
+                            Err(refusal) => refusal.error(&mut out),
+                        },
                     },
                     None => Refusal::new(code::SYNTAX_ERROR, "the command is not UTF-8").error(&mut out),
                 }
@@ -137,11 +142,11 @@ async fn command(shared: &Arc<Shared>, principal: &Principal, text: &str) -> Res
     };
     let command = parsed.map_err(|_| {
         Refusal::new(code::SYNTAX_ERROR, "this is not a command of the Ringfence console")
-            .hint("Commands in psql: requests, grants, status, help. For the others use the ringfence command line.")
+            .hint("Commands in psql: requests, grants, status, show help, help. For the others use the ringfence command line.")
     })?;
     let desk = Desk { shared, policy: shared.policy(), principal };
     match command {
-        Command::Help => Ok(json!({ "commands": ["requests", "grants", "status", "help"],
+        Command::Help => Ok(json!({ "commands": ["requests", "grants", "status", "show help", "help"],
             "command line": ["ringfence request", "ringfence approve", "ringfence deny", "ringfence revoke"] })),
         Command::Status => Ok(desk.status()),
         Command::Requests => {

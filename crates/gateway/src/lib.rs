@@ -2,7 +2,7 @@
 //!
 //! The path of a query, in the order of the files:
 //!
-//! 1. [`server`] accepts a connection; [`startup`] reads who wants what; [`auth`] makes them prove it ([`scram`]).
+//! 1. [`listen`] accepts a connection and gives it to a [`worker`]; [`startup`] reads who wants what; [`auth`] makes them prove it ([`scram`]).
 //! 2. [`session`] asks policy and has the face compiled ([`admission`]), and takes a [`connection`] to the store as the face's
 //!    role ([`pool`], [`backend`]), for good or for each transaction ([`pin`]).
 //! 3. [`client_side`] reads the client's frames ([`frame`]): [`statement`] judges what a governed person sends, the intent
@@ -11,7 +11,7 @@
 //!    ([`quota`]) and stops when [`grants`] says so.
 //!
 //! Around it: [`cancel`] requests that hit their own statement only, [`counting`] of workloads, [`console`], where people
-//! ask and approve.
+//! ask and approve, and operators look ([`show`]).
 //!
 //! Promises: a byte of an answer leaves only after its intent is durable; what is not understood is refused; no error that
 //! the gateway makes shows a value.
@@ -29,6 +29,7 @@ pub mod explain;
 pub mod flow;
 pub mod frame;
 pub mod grants;
+pub mod listen;
 pub mod pin;
 pub mod pool;
 pub mod quota;
@@ -37,6 +38,8 @@ pub mod refusal;
 pub mod scram;
 pub mod server;
 pub mod session;
+pub mod show;
+pub mod stand_in;
 pub mod startup;
 pub mod statement;
 pub mod store_side;

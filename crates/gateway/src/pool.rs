@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Parameters};
 use crate::worker;
 
 /// When a session gives its connection to the store back.
@@ -115,6 +115,8 @@ pub struct GroupState {
 #[derive(Default)]
 pub struct Pool {
     groups: Mutex<HashMap<Arc<Key>, Group>>,
+    /// What a store told after the last login under a key, so that a client can be greeted without a connection.
+    greetings: Mutex<HashMap<Arc<Key>, Arc<Parameters>>>,
 }
 
 /// The right to one connection. Dropping it without giving a connection back lets the next client in the queue dial.
@@ -149,6 +151,17 @@ pub struct Exhausted;
 impl Pool {
     fn groups(&self) -> MutexGuard<'_, HashMap<Arc<Key>, Group>> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a store reported after a login under the key, within the last minute or so.
+    pub fn greeting(&self, key: &Key) -> Option<Arc<Parameters>> {
+        self.greetings.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// Remembers what a store reported after a login.
+    pub fn remember_greeting(&self, key: &Arc<Key>, parameters: &Arc<Parameters>) {
+        let mut greetings = self.greetings.lock().unwrap_or_else(PoisonError::into_inner);
+        greetings.insert(Arc::clone(key), Arc::clone(parameters));
     }
 
     /// The right to a connection, and one if one waited. It may have died meanwhile; whoever takes it looks.
@@ -219,8 +232,9 @@ impl Pool {
         any
     }
 
-    /// Closes connections that waited too long.
+    /// Closes connections that waited too long, and forgets greetings, which a store's configuration may have changed.
     pub fn sweep(&self, settings: impl Fn(&str) -> PoolSettings) {
+        self.greetings.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.groups().retain(|key, group| {
             let settings = settings(&key.store);
             group.idle.retain(|i| i.since.elapsed() < settings.idle && i.backend.age() < settings.lifetime);

@@ -24,7 +24,7 @@ pub struct SessionRecord {
     pub face: String,
     /// The role that the store sees.
     pub role: String,
-    /// The store's process, to match its server log.
+    /// The store's process, to match its server log; 0 where it changes between transactions.
     pub process: i32,
     /// The grants in force.
     pub grants: Vec<String>,

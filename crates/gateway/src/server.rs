@@ -1,8 +1,9 @@
-//! The gateway as a whole: listeners, what all sessions share, and the housekeeping between them.
+//! The gateway as a whole: what all sessions share, starting and stopping, and the housekeeping between sessions.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -12,30 +13,25 @@ use ringfence_grants::Request;
 use ringfence_ledger::{Entry, Kind, Ledger};
 use ringfence_policy::{Access, Policy};
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
 use crate::admission::Admissions;
-use crate::auth::{self, AuthError};
-use crate::backend::{Address, Stream, take_stream};
+use crate::backend::Address;
 use crate::cancel::Cancels;
 use crate::client_side::unrecorded;
 use crate::config::Config;
 use crate::counting::Counting;
 use crate::flow::Traffic;
-use crate::frame::Buffer;
 use crate::grants::{Cut, LiveGrants};
+use crate::listen;
 use crate::pin::{Pins, SharedNames};
 use crate::pool::{Pool, PoolSettings};
 use crate::records::{GatewayRecord, PolicyRecord, RefusedRecord};
 use crate::refusal::{Refusal, code};
-use crate::scram::Verifier;
-use crate::startup::{self, Packet, Startup};
 use crate::statement::Cache;
 use crate::worker::Workers;
-use crate::{console, session};
 
 /// How often grants are compared with the control database and the clock.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -49,6 +45,7 @@ pub struct Shared {
     /// The settings.
     pub config: Config,
     policy: RwLock<Arc<Policy>>,
+    tls: RwLock<Option<Arc<ServerConfig>>>,
     /// The log.
     pub ledger: Ledger,
     /// Requests and grants.
@@ -71,8 +68,10 @@ pub struct Shared {
     pub statements: Cache,
     /// Counts of workloads.
     pub counting: Counting,
-    clients: AtomicUsize,
-    by_principal: Mutex<HashMap<String, usize>>,
+    /// How many clients there are.
+    pub clients: AtomicUsize,
+    /// How many connections each principal has.
+    pub by_principal: Mutex<HashMap<String, usize>>,
 }
 
 /// How to reach a store.
@@ -90,6 +89,11 @@ pub struct Behind {
 }
 
 impl Shared {
+    /// The certificate as it is now.
+    pub fn certificate(&self) -> Option<Arc<ServerConfig>> {
+        self.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The rules as they are now.
     pub fn policy(&self) -> Arc<Policy> {
         Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
@@ -172,6 +176,9 @@ pub enum StartError {
     /// The address cannot be had.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
+    /// The Unix socket cannot be had.
+    #[error("cannot listen on {0}: {1}")]
+    ListenUnix(PathBuf, std::io::Error),
     /// A thread cannot be had.
     #[error("cannot start a worker: {0}")]
     Worker(std::io::Error),
@@ -223,7 +230,15 @@ impl Gateway {
         for address in &config.listen {
             listeners.push(TcpListener::bind(address).await.map_err(|e| StartError::Listen(*address, e))?);
         }
+        let unix = config.unix_dir.as_deref().map(|dir| {
+            let port = listen::addresses(&listeners).first().map_or(5432, SocketAddr::port);
+            dir.join(format!(".s.PGSQL.{port}"))
+        });
+        let unix = unix
+            .map(|path| listen::bind_unix(&path).map_err(|e| StartError::ListenUnix(path, e)))
+            .transpose()?;
         let shared = Arc::new(Shared {
+            tls: RwLock::new(config.tls.clone()),
             config,
             policy: RwLock::new(Arc::new(policy)),
             ledger,
@@ -246,10 +261,18 @@ impl Gateway {
         let count = if shared.config.workers == 0 { cores } else { shared.config.workers };
         let workers = Arc::new(Workers::start(count).map_err(StartError::Worker)?);
         let (stop, stopping) = watch::channel(false);
-        let mut addresses = Vec::new();
+        let addresses = listen::addresses(&listeners);
+        if let Some((listener, path)) = unix {
+            let (shared, workers) = (Arc::clone(&shared), Arc::clone(&workers));
+            tokio::spawn(listen::accept_unix(shared, workers, listener, path, stopping.clone()));
+        }
         for listener in listeners {
-            addresses.extend(listener.local_addr());
-            tokio::spawn(accept(Arc::clone(&shared), Arc::clone(&workers), listener, stopping.clone()));
+            tokio::spawn(listen::accept(
+                Arc::clone(&shared),
+                Arc::clone(&workers),
+                listener,
+                stopping.clone(),
+            ));
         }
         tokio::spawn(housekeeping(Arc::clone(&shared), stopping));
         Ok(Self { shared, addresses, stop, _workers: workers })
@@ -263,6 +286,14 @@ impl Gateway {
     /// The log.
     pub fn ledger(&self) -> &Ledger {
         &self.shared.ledger
+    }
+
+    /// Shows clients that connect from here on another certificate. Whether TLS is offered at all does not change.
+    pub fn replace_certificate(&self, tls: Option<Arc<ServerConfig>>) {
+        let mut current = self.shared.tls.write().unwrap_or_else(PoisonError::into_inner);
+        if current.is_some() && tls.is_some() {
+            *current = tls;
+        }
     }
 
     /// Puts new rules in force. Sessions through faces are cut, so that no one goes on under the old ones; so are those of
@@ -337,191 +368,4 @@ async fn housekeeping(shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) 
             _ = stopping.changed() => return,
         }
     }
-}
-
-async fn accept(
-    shared: Arc<Shared>,
-    workers: Arc<Workers>,
-    listener: TcpListener,
-    mut stopping: watch::Receiver<bool>,
-) {
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stopping.changed() => return,
-        };
-        match accepted {
-            Ok((stream, address)) => {
-                let Ok(stream) = stream.into_std() else { continue };
-                let shared = Arc::clone(&shared);
-                workers.send(move || {
-                    tokio::spawn(serve(shared, stream, address));
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
-}
-
-/// A client, on its worker's thread.
-async fn serve(shared: Arc<Shared>, stream: std::net::TcpStream, address: SocketAddr) {
-    let _counted = Counted::new(&shared);
-    let served = async { client(&shared, TcpStream::from_std(stream)?, address).await };
-    if let Err(error) = served.await {
-        tracing::debug!(%address, %error, "a client's connection ended");
-    }
-}
-
-/// Counts a client while it is there.
-struct Counted<'a>(&'a Shared);
-
-impl<'a> Counted<'a> {
-    fn new(shared: &'a Shared) -> Self {
-        shared.clients.fetch_add(1, Ordering::AcqRel);
-        Self(shared)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.clients.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// Counts a principal's connections.
-struct Place<'a> {
-    shared: &'a Shared,
-    name: String,
-}
-
-impl<'a> Place<'a> {
-    fn take(shared: &'a Shared, name: &str) -> Option<Self> {
-        let mut counts = shared.by_principal.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(name.to_owned()).or_default();
-        if *count >= shared.config.max_per_principal {
-            return None;
-        }
-        *count += 1;
-        Some(Self { shared, name: name.to_owned() })
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let mut counts = self.shared.by_principal.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.name) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.name);
-            }
-        }
-    }
-}
-
-async fn fatal(stream: &mut Box<dyn Stream>, refusal: &Refusal) -> std::io::Result<()> {
-    stream.write_all(&refusal.fatal()).await?;
-    stream.flush().await?;
-    stream.shutdown().await
-}
-
-/// One connection, from its first byte.
-async fn client(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut stream: Box<dyn Stream> = Box::new(stream);
-    let mut buffer = Buffer::default();
-    let login = Box::pin(async {
-        let Some((startup, is_tls)) = first_packets(shared, &mut stream).await? else { return Ok(None) };
-        if !is_tls && shared.config.tls_required {
-            let refusal =
-                Refusal::new(code::INVALID_AUTHORIZATION, "this gateway takes connections with TLS only");
-            fatal(&mut stream, &refusal.hint("Connect with sslmode=require or stricter.")).await?;
-            return Ok(None);
-        }
-        if shared.clients.load(Ordering::Acquire) > shared.config.max_clients {
-            fatal(&mut stream, &Refusal::new(code::TOO_MANY_CONNECTIONS, "the gateway has too many clients"))
-                .await?;
-            return Ok(None);
-        }
-        let mut out = Vec::new();
-        startup.negotiate(&mut out);
-        stream.write_all(&out).await?;
-        let known = shared.policy().registry().principal(&startup.user).cloned();
-        let verifier = known.as_ref().and_then(|p| Verifier::parse(p.password.as_deref()?));
-        let is_known = verifier.is_some();
-        let verifier = verifier.unwrap_or_else(|| Verifier::mock(&shared.config.secret, &startup.user));
-        match auth::authenticate(&mut stream, &mut buffer, verifier).await {
-            Ok(()) if is_known => Ok(known.map(|principal| (principal, startup))),
-            Err(AuthError::Io(e)) => Err(e),
-            Ok(()) | Err(AuthError::Failed(_)) => {
-                tokio::time::sleep(Duration::from_millis(250)).await; // a guess costs time
-                let name = if is_known { startup.user.as_str() } else { "(unknown)" };
-                shared.record_refused(name, &startup.database, "the password does not fit");
-                fatal(&mut stream, &auth::failed(&startup.user)).await?;
-                Ok(None)
-            }
-        }
-    });
-    let Ok(logged_in) = tokio::time::timeout(shared.config.login_timeout, login).await else { return Ok(()) };
-    let Some((principal, startup)) = logged_in? else { return Ok(()) };
-    let Some(_place) = Place::take(shared, &principal.name) else {
-        let most = shared.config.max_per_principal;
-        let refusal = Refusal::new(
-            code::TOO_MANY_CONNECTIONS,
-            format!("{} has {most} connections already", principal.name),
-        );
-        return fatal(
-            &mut stream,
-            &refusal.hint("Close some, or have max_connections_per_principal raised."),
-        )
-        .await;
-    };
-    if startup.database == console::NAME {
-        return console::run(shared, stream, buffer, principal).await;
-    }
-    session::run(shared, stream, buffer, principal, startup, &address.to_string()).await
-}
-
-/// TLS, GSS and cancel requests, then the startup packet. Reads exactly what it needs: a byte that an attacker slipped in
-/// before TLS is never taken for one that came through it (CVE-2021-23214).
-async fn first_packets(
-    shared: &Shared,
-    stream: &mut Box<dyn Stream>,
-) -> std::io::Result<Option<(Startup, bool)>> {
-    let mut is_tls = false;
-    for _ in 0..4 {
-        let length = stream.read_u32().await? as usize;
-        if !(8..=startup::MAX_PACKET).contains(&length) {
-            return Ok(None);
-        }
-        let mut packet = vec![0; length - 4];
-        stream.read_exact(&mut packet).await?;
-        match startup::parse(&packet) {
-            Ok(Packet::Tls) => match &shared.config.tls {
-                Some(config) if !is_tls => {
-                    stream.write_all(b"S").await?;
-                    let plain = take_stream(stream);
-                    let acceptor = TlsAcceptor::from(Arc::clone(config));
-                    *stream = Box::new(acceptor.accept(plain).await?);
-                    is_tls = true;
-                }
-                _ => stream.write_all(b"N").await?,
-            },
-            Ok(Packet::Gss) => stream.write_all(b"N").await?,
-            Ok(Packet::Cancel(key)) => {
-                if let Some(target) = shared.cancels.find(&key) {
-                    target.cancel().await;
-                }
-                return Ok(None);
-            }
-            Ok(Packet::Startup(startup)) => return Ok(Some((startup, is_tls))),
-            Err(e) => {
-                fatal(stream, &Refusal::new(code::PROTOCOL_VIOLATION, e.to_string())).await?;
-                return Ok(None);
-            }
-        }
-    }
-    Ok(None)
 }

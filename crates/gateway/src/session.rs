@@ -12,7 +12,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, watch};
 
 use crate::admission::Admission;
-use crate::backend::{Backend, Parameters, Stream, take_stream, with_parameter};
+use crate::backend::{Parameters, Stream, take_stream, with_parameter};
 use crate::cancel::Target;
 use crate::connection::{self, Connection, cannot_connect};
 use crate::flow::{Awaited, Flow, InFlight};
@@ -171,7 +171,7 @@ impl Session {
 /// Everything between the decision and the first frame.
 struct Opened {
     session: Session,
-    connection: Connection,
+    connection: Option<Connection>,
     key: Arc<Key>,
     cut: watch::Receiver<Option<Cut>>,
     /// When the first of its grants ends, and which.
@@ -214,9 +214,16 @@ async fn open(
     }
     let login = admission.login(&behind.steward, &policy).await.map_err(|e| cannot_connect(&e))?;
     let key = Arc::new(Key { store: store.name.clone(), role: login.role.clone(), parameters });
-    let mut connection = connection::take(shared, &policy, &admission, &key).await?;
-    let initial = Arc::clone(&connection.backend.initial);
-    connection.backend.adopt(&initial).await.map_err(|e| cannot_connect(&e))?;
+    let greeting = shared.pool.greeting(&key).filter(|_| behind.pool.mode == PoolMode::Transaction);
+    let (connection, parameters) = if let Some(greeting) = greeting {
+        (None, greeting)
+    } else {
+        let mut connection = connection::take(shared, &policy, &admission, &key).await?;
+        let initial = Arc::clone(&connection.backend.initial);
+        connection.backend.adopt(&initial).await.map_err(|e| cannot_connect(&e))?;
+        let parameters = Arc::clone(&connection.backend.parameters);
+        (Some(connection), parameters)
+    };
     let id = hex::encode(rand_u64().to_be_bytes());
     let record = SessionRecord {
         session: id.clone(),
@@ -227,7 +234,7 @@ async fn open(
         store: store.name.clone(),
         face: login.face.clone(),
         role: login.role.clone(),
-        process: connection.backend.process,
+        process: connection.as_ref().map_or(0, |c| c.backend.process),
         grants: ids,
         policy: policy.digest().to_owned(),
         address: address.to_owned(),
@@ -244,7 +251,7 @@ async fn open(
         pool_mode: behind.pool.mode,
         quota: Arc::new(quota(shared, &behind.steward, &login, &grants)),
         flow: Arc::new(Mutex::new(Flow::new())),
-        parameters: Mutex::new(Arc::clone(&connection.backend.parameters)),
+        parameters: Mutex::new(parameters),
         answered: Notify::new(),
         told: Mutex::default(),
         policy: Arc::clone(&policy),
@@ -334,17 +341,17 @@ pub async fn run(
     let target = Target::new(Arc::clone(&session.flow));
     let cancel_key = shared.cancels.register(&target);
     let mut out = Vec::with_capacity(1024);
-    greet(&mut out, &session, &connection.backend, cancel_key);
+    greet(&mut out, &session, cancel_key);
     client.write_all(&out).await?;
     drop(out);
 
     let (mut client_read, mut client_write) = tokio::io::split(client);
-    let mut held = if session.changes_connections() {
+    let mut held = connection;
+    if session.changes_connections()
+        && let Some(connection) = held.take()
+    {
         connection.keep();
-        None
-    } else {
-        Some(connection)
-    };
+    }
     let end = loop {
         let mut connection = if let Some(connection) = held.take() {
             connection
@@ -460,8 +467,8 @@ async fn next_connection(
 }
 
 /// What the client hears before its first statement.
-fn greet(out: &mut Vec<u8>, session: &Session, backend: &Backend, key: crate::startup::CancelKey) {
-    for (name, value) in backend.parameters.iter() {
+fn greet(out: &mut Vec<u8>, session: &Session, key: crate::startup::CancelKey) {
+    for (name, value) in session.parameters().iter() {
         let value = if name == "session_authorization" { &session.principal.name } else { value };
         put_parameter(out, name, value);
     }

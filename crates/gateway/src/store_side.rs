@@ -8,12 +8,13 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
-use crate::client_side::{REFUSED, unrecorded};
+use crate::client_side::unrecorded;
 use crate::flow::{Confirmed, Flow, SHARED};
 use crate::frame::{self, Buffer, HEADER, Head, MAX_FRAME};
 use crate::grants::Cut;
 use crate::refusal::{Refusal, code, field, with_hint};
 use crate::session::{Deadline, End, Session};
+use crate::stand_in::REFUSED;
 
 /// How long a write that is under way may go on after a cut.
 const GRACE: Duration = Duration::from_millis(200);

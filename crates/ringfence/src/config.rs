@@ -33,6 +33,8 @@ struct File {
 struct GatewayFile {
     /// Addresses to listen on, as in "127.0.0.1:6432".
     listen: Vec<SocketAddr>,
+    /// A folder for a Unix socket as libpq expects it, with the first address's port.
+    unix_dir: Option<PathBuf>,
     /// A file with 32 bytes or more, made by `ringfence keys`: the passwords of store logins come from it.
     secret: PathBuf,
     /// PEM files. Without them there is no TLS.
@@ -325,6 +327,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
     match (policy, control) {
         (Some(policy), Some(control)) if problems.is_empty() => Ok(Loaded {
             gateway: GatewayConfig {
+                unix_dir: file.gateway.unix_dir.map(|p| dir.join(p)),
                 listen: file.gateway.listen,
                 tls,
                 tls_required,

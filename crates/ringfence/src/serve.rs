@@ -52,12 +52,13 @@ impl Signals {
     }
 }
 
-/// Reads the rules anew; what is wrong with them leaves the old ones in force.
+/// Reads rules and certificate anew; what is wrong with them leaves the old ones in force.
 pub(crate) fn reload(gateway: &Gateway, path: &Path) {
     match config::load(path) {
         Ok(loaded) => {
+            gateway.replace_certificate(loaded.gateway.tls);
             gateway.replace_policy(loaded.policy);
-            tracing::info!("the rules were read anew");
+            tracing::info!("rules and certificate were read anew");
         }
         Err(e) => tracing::error!(problem = %e.message, "the new rules are not in force; the old ones are"),
     }

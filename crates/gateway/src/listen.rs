@@ -1,0 +1,273 @@
+//! Listening, and a connection from its first byte to its login: TLS, cancel requests, who is there, how many there may be.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use crate::auth::{self, AuthError};
+use crate::backend::{Stream, take_stream};
+use crate::frame::Buffer;
+use crate::refusal::{Refusal, code};
+use crate::scram::Verifier;
+use crate::server::Shared;
+use crate::startup::{self, Packet, Startup};
+use crate::worker::Workers;
+use crate::{console, session};
+
+/// Takes TCP connections and gives each to a worker.
+pub async fn accept(
+    shared: Arc<Shared>,
+    workers: Arc<Workers>,
+    listener: TcpListener,
+    mut stopping: watch::Receiver<bool>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopping.changed() => return,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                let Ok(stream) = stream.into_std() else { continue };
+                let shared = Arc::clone(&shared);
+                workers.send(move || {
+                    tokio::spawn(serve(shared, stream, address));
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// A client over TCP, on its worker's thread.
+async fn serve(shared: Arc<Shared>, stream: std::net::TcpStream, address: SocketAddr) {
+    let _counted = Counted::new(&shared);
+    let served = async {
+        let stream = TcpStream::from_std(stream)?;
+        stream.set_nodelay(true)?;
+        client(&shared, Box::new(stream), Some(address)).await
+    };
+    if let Err(error) = served.await {
+        tracing::debug!(%address, %error, "a client's connection ended");
+    }
+}
+
+/// A client over the Unix socket.
+async fn serve_unix(shared: Arc<Shared>, stream: std::os::unix::net::UnixStream) {
+    let _counted = Counted::new(&shared);
+    let served = async { client(&shared, Box::new(UnixStream::from_std(stream)?), None).await };
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "a client's connection ended");
+    }
+}
+
+/// Where the listeners listen.
+pub fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
+    listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+}
+
+/// Takes the place of a socket that a gateway left when it died, but not of one that somebody listens on.
+pub fn bind_unix(path: &Path) -> std::io::Result<(UnixListener, PathBuf)> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(std::io::ErrorKind::AddrInUse.into());
+    }
+    let _ = std::fs::remove_file(path);
+    let listener = UnixListener::bind(path)?;
+    // As PostgreSQL's default (unix_socket_permissions): who may connect is decided by the login.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777))?;
+    Ok((listener, path.to_owned()))
+}
+
+/// The same for the Unix socket, which goes when the gateway stops.
+pub async fn accept_unix(
+    shared: Arc<Shared>,
+    workers: Arc<Workers>,
+    listener: UnixListener,
+    path: PathBuf,
+    mut stopping: watch::Receiver<bool>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopping.changed() => break,
+        };
+        match accepted.and_then(|(stream, _)| stream.into_std()) {
+            Ok(stream) => {
+                let shared = Arc::clone(&shared);
+                workers.send(move || {
+                    tokio::spawn(serve_unix(shared, stream));
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    let _ = std::fs::remove_file(path);
+}
+
+/// Counts a client while it is there.
+struct Counted<'a>(&'a Shared);
+
+impl<'a> Counted<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.clients.fetch_add(1, Ordering::AcqRel);
+        Self(shared)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.clients.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Counts a principal's connections.
+struct Place<'a> {
+    shared: &'a Shared,
+    name: String,
+}
+
+impl<'a> Place<'a> {
+    fn take(shared: &'a Shared, name: &str) -> Option<Self> {
+        let mut counts = shared.by_principal.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(name.to_owned()).or_default();
+        if *count >= shared.config.max_per_principal {
+            return None;
+        }
+        *count += 1;
+        Some(Self { shared, name: name.to_owned() })
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut counts = self.shared.by_principal.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.name) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.name);
+            }
+        }
+    }
+}
+
+async fn fatal(stream: &mut Box<dyn Stream>, refusal: &Refusal) -> std::io::Result<()> {
+    stream.write_all(&refusal.fatal()).await?;
+    stream.flush().await?;
+    stream.shutdown().await
+}
+
+/// One connection, from its first byte.
+async fn client(
+    shared: &Arc<Shared>,
+    mut stream: Box<dyn Stream>,
+    address: Option<SocketAddr>,
+) -> std::io::Result<()> {
+    let mut buffer = Buffer::default();
+    let login = Box::pin(async {
+        let Some((startup, is_tls)) = first_packets(shared, &mut stream).await? else { return Ok(None) };
+        if !is_tls && address.is_some() && shared.config.tls_required {
+            let refusal =
+                Refusal::new(code::INVALID_AUTHORIZATION, "this gateway takes connections with TLS only");
+            fatal(&mut stream, &refusal.hint("Connect with sslmode=require or stricter.")).await?;
+            return Ok(None);
+        }
+        if shared.clients.load(Ordering::Acquire) > shared.config.max_clients {
+            fatal(&mut stream, &Refusal::new(code::TOO_MANY_CONNECTIONS, "the gateway has too many clients"))
+                .await?;
+            return Ok(None);
+        }
+        let mut out = Vec::new();
+        startup.negotiate(&mut out);
+        stream.write_all(&out).await?;
+        let known = shared.policy().registry().principal(&startup.user).cloned();
+        let verifier = known.as_ref().and_then(|p| Verifier::parse(p.password.as_deref()?));
+        let is_known = verifier.is_some();
+        let verifier = verifier.unwrap_or_else(|| Verifier::mock(&shared.config.secret, &startup.user));
+        match auth::authenticate(&mut stream, &mut buffer, verifier).await {
+            Ok(()) if is_known => Ok(known.map(|principal| (principal, startup))),
+            Err(AuthError::Io(e)) => Err(e),
+            Ok(()) | Err(AuthError::Failed(_)) => {
+                tokio::time::sleep(Duration::from_millis(250)).await; // a guess costs time
+                let name = if is_known { startup.user.as_str() } else { "(unknown)" };
+                shared.record_refused(name, &startup.database, "the password does not fit");
+                fatal(&mut stream, &auth::failed(&startup.user)).await?;
+                Ok(None)
+            }
+        }
+    });
+    let Ok(logged_in) = tokio::time::timeout(shared.config.login_timeout, login).await else { return Ok(()) };
+    let Some((principal, startup)) = logged_in? else { return Ok(()) };
+    let Some(_place) = Place::take(shared, &principal.name) else {
+        let most = shared.config.max_per_principal;
+        let refusal = Refusal::new(
+            code::TOO_MANY_CONNECTIONS,
+            format!("{} has {most} connections already", principal.name),
+        );
+        return fatal(
+            &mut stream,
+            &refusal.hint("Close some, or have max_connections_per_principal raised."),
+        )
+        .await;
+    };
+    if startup.database == console::NAME {
+        return console::run(shared, stream, buffer, principal).await;
+    }
+    let address = address.map_or_else(|| "unix".to_owned(), |a| a.to_string());
+    session::run(shared, stream, buffer, principal, startup, &address).await
+}
+
+/// TLS, GSS and cancel requests, then the startup packet. Reads exactly what it needs: a byte that an attacker slipped in
+/// before TLS is never taken for one that came through it (CVE-2021-23214).
+async fn first_packets(
+    shared: &Shared,
+    stream: &mut Box<dyn Stream>,
+) -> std::io::Result<Option<(Startup, bool)>> {
+    let mut is_tls = false;
+    for _ in 0..4 {
+        let length = stream.read_u32().await? as usize;
+        if !(8..=startup::MAX_PACKET).contains(&length) {
+            return Ok(None);
+        }
+        let mut packet = vec![0; length - 4];
+        stream.read_exact(&mut packet).await?;
+        match startup::parse(&packet) {
+            Ok(Packet::Tls) => match shared.certificate() {
+                Some(config) if !is_tls => {
+                    stream.write_all(b"S").await?;
+                    let plain = take_stream(stream);
+                    let acceptor = TlsAcceptor::from(config);
+                    *stream = Box::new(acceptor.accept(plain).await?);
+                    is_tls = true;
+                }
+                _ => stream.write_all(b"N").await?,
+            },
+            Ok(Packet::Gss) => stream.write_all(b"N").await?,
+            Ok(Packet::Cancel(key)) => {
+                if let Some(target) = shared.cancels.find(&key) {
+                    target.cancel().await;
+                }
+                return Ok(None);
+            }
+            Ok(Packet::Startup(startup)) => return Ok(Some((startup, is_tls))),
+            Err(e) => {
+                fatal(stream, &Refusal::new(code::PROTOCOL_VIOLATION, e.to_string())).await?;
+                return Ok(None);
+            }
+        }
+    }
+    Ok(None)
+}

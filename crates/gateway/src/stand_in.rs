@@ -1,0 +1,57 @@
+//! What goes to the store in the place of a client's message, so that the store's own answer comes in its turn.
+
+use crate::flow::Prepared;
+use crate::frame::{put, put_str};
+
+/// What stands in a refused statement's place; the number comes after it.
+pub const REFUSED: &str = "ringfence_refused_";
+
+/// A Query that the store refuses.
+pub fn query(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    put(&mut out, b'Q', |out| put_str(out, text));
+    out
+}
+
+/// A Parse that the store refuses.
+pub fn parse(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    put(&mut out, b'P', |out| {
+        put_str(out, "");
+        put_str(out, text);
+        out.extend_from_slice(&[0, 0]);
+    });
+    out
+}
+
+/// What goes to the store in the place of a message that is none of COPY's, while the store waits for its data. Sync and
+/// Flush are ignored there. Any other gives the COPY up and is lost, as with PostgreSQL; by a CopyFail, so that it never
+/// runs as something else than what it is.
+pub fn out_of_turn(tag: u8) -> Vec<u8> {
+    let mut out = Vec::new();
+    if !matches!(tag, b'S' | b'H') {
+        let reason = format!("unexpected message type 0x{tag:02X} during COPY from stdin");
+        put(&mut out, b'f', |out| put_str(out, &reason));
+    }
+    out
+}
+
+/// A Parse message under the shared name.
+pub fn prepare(prepared: &Prepared) -> Vec<u8> {
+    let mut out = Vec::with_capacity(prepared.definition.len() + 32);
+    put(&mut out, b'P', |out| {
+        put_str(out, &prepared.name());
+        out.extend_from_slice(&prepared.definition);
+    });
+    out
+}
+
+/// A Close of a statement that is never there, for its answer: CloseComplete, in its turn.
+pub fn close_nothing() -> Vec<u8> {
+    let mut out = Vec::new();
+    put(&mut out, b'C', |out| {
+        out.push(b'S');
+        put_str(out, "ringfence_nothing");
+    });
+    out
+}
