@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use crate::flow::{Flow, InFlight, Portal, Prepared, Statement};
 use crate::frame::{self, Body, Buffer, HEADER, MAX_FRAME, put, put_str};
-use crate::records::IntentRecord;
+use crate::records::{IntentRecord, parameters};
 use crate::refusal::{Refusal, code};
 use crate::session::{End, Mode, Session};
 use crate::stand_in;
@@ -21,8 +21,6 @@ const MAX_GOVERNED_FRAME: usize = 1 << 20;
 const MAX_NAMES: usize = 10_000;
 /// The longest statement text in a record; the digest of a longer one would say less than its beginning.
 const MAX_RECORDED: usize = 256 * 1024;
-/// The most bytes of parameters in a record.
-const MAX_PARAMETERS: usize = 16 * 1024;
 
 struct Side<'a, W> {
     session: &'a Session,
@@ -568,56 +566,4 @@ fn truncate(text: &str, max: usize) -> &str {
     }
     let end = (0..=max).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
     &text[..end]
-}
-
-/// The parameters of a Bind message, after its names, as a record keeps them.
-fn parameters(mut body: Body<'_>) -> Option<Vec<Box<str>>> {
-    let formats: Option<Vec<u16>> = (0..body.u16()?).map(|_| body.u16()).collect();
-    let formats = formats?;
-    let count = body.u16()?;
-    let mut kept = Vec::new();
-    let mut budget = MAX_PARAMETERS;
-    for i in 0..usize::from(count) {
-        let length = body.i32()?;
-        if length < 0 {
-            kept.push("NULL".into());
-            continue;
-        }
-        let value = body.take(usize::try_from(length).ok()?)?;
-        let is_binary = match formats[..] {
-            [] => false,
-            [one] => one != 0,
-            ref each => each.get(i).is_some_and(|f| *f != 0),
-        };
-        let shown = &value[..value.len().min(budget)];
-        budget -= shown.len();
-        let mut text = match std::str::from_utf8(shown) {
-            Ok(text) if !is_binary => text.to_owned(),
-            _ => format!("\\x{}", hex::encode(shown)),
-        };
-        if shown.len() < value.len() {
-            text.push('…');
-        }
-        kept.push(text.into());
-    }
-    Some(kept)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parameters_are_kept_as_text_or_hex_and_bounded() {
-        let mut body = vec![0, 2, 0, 0, 0, 1, 0, 3];
-        body.extend(b"\0\0\0\x02ab\0\0\0\x01\xff\xff\xff\xff\xff");
-        assert_eq!(
-            parameters(Body(&body)).unwrap(),
-            ["ab".into(), "\\xff".into(), "NULL".into()] as [Box<str>; 3]
-        );
-        assert_eq!(parameters(Body(&body[..body.len() - 1])), None);
-        let long = [&b"\0\0\0\x01\0\x01\0\0"[..], &vec![b'x'; 65536]].concat();
-        let kept = parameters(Body(&long)).unwrap();
-        assert_eq!(kept[0].chars().count(), MAX_PARAMETERS + 1);
-    }
 }

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use ringfence_ledger::{Counters, Entry, Kind, Ledger};
 
 use crate::records::{CountedRecord, ShapeCount};
+use crate::shape;
 
 /// The most texts whose shape is remembered.
 const MAX_TEXTS: usize = 20_000;
@@ -32,7 +33,7 @@ struct Who {
 
 #[derive(Default)]
 struct State {
-    by_text: HashMap<Box<str>, u64>,
+    by_key: HashMap<Box<str>, u64>,
     by_fingerprint: HashMap<String, u64>,
     shapes: Vec<Shape>,
     tallies: HashMap<Who, HashMap<u64, Tally>>,
@@ -47,7 +48,11 @@ pub struct Counting {
 impl Counting {
     /// The shape of a text: parsed once, remembered after.
     pub fn shape(&self, text: &str) -> u64 {
-        if let Some(&shape) = self.state.lock().unwrap_or_else(PoisonError::into_inner).by_text.get(text) {
+        shape::with_key(text, |key| self.shape_of(text, key))
+    }
+
+    fn shape_of(&self, text: &str, key: &str) -> u64 {
+        if let Some(&shape) = self.state.lock().unwrap_or_else(PoisonError::into_inner).by_key.get(key) {
             return shape;
         }
         let fingerprint = pg_query::fingerprint(
@@ -61,16 +66,16 @@ impl Counting {
             statement.clear();
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let State { by_text, by_fingerprint, shapes, .. } = &mut *state;
+        let State { by_key, by_fingerprint, shapes, .. } = &mut *state;
         let shape = *by_fingerprint.entry(fingerprint.clone()).or_insert_with(|| {
             shapes.push(Shape { fingerprint, statement });
             shapes.len() as u64 - 1
         });
-        if by_text.len() >= MAX_TEXTS {
-            by_text.clear();
+        if by_key.len() >= MAX_TEXTS {
+            by_key.clear();
         }
-        if text.len() <= MAX_TEXT {
-            by_text.insert(text.into(), shape);
+        if key.len() <= MAX_TEXT {
+            by_key.insert(key.into(), shape);
         }
         shape
     }

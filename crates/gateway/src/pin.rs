@@ -9,10 +9,10 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::VariableSetKind;
 
 use crate::backend::SETTABLE;
+use crate::shape;
 
-/// The most texts that are remembered, and the longest.
+/// The most shapes that are remembered.
 const REMEMBERED: usize = 20_000;
-const REMEMBERED_LENGTH: usize = 16 * 1024;
 /// The most statements that have a shared name at one time.
 const SHARED: usize = 50_000;
 
@@ -81,20 +81,22 @@ pub struct Pins {
 }
 
 impl Pins {
-    /// [`is_sticky`], remembered.
+    /// [`is_sticky`], remembered by shape: no constant makes a statement sticky or not.
     pub fn is_sticky(&self, text: &str) -> bool {
-        if let Some(&known) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(text) {
-            return known;
-        }
-        let found = is_sticky(text);
-        if text.len() <= REMEMBERED_LENGTH {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            if known.len() >= REMEMBERED {
-                known.clear();
+        shape::with_key(text, |key| {
+            if let Some(&known) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(key) {
+                return known;
             }
-            known.insert(text.into(), found);
-        }
-        found
+            let found = is_sticky(text);
+            if key.len() <= shape::MAX_LENGTH {
+                let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+                if known.len() >= REMEMBERED {
+                    known.clear();
+                }
+                known.insert(key.into(), found);
+            }
+            found
+        })
     }
 }
 

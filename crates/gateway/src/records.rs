@@ -5,6 +5,11 @@ use std::collections::BTreeMap;
 use ringfence_ledger::{Counters, Entry, Kind};
 use serde::Serialize;
 
+use crate::frame::Body;
+
+/// The most bytes of parameters in a record.
+const MAX_PARAMETERS: usize = 16 * 1024;
+
 /// What a session is, said once, when it opens.
 #[derive(Clone, Debug, Serialize)]
 pub struct SessionRecord {
@@ -143,4 +148,56 @@ pub struct GatewayRecord<'a> {
 /// Makes an outcome entry.
 pub fn outcome(jurisdiction: &str, record: &OutcomeRecord<'_>, rows: u64, bytes: u64) -> Entry {
     Entry::new(Kind::Outcome, jurisdiction, record).counting(Counters { rows, bytes, statements: 0 })
+}
+
+/// The parameters of a Bind message, after its names, as a record keeps them.
+pub fn parameters(mut body: Body<'_>) -> Option<Vec<Box<str>>> {
+    let formats: Option<Vec<u16>> = (0..body.u16()?).map(|_| body.u16()).collect();
+    let formats = formats?;
+    let count = body.u16()?;
+    let mut kept = Vec::new();
+    let mut budget = MAX_PARAMETERS;
+    for i in 0..usize::from(count) {
+        let length = body.i32()?;
+        if length < 0 {
+            kept.push("NULL".into());
+            continue;
+        }
+        let value = body.take(usize::try_from(length).ok()?)?;
+        let is_binary = match formats[..] {
+            [] => false,
+            [one] => one != 0,
+            ref each => each.get(i).is_some_and(|f| *f != 0),
+        };
+        let shown = &value[..value.len().min(budget)];
+        budget -= shown.len();
+        let mut text = match std::str::from_utf8(shown) {
+            Ok(text) if !is_binary => text.to_owned(),
+            _ => format!("\\x{}", hex::encode(shown)),
+        };
+        if shown.len() < value.len() {
+            text.push('…');
+        }
+        kept.push(text.into());
+    }
+    Some(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_kept_as_text_or_hex_and_bounded() {
+        let mut body = vec![0, 2, 0, 0, 0, 1, 0, 3];
+        body.extend(b"\0\0\0\x02ab\0\0\0\x01\xff\xff\xff\xff\xff");
+        assert_eq!(
+            parameters(Body(&body)).unwrap(),
+            ["ab".into(), "\\xff".into(), "NULL".into()] as [Box<str>; 3]
+        );
+        assert_eq!(parameters(Body(&body[..body.len() - 1])), None);
+        let long = [&b"\0\0\0\x01\0\x01\0\0"[..], &vec![b'x'; 65536]].concat();
+        let kept = parameters(Body(&long)).unwrap();
+        assert_eq!(kept[0].chars().count(), MAX_PARAMETERS + 1);
+    }
 }

@@ -12,6 +12,7 @@ use pg_query::protobuf::{TransactionStmtKind, VariableSetKind, VariableSetStmt};
 use serde_json::Value;
 
 use crate::refusal::{Refusal, code};
+use crate::shape;
 
 /// The longest statement of a governed person, in bytes.
 pub const MAX_LENGTH: usize = 256 * 1024;
@@ -452,18 +453,30 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Judges `text`, or remembers how it was judged.
+    /// Judges `text`, or remembers how it was judged. Queries are remembered by shape: what is found about them depends on
+    /// no constant. A setting's value counts, and an error's place; so those are remembered by text.
     pub fn judge(&self, text: &str) -> Arc<Verdict> {
-        if let Some(known) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(text) {
+        let word = text.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+        if ["select", "with", "values", "table"].iter().any(|w| w.eq_ignore_ascii_case(word))
+            && !text.contains(';')
+        {
+            shape::with_key(text, |key| self.judge_as(text, key))
+        } else {
+            self.judge_as(text, text)
+        }
+    }
+
+    fn judge_as(&self, text: &str, key: &str) -> Arc<Verdict> {
+        if let Some(known) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(key) {
             return Arc::clone(known);
         }
         let verdict = Arc::new(judge(text));
-        if text.len() <= REMEMBERED_LENGTH {
+        if key.len() <= REMEMBERED_LENGTH && (verdict.refused.is_none() || key == text) {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             if known.len() >= REMEMBERED {
                 known.clear(); // rare, cheap, and no worse than starting
             }
-            known.insert(text.into(), Arc::clone(&verdict));
+            known.insert(key.into(), Arc::clone(&verdict));
         }
         verdict
     }
