@@ -67,6 +67,7 @@ class Contender:
         self.name, self.dsn, self.pid = name, dsn, pid
 
     def pgbench(self, folder, arguments, clients, seconds=SECONDS):
+        seconds += clients // 100  # so many take a while to connect, which counts as time
         for old in folder.glob("log.*"):
             old.unlink()
         before = cpu_seconds(self.pid) if self.pid else 0
@@ -74,7 +75,9 @@ class Contender:
                  "--log-prefix", folder / "log", self.dsn, timeout=seconds + 90)
         used = cpu_seconds(self.pid) - before if self.pid else 0
         latencies = sorted(int(line.split(" ", 3)[2]) for log in folder.glob("log.*") for line in open(log))
-        tps = float(re.search(r"tps = ([\d.]+)", out).group(1))
+        if not latencies:
+            raise RuntimeError(f"no transaction was done: {out}")
+        tps = float(re.search(r"tps = ([\d.]+) \(without", out + "tps = 0 (without").group(1)) or len(latencies) / seconds
         at = lambda share: latencies[min(int(len(latencies) * share), len(latencies) - 1)] / 1000
         return {"tps": tps, "cpu": used / len(latencies) * 1e6, "p50": at(0.5), "p95": at(0.95), "p99": at(0.99)}
 

@@ -17,6 +17,7 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::{TlsConnector, client, server};
 
+use crate::cancel::Running;
 use crate::frame::{Body, Buffer, HEADER, MAX_FRAME, put, put_str, put_untagged};
 use crate::refusal::field;
 use crate::worker;
@@ -130,9 +131,7 @@ pub struct Backend {
     /// Parameters as the store reports them.
     pub parameters: Arc<Parameters>,
     /// For cancel requests.
-    pub process: i32,
-    /// For cancel requests.
-    pub secret: Vec<u8>,
+    pub running: Arc<Running>,
     /// The worker whose runtime it belongs to.
     pub home: usize,
     /// The parameters right after the login: what a new session starts with.
@@ -214,8 +213,7 @@ impl Backend {
             stream,
             buffer: Buffer::default(),
             parameters: Arc::default(),
-            process: 0,
-            secret: Vec::new(),
+            running: Arc::new(Running { address: address.clone(), process: 0, secret: Vec::new() }),
             initial: Arc::default(),
             home: worker::current(),
             prepared: HashSet::new(),
@@ -281,8 +279,9 @@ impl Backend {
                     Arc::make_mut(&mut self.parameters).push((name.to_owned(), value.to_owned()));
                 }
                 b'K' => {
-                    self.process = body.i32().ok_or_else(malformed)?;
-                    self.secret = body.0.to_vec();
+                    let process = body.i32().ok_or_else(malformed)?;
+                    let address = self.running.address.clone();
+                    self.running = Arc::new(Running { address, process, secret: body.0.to_vec() });
                 }
                 b'Z' => return Ok(()),
                 b'N' => {}

@@ -26,7 +26,7 @@ pub struct Running {
 pub struct Target {
     flow: Arc<Mutex<Flow>>,
     /// Held while a request is on its way.
-    running: tokio::sync::Mutex<Option<Running>>,
+    running: tokio::sync::Mutex<Option<Arc<Running>>>,
 }
 
 impl Target {
@@ -39,7 +39,7 @@ impl Target {
     pub async fn cancel(&self) {
         let running = self.running.lock().await;
         let busy = !self.flow.lock().unwrap_or_else(PoisonError::into_inner).awaited.is_empty();
-        if let Some(Running { address, process, secret }) = &*running
+        if let Some(Running { address, process, secret }) = running.as_deref()
             && busy
             && let Err(error) = address.cancel(*process, secret).await
         {
@@ -48,7 +48,7 @@ impl Target {
     }
 
     /// The session has taken a connection.
-    pub async fn attach(&self, running: Running) {
+    pub async fn attach(&self, running: Arc<Running>) {
         *self.running.lock().await = Some(running);
     }
 

@@ -7,7 +7,7 @@ use ringfence_face::Login;
 use ringfence_policy::Policy;
 
 use crate::admission::Admission;
-use crate::backend::{Address, Backend, BackendError};
+use crate::backend::{Backend, BackendError};
 use crate::cancel::{Running, Target};
 use crate::pool::{Exhausted, Key, Slot};
 use crate::refusal::{Refusal, code};
@@ -26,7 +26,6 @@ pub struct Connection {
     /// The connection.
     pub backend: Backend,
     slot: Slot,
-    address: Address,
     lifetime: Duration,
 }
 
@@ -54,10 +53,7 @@ pub async fn take(
         )
         .hint("Try again later, or have pool_size raised for the store.")
     })?;
-    let made = |backend| {
-        let (address, lifetime) = (behind.address.clone(), behind.pool.lifetime);
-        Connection { backend, slot, address, lifetime }
-    };
+    let made = |backend| Connection { backend, slot, lifetime: behind.pool.lifetime };
     if let Some(backend) = waited
         && let Some(backend) = backend.wake().await
     {
@@ -125,9 +121,8 @@ async fn dial_once(behind: &Behind, login: &Login, key: &Key) -> Result<Backend,
 
 impl Connection {
     /// What a cancel request needs.
-    pub fn running(&self) -> Running {
-        let Backend { process, secret, .. } = &self.backend;
-        Running { address: self.address.clone(), process: *process, secret: secret.clone() }
+    pub fn running(&self) -> Arc<Running> {
+        Arc::clone(&self.backend.running)
     }
 
     /// Brings the connection to where the session's last one was.

@@ -1,8 +1,8 @@
 //! Connections to stores: how many there may be, who gets the next one, and those that wait.
 //!
 //! Connections of one key (store, role, start parameters) are alike. A role is one person's at one face, so no pooling
-//! ever mixes people. Whoever comes when all are taken queues; the queue is fair (first come, first served) and has a
-//! deadline.
+//! ever mixes people. Whoever comes when all are taken queues; the queue is fair (first come, first served, but for a few
+//! milliseconds) and has a deadline.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -82,7 +82,12 @@ struct Idle {
 struct Queued {
     hand: oneshot::Sender<Handed>,
     since: Instant,
+    /// The worker that it waits on.
+    home: usize,
 }
+
+/// How much later somebody may have come who gets a connection first, because it need not move to another worker.
+const NEAR: Duration = Duration::from_millis(5);
 
 struct Handed {
     slot: Slot,
@@ -94,6 +99,15 @@ struct Group {
     idle: Vec<Idle>,
     taken: usize,
     queue: VecDeque<Queued>,
+}
+
+impl Group {
+    /// Whose turn it is: the first in the queue, or the first on the connection's own worker if it came at about that time.
+    fn next(&mut self, home: Option<usize>) -> Option<Queued> {
+        let until = self.queue.front()?.since + NEAR;
+        let near = self.queue.iter().take_while(|q| q.since <= until).position(|q| Some(q.home) == home);
+        self.queue.remove(near.unwrap_or(0))
+    }
 }
 
 /// What `SHOW POOLS` shows of a key.
@@ -175,11 +189,10 @@ impl Pool {
             let group = groups.entry(Arc::clone(key)).or_default();
             if group.queue.is_empty() {
                 let here = worker::current();
-                group.idle.retain(|i| i.since.elapsed() < settings.idle);
                 let at = group.idle.iter().rposition(|i| i.backend.home == here);
                 if let Some(at) = at.or_else(|| group.idle.len().checked_sub(1)) {
                     group.taken += 1;
-                    let idle = group.idle.remove(at);
+                    let idle = group.idle.swap_remove(at);
                     return Ok((self.slot(key), Some(idle.backend)));
                 }
                 if group.taken < settings.size {
@@ -188,7 +201,7 @@ impl Pool {
                 }
             }
             let (hand, handed) = oneshot::channel();
-            group.queue.push_back(Queued { hand, since: Instant::now() });
+            group.queue.push_back(Queued { hand, since: Instant::now(), home: worker::current() });
             handed
         };
         match tokio::time::timeout(settings.wait, handed).await {
@@ -205,7 +218,7 @@ impl Pool {
     fn pass_on(self: &Arc<Self>, key: &Arc<Key>, mut backend: Option<Backend>) {
         let mut groups = self.groups();
         let Some(group) = groups.get_mut(key) else { return };
-        while let Some(Queued { hand, .. }) = group.queue.pop_front() {
+        while let Some(Queued { hand, .. }) = group.next(backend.as_ref().map(|b| b.home)) {
             if let Err(mut refused) = hand.send(Handed { slot: self.slot(key), backend: backend.take() }) {
                 refused.slot.key = None; // it was never theirs
                 backend = refused.backend;

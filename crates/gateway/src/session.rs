@@ -234,7 +234,7 @@ async fn open(
         store: store.name.clone(),
         face: login.face.clone(),
         role: login.role.clone(),
-        process: connection.as_ref().map_or(0, |c| c.backend.process),
+        process: connection.as_ref().map_or(0, |c| c.backend.running.process),
         grants: ids,
         policy: policy.digest().to_owned(),
         address: address.to_owned(),

@@ -154,6 +154,8 @@ fn closed() -> Unavailable {
 
 /// Entries that nobody waits for and that wait for the disk themselves. Beyond this many the log is worse than late.
 const MAX_KEPT: usize = 100_000;
+/// How long an entry that nobody waits for may wait for one that somebody does, so that an outcome costs no sync of its own.
+const LINGER: Duration = Duration::from_millis(10);
 /// How long the sequencer sleeps at a time, so that it sees the end of the log soon.
 const LOOK: Duration = Duration::from_millis(20);
 /// The most entries in one group.
@@ -184,6 +186,8 @@ struct Waiting {
 #[derive(Default)]
 struct Inbox {
     waiting: VecDeque<Waiting>,
+    /// How many of them somebody waits for.
+    awaited: usize,
     closing: bool,
     failure: Option<Unavailable>,
 }
@@ -191,10 +195,19 @@ struct Inbox {
 impl Inbox {
     /// The journal thread sleeps only while there is nothing.
     fn put(&mut self, waiting: Waiting, arrived: &Condvar) {
-        if self.waiting.is_empty() {
+        let is_awaited = waiting.ticket.is_some();
+        if self.waiting.is_empty() || (is_awaited && self.awaited == 0) {
             arrived.notify_one();
         }
+        self.awaited += usize::from(is_awaited);
         self.waiting.push_back(waiting);
+    }
+
+    fn take_group(&mut self) -> Vec<Waiting> {
+        let count = self.waiting.len().min(MAX_GROUP);
+        let group: Vec<Waiting> = self.waiting.drain(..count).collect();
+        self.awaited -= group.iter().filter(|w| w.ticket.is_some()).count();
+        group
     }
 }
 
@@ -351,16 +364,27 @@ fn last_time(root: &Path, size: u64) -> Result<u64, Error> {
 fn write_groups(shared: &Shared, mut journal: Journal, leaves: &mpsc::Sender<Vec<Vec<u8>>>) {
     let mut encoded = Vec::new();
     loop {
-        let mut group: Vec<Waiting> = {
+        let mut group = {
             let mut inbox = shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-            while inbox.waiting.is_empty() && inbox.failure.is_none() {
-                if inbox.closing {
-                    return;
+            while inbox.awaited == 0 && inbox.failure.is_none() && !inbox.closing {
+                let is_empty = inbox.waiting.is_empty();
+                let (woken, timeout) = if is_empty {
+                    let woken = shared.arrived.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+                    (woken, false)
+                } else {
+                    let waited = shared.arrived.wait_timeout(inbox, LINGER);
+                    let (woken, result) = waited.unwrap_or_else(PoisonError::into_inner);
+                    (woken, result.timed_out())
+                };
+                inbox = woken;
+                if timeout {
+                    break;
                 }
-                inbox = shared.arrived.wait(inbox).unwrap_or_else(PoisonError::into_inner);
             }
-            let count = inbox.waiting.len().min(MAX_GROUP);
-            inbox.waiting.drain(..count).collect()
+            if inbox.closing && inbox.waiting.is_empty() {
+                return;
+            }
+            inbox.take_group()
         };
         let time = now_ms().max(shared.last_time.load(Ordering::Acquire));
         let mut leaves_of_group = Vec::with_capacity(group.len());
@@ -419,6 +443,7 @@ fn fail(shared: &Shared, group: Vec<Waiting>, error: &Error) {
     }
     inbox.failure = Some(failure.clone());
     let arrived_since = std::mem::take(&mut inbox.waiting);
+    inbox.awaited = 0;
     for waiting in group.into_iter().chain(arrived_since) {
         match waiting.ticket {
             Some(ticket) => ticket.settle(Err(failure.clone())),
