@@ -60,6 +60,15 @@ fn answer(wire: &mut Wire) -> String {
 const PID: &str = "select pg_backend_pid()";
 
 fn many_clients_share_few_connections(gateway: &Served) {
+    // Whatever one leaves behind, the next starts as after a login.
+    let mut first = client(gateway, "feed-service");
+    let fresh = ask(&mut first, "select current_user || current_setting('datestyle')");
+    ask(&mut first, "set datestyle = 'German'");
+    ask(&mut first, "discard all");
+    for _ in 0..3 {
+        let mut next = client(gateway, "feed-service");
+        assert_eq!(ask(&mut next, "select current_user || current_setting('datestyle')"), fresh);
+    }
     let mut clients: Vec<Wire> = (0..40).map(|_| client(gateway, "feed-service")).collect();
     let mut pids = BTreeSet::new();
     for _ in 0..3 {

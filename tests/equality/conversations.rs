@@ -192,6 +192,16 @@ fn prepared() -> Vec<Case> {
             ],
         ),
         batches(
+            "rights outlive DISCARD ALL",
+            &[
+                &[query("discard all")],
+                &[query("select count(*) from eq.t")],
+                &[query("begin")],
+                &[query("insert into eq.child values (77, 1)")],
+                &[query("rollback")],
+            ],
+        ),
+        batches(
             "temporary tables stay",
             &[
                 &[query("create temp table mine (a int)")],

@@ -119,7 +119,8 @@ pub fn create_full_login(
     let role = ident(role);
     vec![
         format!(
-            "CREATE ROLE {login} LOGIN NOINHERIT CONNECTION LIMIT {} PASSWORD {} IN ROLE {role}",
+            // INHERIT: a client's own DISCARD ALL ends the SET ROLE below, and must not end its rights.
+            "CREATE ROLE {login} LOGIN INHERIT CONNECTION LIMIT {} PASSWORD {} IN ROLE {role}",
             limits.connections,
             literal(verifier)
         ),

@@ -353,6 +353,11 @@ impl Backend {
         Ok(())
     }
 
+    /// Goes back to the role that a full-access login has when it connects.
+    pub async fn reset_role(&mut self) -> Result<(), BackendError> {
+        self.run(&["RESET ROLE"]).await
+    }
+
     /// Forgets the statements that were prepared for others.
     pub async fn forget_prepared(&mut self) -> Result<(), BackendError> {
         self.prepared.clear();

@@ -139,7 +139,14 @@ impl Connection {
     /// Gives the connection back between two transactions.
     pub async fn give_back(mut self, session: &Session) {
         self.backend.parameters = session.parameters();
-        self.backend.prepared = std::mem::take(&mut session.flow().on_connection);
+        let discarded = {
+            let mut flow = session.flow();
+            self.backend.prepared = std::mem::take(&mut flow.on_connection);
+            std::mem::take(&mut flow.discarded)
+        };
+        if discarded && !session.is_face() && self.backend.reset_role().await.is_err() {
+            return;
+        }
         if self.backend.prepared.len() > MAX_PREPARED && self.backend.forget_prepared().await.is_err() {
             return; // it is closed, and the slot is free
         }

@@ -168,6 +168,8 @@ pub struct Flow {
     pub unsynced: bool,
     /// Something is left in the connection that the session may rely on (transaction pooling).
     pub pinned: bool,
+    /// The client ran DISCARD ALL, which leaves a full-access login in its own role (transaction pooling).
+    pub discarded: bool,
     /// The shared statements that the connection has prepared (transaction pooling).
     pub on_connection: HashSet<u64>,
     /// What the connection's unnamed statement is (transaction pooling).

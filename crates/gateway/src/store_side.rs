@@ -200,7 +200,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 if session.changes_connections() && matches!(body, b"DISCARD ALL\0" | b"DEALLOCATE ALL\0") {
                     let mut flow = session.flow();
                     flow.deallocate_all();
-                    flow.pinned &= body != b"DISCARD ALL\0";
+                    flow.discarded |= body == b"DISCARD ALL\0";
+                    flow.pinned &= !flow.discarded;
                 }
                 let over = session.flow().complete();
                 if let Some(statement) = over {
