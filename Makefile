@@ -1,6 +1,6 @@
 # `make help` lists what can be made. Everything installs what it needs by itself (scripts/install.sh).
 .DEFAULT_GOAL := help
-.PHONY: help demo check test bench build lint fuzz clean
+.PHONY: help demo check test regression bench build lint fuzz clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -20,6 +20,10 @@ test: ## Everything that CI runs: format, lints, unit tests, end to end, attacks
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo test --workspace --locked
+
+regression: build ## PostgreSQL's own regression suite, directly and through the gateway; SOURCE=postgresql-15.x
+	tests/regression/run.sh $(SOURCE) session
+	tests/regression/run.sh $(SOURCE) transaction
 
 bench: build ## Side by side with direct PostgreSQL and PgBouncer; writes bench/RESULTS.md
 	@scripts/install.sh bench

@@ -4,7 +4,7 @@
 #
 # Usage: tests/regression/run.sh SOURCE [session|transaction]
 # SOURCE is PostgreSQL's source of the server's major version (its src/test/regress has the suite). Needs gcc and the
-# server's headers (Debian: postgresql-server-dev-NN). Exit code 1 if anything differs; the differences are in DIFF.
+# server's headers (Debian: postgresql-server-dev-NN). Exit code 1 if anything but what is known differs.
 set -euo pipefail
 source=$(realpath "$1")/src/test/regress
 mode=${2:-session}
@@ -26,7 +26,7 @@ gcc -shared -fPIC -O1 -I"$("$bin/pg_config" --includedir-server)" -I"$source" -o
 chmod -R a+rX "$work/suite"
 
 mkfifo "$work/hold"
-"$program" demo --dir "$work/demo" --port 0 --users 1000 --until-stdin-ends < "$work/hold" > "$work/demo.log" 2>&1 &
+"$program" demo --dir "$work/demo" --port 0 --users 5000 --until-stdin-ends < "$work/hold" > "$work/demo.log" 2>&1 &
 exec 9> "$work/hold"
 for _ in $(seq 300); do grep -q "ringfence demo is ready" "$work/demo.log" && break; sleep 0.2; done
 sockets=$(realpath "$work/demo/us-trusted")
@@ -74,9 +74,16 @@ served=$!
 sleep 2
 run gateway 127.0.0.1 "$(cat "$work/demo/regression.port")" feed-service
 
-# The two differ in the name of the user, and in nothing else.
+# The two differ in the name of the user, and in what a connection keeps that was used before: its temporary schema is there
+# already, so a transaction that only looks up the schema's name does not count as one that touched it (temp.sql).
 sed -i "s/\b$login\b/direct/g" "$work"/gateway/results/*.out
-diff -r "$work/direct/results" "$work/gateway/results" > "$work/DIFF" && same=yes || same=no
-echo "lines that differ: $(grep -c '^[<>]' "$work/DIFF" || true); in: $(grep '^diff' "$work/DIFF" | sed 's/.*results\///' | tr '\n' ' ')"
-echo "all of it is in $work"
-[ $same = yes ]
+diff -r "$work/direct/results" "$work/gateway/results" > "$work/DIFF" || true
+known="< ERROR:  cannot PREPARE a transaction that has operated on temporary objects
+> ERROR:  prepared transactions are disabled
+> HINT:  Set max_prepared_transactions to a nonzero value."
+grep '^[<>]' "$work/DIFF" > "$work/LINES" || true
+echo "lines compared: $(cat "$work"/direct/results/*.out | wc -l); lines that differ: $(wc -l < "$work/LINES"); all of it is in $work"
+if [ -s "$work/LINES" ] && [ "$(cat "$work/LINES")" != "$known" ]; then
+  grep '^diff' "$work/DIFF"
+  exit 1
+fi
