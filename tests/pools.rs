@@ -25,6 +25,7 @@ fn connections_are_shared_in_turn_and_nothing_else_is() {
     a_connection_that_died_is_replaced(&demo, &pooled);
     a_client_waits_for_a_store_that_restarts(&demo, &pooled);
     operators_see_pools_and_others_do_not(&pooled);
+    an_ended_grant_leaves_no_connection(&demo, &pooled);
     a_unix_socket_works_like_tcp(&demo, &pooled);
     a_new_certificate_is_shown_after_sighup(&demo, &pooled);
     pooled.kill();
@@ -220,6 +221,33 @@ fn operators_see_pools_and_others_do_not(gateway: &Served) {
     }
     let answer = String::from_utf8_lossy(&outsider.received).into_owned();
     assert!(!answer.contains("feed-service") && !answer.contains("us-trusted"), "{answer}");
+}
+
+fn an_ended_grant_leaves_no_connection(demo: &Demo, gateway: &Served) {
+    let id = demo.grant("singapore-analyst", "users.email", "id < 3", &[]);
+    let until = Instant::now() + Duration::from_secs(10);
+    let mut role = String::new();
+    while Instant::now() < until {
+        let mut wire = client(gateway, "singapore-analyst");
+        if !ask(&mut wire, "select email from users where id = 2").ends_with("@masked.invalid") {
+            role = ask(&mut wire, "select session_user");
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(!role.is_empty(), "the gateway hears of the grant");
+    let count = || {
+        let sql = format!("select count(*) from pg_stat_activity where usename = '{role}'");
+        demo.superuser("us-trusted", "us", &sql)
+    };
+    assert_ne!(count(), "0", "its connection waits for the next");
+    let revoked = demo.ringfence(&["revoke", &id, "--as", "us-approver-3", "--reason", "done"]);
+    assert!(revoked.status.success());
+    let until = Instant::now() + Duration::from_secs(10);
+    while count() != "0" {
+        assert!(Instant::now() < until, "a connection of the ended grant is still there");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn a_unix_socket_works_like_tcp(demo: &Demo, gateway: &Served) {

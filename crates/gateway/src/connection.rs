@@ -167,8 +167,12 @@ impl Connection {
             let flow = session.flow();
             (flow.unready == 0 && flow.awaited.is_empty(), flow.transaction)
         };
-        if !is_idle || !self.backend.buffer.data().is_empty() || matches!(end, End::Store { .. }) {
-            // A statement may still be running for nobody: stop it, then drop the connection.
+        if !is_idle
+            || !self.backend.buffer.data().is_empty()
+            || matches!(end, End::Store { .. } | End::Cut(..))
+        {
+            // A statement may still be running for nobody: stop it, then drop the connection. After a cut the role may have
+            // nobody left who comes back to it.
             target.cancel().await;
             target.detach().await;
             return;

@@ -341,7 +341,7 @@ impl Desk<'_> {
             .end(id, State::Revoked, me, reason, self.shared.now())
             .await
             .map_err(|e| control_error(&e))?;
-        let cut = self.shared.grants.end(id, &format!("was revoked by {me}")).await;
+        let cut = self.shared.end_grant(id, &format!("was revoked by {me}")).await;
         let store = self.store(&stored.request.store)?;
         let record = json!({ "id": id, "by": me, "reason": reason, "sessions_cut": cut });
         self.shared.ledger.record(Entry::new(Kind::Revoked, &store.jurisdiction, &record));

@@ -120,6 +120,8 @@ pub struct Due {
     pub over: Vec<Request>,
     /// They have all signatures and are not in force yet.
     pub approved: Vec<Request>,
+    /// Grants that somebody else ended; their sessions are cut.
+    pub gone: Vec<String>,
 }
 
 /// How long a revocation waits for its sessions to be gone before it says that they are cut.
@@ -189,6 +191,7 @@ impl LiveGrants {
         inner.active = active;
         for id in gone {
             signal(&inner, &id, &Cut::GrantEnded { id: id.clone(), how: "ended".to_owned() });
+            due.gone.push(id);
         }
         Ok(due)
     }

@@ -72,6 +72,8 @@ pub struct Key {
     pub role: String,
     /// The start parameters.
     pub parameters: Vec<(String, String)>,
+    /// The grants that the role depends on.
+    pub grants: Vec<String>,
 }
 
 struct Idle {
@@ -243,6 +245,13 @@ impl Pool {
             group.idle.clear();
         }
         any
+    }
+
+    /// Closes the waiting connections of roles that nobody comes back to, because a grant of theirs is over.
+    pub fn evict_grant(&self, id: &str) {
+        for (_, group) in self.groups().iter_mut().filter(|(key, _)| key.grants.iter().any(|g| g == id)) {
+            group.idle.clear();
+        }
     }
 
     /// Closes connections that waited too long, and forgets greetings, which a store's configuration may have changed.

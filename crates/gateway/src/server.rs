@@ -135,16 +135,26 @@ impl Shared {
         Ok(())
     }
 
+    /// Ends a grant: its sessions are cut, its waiting connections closed. Returns how many sessions there were.
+    pub async fn end_grant(&self, id: &str, how: &str) -> usize {
+        let cut = self.grants.end(id, how).await;
+        self.pool.evict_grant(id);
+        cut
+    }
+
     async fn refresh(&self) -> Result<(), ringfence_control::Error> {
         let now = self.now();
         let due = self.grants.refresh(&self.policy(), now).await?;
+        for id in &due.gone {
+            self.pool.evict_grant(id);
+        }
         for request in due.approved {
             if let Err(refusal) = self.put_in_force(&request).await {
                 tracing::warn!(grant = %request.id, problem = %refusal.message, "an approved request is not in force yet");
             }
         }
         for request in due.over {
-            self.grants.end(&request.id, "has expired").await;
+            self.end_grant(&request.id, "has expired").await;
             match self.control.end(&request.id, State::Expired, "the clock", "its time is over", now).await {
                 Ok(()) => {
                     let record = json!({ "id": request.id });

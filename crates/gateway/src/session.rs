@@ -213,7 +213,12 @@ async fn open(
         return Err(Cut::PolicyChanged.refusal());
     }
     let login = admission.login(&behind.steward, &policy).await.map_err(|e| cannot_connect(&e))?;
-    let key = Arc::new(Key { store: store.name.clone(), role: login.role.clone(), parameters });
+    let key = Arc::new(Key {
+        store: store.name.clone(),
+        role: login.role.clone(),
+        parameters,
+        grants: ids.clone(),
+    });
     let greeting = shared.pool.greeting(&key).filter(|_| behind.pool.mode == PoolMode::Transaction);
     let (connection, parameters) = if let Some(greeting) = greeting {
         (None, greeting)
