@@ -458,7 +458,7 @@ impl Cache {
     pub fn judge(&self, text: &str) -> Arc<Verdict> {
         let word = text.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
         if ["select", "with", "values", "table"].iter().any(|w| w.eq_ignore_ascii_case(word))
-            && !text.contains(';')
+            && !text.trim_end().trim_end_matches(';').contains(';')
         {
             shape::with_key(text, |key| self.judge_as(text, key))
         } else {
