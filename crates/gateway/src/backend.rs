@@ -298,7 +298,7 @@ impl Backend {
             queries.insert(0, "ROLLBACK");
         }
         if is_full {
-            queries.push("RESET ROLE"); // DISCARD ALL leaves the login's own role, which has no rights
+            queries.push("RESET ROLE"); // DISCARD ALL leaves the login in its own role
         }
         self.prepared.clear();
         self.run(&queries).await

@@ -229,23 +229,17 @@ impl Flow {
     /// Whether the connection has prepared a statement, or will have when it gets to what was sent.
     pub fn is_on_connection(&self, prepared: &Prepared) -> bool {
         let number = prepared.number;
-        let last = self.batch.iter().rev().find_map(|operation| match operation {
+        let mut sent = self.batch.iter().rev().filter_map(|operation| match operation {
             Operation::Parse(_, s) | Operation::Again(s) => {
                 s.prepared.as_ref().filter(|p| p.named == prepared.named).map(|p| p.number)
             }
             _ => None,
         });
-        if !prepared.named {
-            return last.or(self.unnamed) == Some(number);
+        if prepared.named {
+            self.on_connection.contains(&number) || sent.any(|n| n == number)
+        } else {
+            sent.next().or(self.unnamed) == Some(number)
         }
-        last == Some(number)
-            || self.on_connection.contains(&number)
-            || self.batch.iter().any(|operation| match operation {
-                Operation::Parse(_, s) | Operation::Again(s) => {
-                    s.prepared.as_ref().is_some_and(|p| p.named && p.number == number)
-                }
-                _ => false,
-            })
     }
 
     /// A Close was sent in the place of a Parse of what the connection has.

@@ -37,9 +37,10 @@ pub async fn accept(
         match accepted {
             Ok((stream, address)) => {
                 let Ok(stream) = stream.into_std() else { continue };
-                let shared = Arc::clone(&shared);
-                workers.send(move || {
-                    tokio::spawn(serve(shared, stream, address));
+                hand_over(&shared, &workers, Some(address), move || {
+                    let stream = TcpStream::from_std(stream)?;
+                    stream.set_nodelay(true)?;
+                    Ok(Box::new(stream))
                 });
             }
             Err(error) => {
@@ -50,26 +51,23 @@ pub async fn accept(
     }
 }
 
-/// A client over TCP, on its worker's thread.
-async fn serve(shared: Arc<Shared>, stream: std::net::TcpStream, address: SocketAddr) {
-    let _counted = Counted::new(&shared);
-    let served = async {
-        let stream = TcpStream::from_std(stream)?;
-        stream.set_nodelay(true)?;
-        client(&shared, Box::new(stream), Some(address)).await
-    };
-    if let Err(error) = served.await {
-        tracing::debug!(%address, %error, "a client's connection ended");
-    }
-}
-
-/// A client over the Unix socket.
-async fn serve_unix(shared: Arc<Shared>, stream: std::os::unix::net::UnixStream) {
-    let _counted = Counted::new(&shared);
-    let served = async { client(&shared, Box::new(UnixStream::from_std(stream)?), None).await };
-    if let Err(error) = served.await {
-        tracing::debug!(%error, "a client's connection ended");
-    }
+/// Gives a client to a worker, in whose runtime `open` makes its stream. `address` is absent for the Unix socket.
+fn hand_over(
+    shared: &Arc<Shared>,
+    workers: &Workers,
+    address: Option<SocketAddr>,
+    open: impl FnOnce() -> std::io::Result<Box<dyn Stream>> + Send + 'static,
+) {
+    let shared = Arc::clone(shared);
+    workers.send(move || {
+        tokio::spawn(async move {
+            let _counted = Counted::new(&shared);
+            let served = async { client(&shared, open()?, address).await };
+            if let Err(error) = served.await {
+                tracing::debug!(?address, %error, "a client's connection ended");
+            }
+        });
+    });
 }
 
 /// Where the listeners listen.
@@ -104,10 +102,7 @@ pub async fn accept_unix(
         };
         match accepted.and_then(|(stream, _)| stream.into_std()) {
             Ok(stream) => {
-                let shared = Arc::clone(&shared);
-                workers.send(move || {
-                    tokio::spawn(serve_unix(shared, stream));
-                });
+                hand_over(&shared, &workers, None, move || Ok(Box::new(UnixStream::from_std(stream)?)));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");

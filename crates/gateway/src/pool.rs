@@ -236,22 +236,23 @@ impl Pool {
         }
     }
 
-    /// Closes all waiting connections of a key's role; whether there were any.
-    pub fn evict(&self, key: &Key) -> bool {
+    fn evict_where(&self, chosen: impl Fn(&Key) -> bool) -> bool {
         let mut any = false;
-        for (_, group) in self.groups().iter_mut().filter(|(k, _)| k.store == key.store && k.role == key.role)
-        {
+        for (_, group) in self.groups().iter_mut().filter(|(key, _)| chosen(key)) {
             any |= !group.idle.is_empty();
             group.idle.clear();
         }
         any
     }
 
+    /// Closes all waiting connections of a key's role; whether there were any.
+    pub fn evict(&self, key: &Key) -> bool {
+        self.evict_where(|other| other.store == key.store && other.role == key.role)
+    }
+
     /// Closes the waiting connections of roles that nobody comes back to, because a grant of theirs is over.
     pub fn evict_grant(&self, id: &str) {
-        for (_, group) in self.groups().iter_mut().filter(|(key, _)| key.grants.iter().any(|g| g == id)) {
-            group.idle.clear();
-        }
+        self.evict_where(|key| key.grants.iter().any(|g| g == id));
     }
 
     /// Closes connections that waited too long, and forgets greetings, which a store's configuration may have changed.
