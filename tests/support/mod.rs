@@ -24,13 +24,18 @@ pub struct Demo {
     child: Child,
 }
 
+/// Where a program's log goes.
+fn told() -> Stdio {
+    if std::env::var_os("RF_TEST_LOG").is_some() { Stdio::inherit() } else { Stdio::null() }
+}
+
 fn spawn(dir: &Path) -> Child {
     Command::new(PROGRAM)
         .args(["demo", "--port", "0", "--users", "5000", "--until-stdin-ends", "--dir"])
         .arg(dir)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(if std::env::var_os("RF_TEST_LOG").is_some() { Stdio::inherit() } else { Stdio::null() })
+        .stderr(told())
         .spawn()
         .expect("the program starts")
 }
@@ -97,10 +102,15 @@ impl Demo {
 
     /// The program's own command line.
     pub fn ringfence(&self, arguments: &[&str]) -> Output {
+        self.ringfence_with("ringfence", arguments)
+    }
+
+    /// The same for a gateway beside the demo's own.
+    pub fn ringfence_with(&self, name: &str, arguments: &[&str]) -> Output {
         Command::new(PROGRAM)
             .args(arguments)
             .env("PGPASSWORD", "demo")
-            .env("RINGFENCE_CONFIG", self.dir.join("ringfence.toml"))
+            .env("RINGFENCE_CONFIG", self.dir.join(format!("{name}.toml")))
             .stdin(Stdio::null())
             .output()
             .expect("the program runs")
@@ -187,7 +197,7 @@ impl Demo {
             .arg(&config)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(told())
             .spawn()
             .expect("the program starts");
         let served = Served { child, port };

@@ -1,12 +1,11 @@
-//! Who are you? SCRAM-SHA-256, for known and unknown names alike.
+//! Who are you? SCRAM-SHA-256, for known and unknown names alike; bound to the TLS channel where the client can.
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use crate::frame::{Body, Buffer, put, put_str};
 use crate::refusal::{Refusal, code};
-use crate::scram::{self, ScramError, Verifier};
+use crate::scram::{self, Binding, PLAIN, PLUS, ScramError, Verifier};
 
-const MECHANISM: &str = "SCRAM-SHA-256";
 /// The longest SASL message; libpq's are a few hundred bytes.
 const MAX_MESSAGE: usize = 4096;
 
@@ -31,14 +30,29 @@ pub fn failed(user: &str) -> Refusal {
         .hint("check the name and the password; who has none asks the in-country security team")
 }
 
-/// Makes the client prove that it knows the password behind `verifier`.
-pub async fn authenticate<S>(stream: &mut S, buffer: &mut Buffer, verifier: Verifier) -> Result<(), AuthError>
+/// Lets a client in that has proven who it is.
+pub async fn welcome<S: AsyncWrite + Unpin>(stream: &mut S) -> std::io::Result<()> {
+    let mut out = Vec::with_capacity(9);
+    request(&mut out, 0, |_| {});
+    stream.write_all(&out).await
+}
+
+/// Makes the client prove that it knows the password behind `verifier`. It may bind that to `end_point`, where there is one.
+pub async fn authenticate<S>(
+    stream: &mut S,
+    buffer: &mut Buffer,
+    verifier: Verifier,
+    end_point: Option<&[u8]>,
+) -> Result<(), AuthError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut out = Vec::with_capacity(128);
     request(&mut out, 10, |out| {
-        put_str(out, MECHANISM);
+        if end_point.is_some() {
+            put_str(out, PLUS);
+        }
+        put_str(out, PLAIN);
         out.push(0);
     });
     stream.write_all(&out).await?;
@@ -46,12 +60,15 @@ where
     let first = message(stream, buffer).await?;
     let mut body = Body(&first);
     let malformed = AuthError::Failed(ScramError::Malformed);
-    let mechanism = body.string();
-    let length = body.i32().and_then(|n| usize::try_from(n).ok());
-    let (Some(MECHANISM), Some(client_first)) = (mechanism, length.and_then(|n| body.take(n))) else {
-        return Err(malformed);
+    let binding = match (body.string(), end_point) {
+        (Some(PLUS), Some(end_point)) => Binding::Required(end_point),
+        (Some(PLAIN), Some(_)) => Binding::Declined,
+        (Some(PLAIN), None) => Binding::Impossible,
+        _ => return Err(malformed),
     };
-    let (state, challenge) = scram::challenge(verifier, client_first).map_err(AuthError::Failed)?;
+    let length = body.i32().and_then(|n| usize::try_from(n).ok());
+    let client_first = length.and_then(|n| body.take(n)).ok_or(malformed)?;
+    let (state, challenge) = scram::challenge(verifier, binding, client_first).map_err(AuthError::Failed)?;
     out.clear();
     request(&mut out, 11, |out| out.extend_from_slice(challenge.as_bytes()));
     stream.write_all(&out).await?;
@@ -60,7 +77,6 @@ where
     let verdict = state.finish(&last).map_err(AuthError::Failed)?;
     out.clear();
     request(&mut out, 12, |out| out.extend_from_slice(verdict.as_bytes()));
-    request(&mut out, 0, |_| {});
     stream.write_all(&out).await?;
     Ok(())
 }

@@ -333,8 +333,11 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             statement,
             parameters,
         };
-        let ticket =
-            session.shared.ledger.append(Entry::new(Kind::Intent, &session.store.jurisdiction, &record));
+        let ticket = session.shared.ledger.append_batched(Entry::new(
+            Kind::Intent,
+            &session.store.jurisdiction,
+            &record,
+        ));
         flow.tickets.push_back(ticket);
         Ok(n)
     }

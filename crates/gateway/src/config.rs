@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use ringfence_face::Target;
 use ringfence_face::ddl::Limits;
-use tokio_rustls::rustls::ServerConfig;
 
+use crate::certificate::Tls;
 use crate::pool::PoolSettings;
 
 /// A gateway's settings.
@@ -19,7 +19,7 @@ pub struct Config {
     /// A folder for a Unix socket, named as libpq expects it (`.s.PGSQL.PORT`, with the first address's port).
     pub unix_dir: Option<PathBuf>,
     /// The certificate, if TLS is offered.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<Arc<Tls>>,
     /// Whether clients without TLS are refused.
     pub tls_required: bool,
     /// Makes the passwords of store logins and the salts shown to unknown users. 32 bytes or more.

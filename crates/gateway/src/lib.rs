@@ -2,7 +2,8 @@
 //!
 //! The path of a query, in the order of the files:
 //!
-//! 1. [`listen`] accepts a connection and gives it to a [`worker`]; [`startup`] reads who wants what; [`auth`] makes them prove it ([`scram`]).
+//! 1. [`listen`] accepts a connection and gives it to a [`worker`]; [`startup`] reads who wants what; [`login`] has them prove it, by a password
+//!    ([`auth`], [`scram`]) or a [`certificate`].
 //! 2. [`session`] asks policy and has the face compiled ([`admission`]), and takes a [`connection`] to the store as the face's
 //!    role ([`pool`], [`backend`]), for good or for each transaction ([`pin`]).
 //! 3. [`client_side`] reads the client's frames ([`frame`]): [`statement`] judges what a governed person sends, the intent
@@ -20,6 +21,7 @@ pub mod admission;
 pub mod auth;
 pub mod backend;
 pub mod cancel;
+pub mod certificate;
 pub mod client_side;
 pub mod config;
 pub mod connection;
@@ -30,6 +32,7 @@ pub mod flow;
 pub mod frame;
 pub mod grants;
 pub mod listen;
+pub mod login;
 pub mod pin;
 pub mod pool;
 pub mod quota;

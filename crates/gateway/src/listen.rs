@@ -1,4 +1,4 @@
-//! Listening, and a connection from its first byte to its login: TLS, cancel requests, who is there, how many there may be.
+//! Listening: each connection goes to a worker, logs in, and becomes a session, where there is room for one more.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -7,20 +7,17 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
-use tokio_rustls::TlsAcceptor;
 
-use crate::auth::{self, AuthError};
-use crate::backend::{Stream, take_stream};
+use crate::backend::Stream;
 use crate::frame::Buffer;
+use crate::login::Proven;
 use crate::refusal::{Refusal, code};
-use crate::scram::Verifier;
 use crate::server::Shared;
-use crate::startup::{self, Packet, Startup};
+use crate::session::Client;
 use crate::worker::Workers;
-use crate::{console, session};
+use crate::{console, login, session};
 
 /// Takes TCP connections and gives each to a worker.
 pub async fn accept(
@@ -159,12 +156,6 @@ impl Drop for Place<'_> {
     }
 }
 
-async fn fatal(stream: &mut Box<dyn Stream>, refusal: &Refusal) -> std::io::Result<()> {
-    stream.write_all(&refusal.fatal()).await?;
-    stream.flush().await?;
-    stream.shutdown().await
-}
-
 /// One connection, from its first byte.
 async fn client(
     shared: &Arc<Shared>,
@@ -172,97 +163,21 @@ async fn client(
     address: Option<SocketAddr>,
 ) -> std::io::Result<()> {
     let mut buffer = Buffer::default();
-    let login = Box::pin(async {
-        let Some((startup, is_tls)) = first_packets(shared, &mut stream).await? else { return Ok(None) };
-        if !is_tls && address.is_some() && shared.config.tls_required {
-            let refusal =
-                Refusal::new(code::INVALID_AUTHORIZATION, "this gateway takes connections with TLS only");
-            fatal(&mut stream, &refusal.hint("Connect with sslmode=require or stricter.")).await?;
-            return Ok(None);
-        }
-        if shared.clients.load(Ordering::Acquire) > shared.config.max_clients {
-            fatal(&mut stream, &Refusal::new(code::TOO_MANY_CONNECTIONS, "the gateway has too many clients"))
-                .await?;
-            return Ok(None);
-        }
-        let mut out = Vec::new();
-        startup.negotiate(&mut out);
-        stream.write_all(&out).await?;
-        let known = shared.policy().registry().principal(&startup.user).cloned();
-        let verifier = known.as_ref().and_then(|p| Verifier::parse(p.password.as_deref()?));
-        let is_known = verifier.is_some();
-        let verifier = verifier.unwrap_or_else(|| Verifier::mock(&shared.config.secret, &startup.user));
-        match auth::authenticate(&mut stream, &mut buffer, verifier).await {
-            Ok(()) if is_known => Ok(known.map(|principal| (principal, startup))),
-            Err(AuthError::Io(e)) => Err(e),
-            Ok(()) | Err(AuthError::Failed(_)) => {
-                tokio::time::sleep(Duration::from_millis(250)).await; // a guess costs time
-                let name = if is_known { startup.user.as_str() } else { "(unknown)" };
-                shared.record_refused(name, &startup.database, "the password does not fit");
-                fatal(&mut stream, &auth::failed(&startup.user)).await?;
-                Ok(None)
-            }
-        }
-    });
-    let Ok(logged_in) = tokio::time::timeout(shared.config.login_timeout, login).await else { return Ok(()) };
-    let Some((principal, startup)) = logged_in? else { return Ok(()) };
+    let login = Box::pin(login::run(shared, &mut stream, &mut buffer, address.is_some()));
+    let Ok(proven) = tokio::time::timeout(shared.config.login_timeout, login).await else { return Ok(()) };
+    let Some(Proven { principal, startup, proof }) = proven? else { return Ok(()) };
     let Some(_place) = Place::take(shared, &principal.name) else {
         let most = shared.config.max_per_principal;
         let refusal = Refusal::new(
             code::TOO_MANY_CONNECTIONS,
             format!("{} has {most} connections already", principal.name),
         );
-        return fatal(
-            &mut stream,
-            &refusal.hint("Close some, or have max_connections_per_principal raised."),
-        )
-        .await;
+        let hint = "Close some, or have max_connections_per_principal raised.";
+        return login::refuse(&mut stream, &refusal.hint(hint)).await;
     };
     if startup.database == console::NAME {
         return console::run(shared, stream, buffer, principal).await;
     }
     let address = address.map_or_else(|| "unix".to_owned(), |a| a.to_string());
-    session::run(shared, stream, buffer, principal, startup, &address).await
-}
-
-/// TLS, GSS and cancel requests, then the startup packet. Reads exactly what it needs: a byte that an attacker slipped in
-/// before TLS is never taken for one that came through it (CVE-2021-23214).
-async fn first_packets(
-    shared: &Shared,
-    stream: &mut Box<dyn Stream>,
-) -> std::io::Result<Option<(Startup, bool)>> {
-    let mut is_tls = false;
-    for _ in 0..4 {
-        let length = stream.read_u32().await? as usize;
-        if !(8..=startup::MAX_PACKET).contains(&length) {
-            return Ok(None);
-        }
-        let mut packet = vec![0; length - 4];
-        stream.read_exact(&mut packet).await?;
-        match startup::parse(&packet) {
-            Ok(Packet::Tls) => match shared.certificate() {
-                Some(config) if !is_tls => {
-                    stream.write_all(b"S").await?;
-                    let plain = take_stream(stream);
-                    let acceptor = TlsAcceptor::from(config);
-                    *stream = Box::new(acceptor.accept(plain).await?);
-                    is_tls = true;
-                }
-                _ => stream.write_all(b"N").await?,
-            },
-            Ok(Packet::Gss) => stream.write_all(b"N").await?,
-            Ok(Packet::Cancel(key)) => {
-                if let Some(target) = shared.cancels.find(&key) {
-                    target.cancel().await;
-                }
-                return Ok(None);
-            }
-            Ok(Packet::Startup(startup)) => return Ok(Some((startup, is_tls))),
-            Err(e) => {
-                fatal(stream, &Refusal::new(code::PROTOCOL_VIOLATION, e.to_string())).await?;
-                return Ok(None);
-            }
-        }
-    }
-    Ok(None)
+    session::run(shared, stream, buffer, Client { principal, startup, proof, address }).await
 }

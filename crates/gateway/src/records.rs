@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ringfence_ledger::{Counters, Entry, Kind};
+use ringfence_policy::Proof;
 use serde::Serialize;
 
 use crate::frame::Body;
@@ -35,6 +36,8 @@ pub struct SessionRecord {
     pub grants: Vec<String>,
     /// The version of the rules.
     pub policy: String,
+    /// How they proved who they are.
+    pub login: Proof,
     /// The client's address.
     pub address: String,
     /// What the client calls itself.

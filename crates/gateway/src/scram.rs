@@ -55,6 +55,37 @@ impl Verifier {
     }
 }
 
+/// The mechanism without channel binding.
+pub const PLAIN: &str = "SCRAM-SHA-256";
+/// The one with it: the client proves that it talks to the holder of the very certificate that it was shown.
+pub const PLUS: &str = "SCRAM-SHA-256-PLUS";
+/// The header of a client that binds its login to the server's certificate.
+const BINDS: &str = "p=tls-server-end-point,,";
+
+/// How a client may bind its login to the channel, and how it said that it does.
+#[derive(Clone, Copy, Debug)]
+pub enum Binding<'a> {
+    /// There is nothing to bind to.
+    Impossible,
+    /// It could have, and chose [`PLAIN`].
+    Declined,
+    /// It chose [`PLUS`]: this is what it must have seen.
+    Required(&'a [u8]),
+}
+
+impl Binding<'_> {
+    /// The header that a client's first message begins with (RFC 5802 section 6): `y` says that it would bind but was not
+    /// offered to, so it is right only where there was no offer. Where there was, somebody took it out on the way.
+    fn header(self, client_first: &str) -> Option<&'static str> {
+        let allowed: &[&str] = match self {
+            Self::Impossible => &["n,,", "y,,"],
+            Self::Declined => &["n,,"],
+            Self::Required(_) => &[BINDS],
+        };
+        allowed.iter().copied().find(|header| client_first.starts_with(header))
+    }
+}
+
 /// Why an exchange failed. Which of the two it was is told to nobody but the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScramError {
@@ -69,28 +100,38 @@ pub enum ScramError {
 /// After the client's first message.
 pub struct Challenged {
     verifier: Verifier,
-    gs2: String,
+    /// What the client must send back of its header, and of the channel where it is bound.
+    bound: Vec<u8>,
     nonce: String,
     first_bare: String,
     server_first: String,
 }
 
 /// Takes the client's first message, makes the challenge.
-pub fn challenge(verifier: Verifier, client_first: &[u8]) -> Result<(Challenged, String), ScramError> {
+pub fn challenge(
+    verifier: Verifier,
+    binding: Binding<'_>,
+    client_first: &[u8],
+) -> Result<(Challenged, String), ScramError> {
     let mut random = [0; 18];
     OsRng.fill_bytes(&mut random);
-    challenge_with(verifier, client_first, &BASE64.encode(random))
+    challenge_with(verifier, binding, client_first, &BASE64.encode(random))
 }
 
 fn challenge_with(
     verifier: Verifier,
+    binding: Binding<'_>,
     client_first: &[u8],
     random: &str,
 ) -> Result<(Challenged, String), ScramError> {
     let text = std::str::from_utf8(client_first).map_err(|_| ScramError::Malformed)?;
-    // gs2-header: no channel binding ("n") or "supported, but not offered" ("y"); an authorisation identity is refused.
-    let bare = text.strip_prefix("n,,").or_else(|| text.strip_prefix("y,,")).ok_or(ScramError::Malformed)?;
-    let gs2 = text[..3].to_owned();
+    // An authorisation identity, which would stand between the commas, is refused.
+    let header = binding.header(text).ok_or(ScramError::Malformed)?;
+    let bare = &text[header.len()..];
+    let mut bound = header.as_bytes().to_vec();
+    if let Binding::Required(seen) = binding {
+        bound.extend_from_slice(seen);
+    }
     let mut attributes = bare.split(',');
     let name = attributes.next().and_then(|a| a.strip_prefix("n="));
     let nonce = attributes.next().and_then(|a| a.strip_prefix("r="));
@@ -100,8 +141,13 @@ fn challenge_with(
     }
     let nonce = format!("{nonce}{random}");
     let server_first = format!("r={nonce},s={},i={}", BASE64.encode(&verifier.salt), verifier.iterations);
-    let state =
-        Challenged { verifier, gs2, nonce, first_bare: bare.to_owned(), server_first: server_first.clone() };
+    let state = Challenged {
+        verifier,
+        bound,
+        nonce,
+        first_bare: bare.to_owned(),
+        server_first: server_first.clone(),
+    };
     Ok((state, server_first))
 }
 
@@ -112,7 +158,7 @@ impl Challenged {
         let (without_proof, proof) = text.rsplit_once(",p=").ok_or(ScramError::Malformed)?;
         let proof: Key =
             BASE64.decode(proof).ok().and_then(|p| p.try_into().ok()).ok_or(ScramError::Malformed)?;
-        if without_proof != format!("c={},r={}", BASE64.encode(&self.gs2), self.nonce) {
+        if without_proof != format!("c={},r={}", BASE64.encode(&self.bound), self.nonce) {
             return Err(ScramError::Malformed);
         }
         let message = [self.first_bare.as_str(), &self.server_first, without_proof].join(",");
@@ -133,10 +179,19 @@ mod tests {
     use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 
     fn exchange(password: &str, typed: &str) -> Result<(), ScramError> {
+        bound_exchange(password, typed, ChannelBinding::unsupported(), Binding::Impossible)
+    }
+
+    fn bound_exchange(
+        password: &str,
+        typed: &str,
+        client: ChannelBinding,
+        binding: Binding<'_>,
+    ) -> Result<(), ScramError> {
         let verifier =
             Verifier::parse(&postgres_protocol::password::scram_sha_256(password.as_bytes())).unwrap();
-        let mut client = ScramSha256::new(typed.as_bytes(), ChannelBinding::unsupported());
-        let (state, first) = challenge(verifier, client.message())?;
+        let mut client = ScramSha256::new(typed.as_bytes(), client);
+        let (state, first) = challenge(verifier, binding, client.message())?;
         client.update(first.as_bytes()).unwrap();
         let last = state.finish(client.message())?;
         client.finish(last.as_bytes()).unwrap();
@@ -150,6 +205,20 @@ mod tests {
             exchange("correct horse battery", "correct horse batterz"),
             Err(ScramError::WrongPassword)
         );
+    }
+
+    #[test]
+    fn a_login_is_bound_to_the_certificate_that_the_client_saw() {
+        let through = |seen: &[u8]| {
+            let client = ChannelBinding::tls_server_end_point(seen.to_vec());
+            bound_exchange("pencil", "pencil", client, Binding::Required(b"ours"))
+        };
+        assert_eq!(through(b"ours"), Ok(()));
+        assert_eq!(through(b"somebody in the middle's"), Err(ScramError::Malformed));
+        let plain = |client| bound_exchange("pencil", "pencil", client, Binding::Declined);
+        assert_eq!(plain(ChannelBinding::unsupported()), Ok(()));
+        // "I would have bound it, but was not asked": it was.
+        assert_eq!(plain(ChannelBinding::unrequested()), Err(ScramError::Malformed));
     }
 
     #[test]
@@ -171,6 +240,7 @@ mod tests {
         let text = format!("SCRAM-SHA-256$4096:{salt}${}:{}", BASE64.encode(stored), BASE64.encode(server));
         let (state, first) = challenge_with(
             Verifier::parse(&text).unwrap(),
+            Binding::Impossible,
             b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO",
             "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0",
         )
@@ -196,7 +266,10 @@ mod tests {
             b"\xff",
         ] {
             let verifier = Verifier::mock(b"secret", "ann");
-            assert!(matches!(challenge(verifier, bad), Err(ScramError::Malformed)), "{bad:?}");
+            assert!(
+                matches!(challenge(verifier, Binding::Impossible, bad), Err(ScramError::Malformed)),
+                "{bad:?}"
+            );
         }
     }
 }

@@ -15,11 +15,11 @@ use ringfence_policy::{Access, Policy};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_rustls::rustls::ServerConfig;
 
 use crate::admission::Admissions;
 use crate::backend::Address;
 use crate::cancel::Cancels;
+use crate::certificate::Tls;
 use crate::client_side::unrecorded;
 use crate::config::Config;
 use crate::counting::Counting;
@@ -45,7 +45,7 @@ pub struct Shared {
     /// The settings.
     pub config: Config,
     policy: RwLock<Arc<Policy>>,
-    tls: RwLock<Option<Arc<ServerConfig>>>,
+    tls: RwLock<Option<Arc<Tls>>>,
     /// The log.
     pub ledger: Ledger,
     /// Requests and grants.
@@ -90,7 +90,7 @@ pub struct Behind {
 
 impl Shared {
     /// The certificate as it is now.
-    pub fn certificate(&self) -> Option<Arc<ServerConfig>> {
+    pub fn tls(&self) -> Option<Arc<Tls>> {
         self.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -269,7 +269,11 @@ impl Gateway {
         shared.refresh().await?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = if shared.config.workers == 0 { cores } else { shared.config.workers };
-        let workers = Arc::new(Workers::start(count).map_err(StartError::Worker)?);
+        let workers = Workers::start(count, {
+            let ledger = shared.ledger.clone();
+            move || ledger.end_batch()
+        });
+        let workers = Arc::new(workers.map_err(StartError::Worker)?);
         let (stop, stopping) = watch::channel(false);
         let addresses = listen::addresses(&listeners);
         if let Some((listener, path)) = unix {
@@ -299,7 +303,7 @@ impl Gateway {
     }
 
     /// Shows clients that connect from here on another certificate. Whether TLS is offered at all does not change.
-    pub fn replace_certificate(&self, tls: Option<Arc<ServerConfig>>) {
+    pub fn replace_certificate(&self, tls: Option<Arc<Tls>>) {
         let mut current = self.shared.tls.write().unwrap_or_else(PoisonError::into_inner);
         if current.is_some() && tls.is_some() {
             *current = tls;

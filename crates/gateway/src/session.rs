@@ -1,13 +1,14 @@
 //! A session: from the proven name to the end. Asks policy, has the face compiled, takes a connection to the store as the
 //! face's role, opens the session in the ledger, and runs the two sides until one of them is done.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ringfence_face::{Login, Steward};
 use ringfence_ledger::{Entry, Kind};
-use ringfence_policy::{Policy, Principal, Store};
+use ringfence_policy::{Policy, Principal, Proof, Store};
 use tokio::io::{AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, watch};
 
@@ -147,9 +148,9 @@ impl Session {
         }
         let Some(n) = *number else { return };
         let ended = match (cut, failed) {
-            (Some(reason), _) => format!("cut: {reason}"),
-            (None, Some(sqlstate)) => format!("error {sqlstate}"),
-            (None, None) => "ok".to_owned(),
+            (Some(reason), _) => Cow::Owned(format!("cut: {reason}")),
+            (None, Some(sqlstate)) => Cow::Owned(format!("error {sqlstate}")),
+            (None, None) => Cow::Borrowed("ok"),
         };
         let record = OutcomeRecord { session: &self.id, n, principal: &self.principal.name, ended: &ended };
         self.shared.ledger.record(outcome(&self.store.jurisdiction, &record, *rows, *bytes));
@@ -168,6 +169,18 @@ impl Session {
     }
 }
 
+/// Who comes, and what they want.
+pub struct Client {
+    /// Who.
+    pub principal: Principal,
+    /// Which store, and with which parameters.
+    pub startup: Startup,
+    /// How they proved who they are.
+    pub proof: Proof,
+    /// From where.
+    pub address: String,
+}
+
 /// Everything between the decision and the first frame.
 struct Opened {
     session: Session,
@@ -179,12 +192,8 @@ struct Opened {
     _attached: crate::grants::Attached,
 }
 
-async fn open(
-    shared: &Arc<Shared>,
-    principal: Principal,
-    startup: &Startup,
-    address: &str,
-) -> Result<Opened, Refusal> {
+async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
+    let Client { principal, startup, proof, address } = client;
     let policy = shared.policy();
     let name = principal.name.clone();
     let found = policy.store(&startup.database).zip(shared.stores.get(&startup.database));
@@ -197,14 +206,14 @@ async fn open(
     let grants = shared.grants.of(&name, &store.name);
     let admission = shared.admissions.admit(&policy, &name, store, &grants)?;
     let grants = if admission.is_face() { grants } else { Vec::new() };
-    let parameters = start_parameters(admission.is_face(), startup)?;
+    let parameters = start_parameters(admission.is_face(), &startup)?;
     let ids: Vec<String> = grants.iter().map(|g| g.request.id.clone()).collect();
     let who = Dependent {
         principal: name.clone(),
         store: store.name.clone(),
         is_face: admission.is_face(),
         grants: ids.clone(),
-        address: address.to_owned(),
+        address: address.clone(),
         application: startup.parameter("application_name").unwrap_or_default().to_owned(),
     };
     let (attached, cut) = shared.grants.attach(who).map_err(|cut| cut.refusal())?;
@@ -242,7 +251,8 @@ async fn open(
         process: connection.as_ref().map_or(0, |c| c.backend.running.process),
         grants: ids,
         policy: policy.digest().to_owned(),
-        address: address.to_owned(),
+        login: proof,
+        address,
         application: startup.parameter("application_name").unwrap_or_default().to_owned(),
     };
     shared.ledger.record(Entry::new(Kind::SessionOpened, &store.jurisdiction, &record));
@@ -327,22 +337,20 @@ pub async fn run(
     shared: &Arc<Shared>,
     mut client: Box<dyn Stream>,
     mut buffer: Buffer,
-    principal: Principal,
-    startup: Startup,
-    address: &str,
+    who: Client,
 ) -> std::io::Result<()> {
-    let name = principal.name.clone();
+    let (name, store) = (who.principal.name.clone(), who.startup.database.clone());
     // Boxed: what opening needs on its way is not kept for the session's life.
-    let opened = Box::pin(open(shared, principal, &startup, address)).await;
+    let opened = Box::pin(open(shared, who)).await;
     let Opened { session, connection, key, mut cut, deadline, _attached } = match opened {
         Ok(opened) => opened,
         Err(refusal) => {
-            shared.record_refused(&name, &startup.database, &refusal.message);
+            shared.record_refused(&name, &store, &refusal.message);
             client.write_all(&refusal.fatal()).await?;
             return client.shutdown().await;
         }
     };
-    drop(startup);
+    drop((name, store));
     let target = Target::new(Arc::clone(&session.flow));
     let cancel_key = shared.cancels.register(&target);
     let mut out = Vec::with_capacity(1024);
@@ -395,7 +403,7 @@ pub async fn run(
 }
 
 /// A client's two directions, and what has arrived from it.
-type Client<'a> = (&'a mut ReadHalf<Box<dyn Stream>>, &'a mut Buffer, &'a mut WriteHalf<Box<dyn Stream>>);
+type Sides<'a> = (&'a mut ReadHalf<Box<dyn Stream>>, &'a mut Buffer, &'a mut WriteHalf<Box<dyn Stream>>);
 /// When the first of a session's grants ends, and which.
 pub type Deadline = (tokio::time::Instant, String);
 
@@ -404,7 +412,7 @@ async fn leg(
     session: &Session,
     target: &Target,
     connection: &mut Connection,
-    (client_read, from_client, client_write): Client<'_>,
+    (client_read, from_client, client_write): Sides<'_>,
     cut: &mut watch::Receiver<Option<Cut>>,
     deadline: Option<&Deadline>,
 ) -> End {

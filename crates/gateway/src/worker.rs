@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 
 use tokio::sync::mpsc;
 
@@ -21,17 +22,33 @@ pub fn current() -> usize {
 /// See the module's text. Dropping them ends their threads and what runs there.
 pub struct Workers {
     jobs: Vec<mpsc::UnboundedSender<Job>>,
+    threads: Vec<JoinHandle<()>>,
     next: AtomicUsize,
 }
 
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.jobs.clear();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
 impl Workers {
-    /// Starts `count` workers.
-    pub fn start(count: usize) -> std::io::Result<Self> {
-        let mut jobs = Vec::with_capacity(count);
+    /// Starts `count` workers. Each calls `before_sleep` when it has nothing more to do for now.
+    pub fn start(
+        count: usize,
+        before_sleep: impl Fn() + Clone + Send + Sync + 'static,
+    ) -> std::io::Result<Self> {
+        let (mut jobs, mut threads) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for number in 0..count.max(1) {
             let (sender, mut receiver) = mpsc::unbounded_channel::<Job>();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .on_thread_park(before_sleep.clone())
+                .build()?;
+            let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
                 NUMBER.set(number);
                 runtime.block_on(async move {
                     while let Some(job) = receiver.recv().await {
@@ -40,8 +57,9 @@ impl Workers {
                 });
             })?;
             jobs.push(sender);
+            threads.push(thread);
         }
-        Ok(Self { jobs, next: AtomicUsize::new(0) })
+        Ok(Self { jobs, threads, next: AtomicUsize::new(0) })
     }
 
     /// Has the next worker in turn do something.

@@ -7,26 +7,29 @@
 //!   commitment to the other half;
 //! - the **record** is private and stays in the jurisdiction, in `private/`.
 //!
-//! The path of an entry, in the order of the files: [`record`] makes it, [`writer`] gathers what arrives
-//! at the same time, [`segment`] makes a whole group durable with one `fdatasync`, [`sequencer`] brings it
+//! The path of an entry, in the order of the files: [`record`] makes it, `inbox` gathers what arrives
+//! at the same time, [`writer`] hands it on, [`segment`] makes a whole group durable with one `fdatasync`, [`sequencer`] brings it
 //! under [`tiles`] and a signed checkpoint soon after. [`verify`] checks all of it from the files alone,
 //! and [`proof`] shows one entry to a stranger.
 //!
-//! Promise: when a [`writer::Ticket`] resolves to `Ok`, the entry survives the death of the process and of
+//! Promise: when a [`Ticket`] resolves to `Ok`, the entry survives the death of the process and of
 //! the machine. What must never happen: a public leaf with personal data in it.
 
+pub(crate) mod inbox;
 pub mod keys;
 pub mod proof;
 pub mod record;
 pub mod segment;
 pub mod sequencer;
+pub mod ticket;
 pub mod tiles;
 pub mod verify;
 pub mod writer;
 
 pub use keys::{Keys, generate_keys};
 pub use record::{Counters, Entry, Kind, Leaf};
-pub use writer::{Ledger, Settings, Ticket, Unavailable};
+pub use ticket::{Ticket, Unavailable};
+pub use writer::{Ledger, Settings};
 
 /// What can go wrong with the files of a log.
 #[derive(Debug, thiserror::Error)]

@@ -6,6 +6,8 @@ use rand_core::{OsRng, RngCore};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::segment::SALT;
+
 /// The largest leaf that a bundle of C2SP `tlog-tiles` can hold, in bytes.
 pub const MAX_LEAF: usize = u16::MAX as usize;
 
@@ -100,8 +102,7 @@ pub struct Entry {
 impl Entry {
     /// An entry of `kind` whose private record is `record`.
     pub fn new(kind: Kind, jurisdiction: &str, record: &impl Serialize) -> Self {
-        // Only maps with non-string keys or failing Serialize impls make this fail, and records have neither.
-        let record = serde_json::to_vec(record).expect("a record is plain data");
+        let record = json(record, 512);
         Self { kind, jurisdiction: jurisdiction.to_owned(), counters: Counters::default(), record }
     }
 
@@ -112,28 +113,33 @@ impl Entry {
         self
     }
 
-    /// Draws a salt and makes the leaf.
-    pub(crate) fn seal(&self, time: u64) -> Seal {
-        let mut salt = [0; 32];
-        OsRng.fill_bytes(&mut salt);
+    /// Makes the leaf, with a salt that is used for nothing else.
+    pub(crate) fn seal(&self, time: u64, salt: &[u8; SALT]) -> Vec<u8> {
         let leaf = Leaf {
             v: 1,
             kind: self.kind,
             time,
             jurisdiction: self.jurisdiction.clone(),
             counters: self.counters,
-            commitment: hex::encode(commitment(&salt, &self.record)),
+            commitment: hex::encode(commitment(salt, &self.record)),
         };
-        let leaf = serde_json::to_vec(&leaf).expect("a leaf is plain data");
-        Seal { leaf, salt }
+        json(&leaf, 256)
     }
 }
 
-/// What [`Entry::seal`] adds to an entry.
-#[derive(Debug)]
-pub(crate) struct Seal {
-    pub(crate) leaf: Vec<u8>,
-    pub(crate) salt: [u8; 32],
+/// Only maps with non-string keys or failing Serialize impls make this fail, and neither leaves nor records have them.
+/// `usual` is room for most, in bytes.
+fn json(data: &impl Serialize, usual: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(usual);
+    serde_json::to_writer(&mut bytes, data).expect("it is plain data");
+    bytes
+}
+
+/// Salts for `count` entries, drawn at once: a system call for each would cost more than the hash it goes into.
+pub(crate) fn salts(count: usize) -> Vec<[u8; SALT]> {
+    let mut salts = vec![[0; SALT]; count];
+    OsRng.fill_bytes(salts.as_flattened_mut());
+    salts
 }
 
 /// An entry with its salt: what a segment stores.

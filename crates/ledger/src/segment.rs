@@ -2,11 +2,15 @@
 //!
 //! A frame is `u32 length ‖ u16 leaf length ‖ leaf ‖ 32 bytes of salt ‖ record`, numbers big-endian; `length` counts what
 //! follows it. There is no checksum: a whole frame proves itself, since its leaf commits to its record. A frame that does
-//! not is a torn write when it is the last, and damage when it lies under the checkpoint.
+//! not is a torn write when it is the last, and damage when it lies under the checkpoint. The open segment may end in zeros:
+//! room that is reserved ahead, so that a sync need not wait for the file system to note that the file grew.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::Read;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::FallocateFlags;
 
 use crate::Error;
 use crate::record::{MAX_LEAF, Sealed};
@@ -18,6 +22,8 @@ pub const SALT: usize = 32;
 const HEADER: usize = 4 + 2;
 /// A new file begins once one is this large.
 const ROTATE_AT: u64 = 64 << 20;
+/// How much room is reserved at a time.
+const RESERVE: u64 = 4 << 20;
 
 /// Appends an entry in its stored form.
 pub fn encode(leaf: &[u8], salt: &[u8; SALT], record: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
@@ -91,7 +97,7 @@ pub struct Contents {
     pub entries: Vec<Sealed>,
     /// Where the last whole entry ends, in bytes.
     pub whole: u64,
-    /// The file's length in bytes; more than `whole` means a torn or damaged end.
+    /// The file's length in bytes, without the zeros at its end; more than `whole` means a torn or damaged end.
     pub length: u64,
 }
 
@@ -103,7 +109,8 @@ pub fn read(segment: &Segment) -> Result<Contents, Error> {
         entries.push(entry);
         at += taken;
     }
-    Ok(Contents { entries, whole: at as u64, length: bytes.len() as u64 })
+    let written = bytes.iter().rposition(|&b| b != 0).map_or(0, |last| last + 1);
+    Ok(Contents { entries, whole: at as u64, length: written.max(at) as u64 })
 }
 
 /// The open end of the journal.
@@ -113,6 +120,8 @@ pub struct Journal {
     path: PathBuf,
     /// Up to here all is whole and durable.
     offset: u64,
+    /// Up to here there is room in the file.
+    room: u64,
     /// How many entries the log has.
     next: u64,
 }
@@ -172,7 +181,7 @@ impl Journal {
         let file = OpenOptions::new().write(true).open(&path).map_err(Error::io("cannot open", &path))?;
         file.set_len(whole).map_err(Error::io("cannot truncate", &path))?;
         file.sync_all().map_err(Error::io("cannot sync", &path))?;
-        Ok((Self { root: root.to_owned(), file, path, offset: whole, next }, tail))
+        Ok((Self { root: root.to_owned(), file, path, offset: whole, room: whole, next }, tail))
     }
 
     /// How many entries the log has.
@@ -187,7 +196,7 @@ impl Journal {
         }
         if let Err(e) = self.write(encoded) {
             // What is half there must not be mistaken for an entry; if even this fails, the next open removes it.
-            let _ = self.file.set_len(self.offset);
+            self.give_room_back();
             return Err(Error::io("cannot write", &self.path)(e));
         }
         let first = self.next;
@@ -197,17 +206,38 @@ impl Journal {
     }
 
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.file.seek(SeekFrom::Start(self.offset))?;
-        self.file.write_all(bytes)?;
+        let end = self.offset + bytes.len() as u64;
+        if end > self.room {
+            let more = RESERVE.max(end - self.room);
+            // Where the file system has no such thing, or no room, the write itself says what is wrong, if anything is.
+            if rustix::fs::fallocate(&self.file, FallocateFlags::empty(), self.room, more).is_ok() {
+                self.room += more;
+            }
+        }
+        self.file.write_all_at(bytes, self.offset)?;
         self.file.sync_data()
     }
 
     fn rotate(&mut self) -> Result<(), Error> {
         let path = path_of(&self.root, self.next);
-        self.file = create(&path)?;
+        let file = create(&path)?;
+        self.give_room_back();
+        self.file = file;
         self.path = path;
-        self.offset = 0;
+        (self.offset, self.room) = (0, 0);
         Ok(())
+    }
+
+    /// Best effort: zeros at a segment's end are only superfluous.
+    fn give_room_back(&mut self) {
+        let _ = self.file.set_len(self.offset);
+        self.room = self.offset;
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.give_room_back();
     }
 }
 

@@ -6,18 +6,16 @@
 //! When the disk is full or the log cannot be written, tickets resolve to [`Unavailable`], entries that nobody waits for
 //! (outcomes, refusals) are kept in memory up to a bound, and the journal thread tries again until it works.
 
-use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::ThreadId;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 
-use crate::record::{Entry, now_ms};
+use crate::inbox::{Inbox, Waiting};
+use crate::record::{Entry, now_ms, salts};
 use crate::segment::{self, Journal};
 use crate::sequencer::{self, Sequencer};
+use crate::ticket::{Calls, Ticket, Unavailable};
 use crate::{Error, keys};
 
 /// Where a log lies and how it is written.
@@ -33,188 +31,14 @@ pub struct Settings {
     pub publish_every: Duration,
 }
 
-/// Why an entry is not durable.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("the ledger cannot be written: {0}")]
-pub struct Unavailable(pub Arc<str>);
-
-/// Resolves when the entry is durable, with its index, or when it cannot be.
-#[derive(Debug)]
-pub struct Ticket {
-    fate: Arc<Fate>,
-    calls: Arc<Calls>,
-    /// The thread under which its waker waits.
-    seat: Option<ThreadId>,
-}
-
-/// What became of an entry.
-type Fate = OnceLock<Result<u64, Unavailable>>;
-
-/// Who waits, by thread.
-type Seats = HashMap<ThreadId, Vec<(Arc<Fate>, Waker)>>;
-
-/// Who waits, by the thread that polled. To wake a task of another thread's runtime costs a system call, and a group has
-/// many: so the journal wakes one task a thread, and that one wakes its neighbours.
-#[derive(Debug, Default)]
-struct Calls {
-    waiting: Mutex<Seats>,
-}
-
-impl Calls {
-    fn waiting(&self) -> MutexGuard<'_, Seats> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Wakes one task of each thread that has one whose fate is known.
-    fn call(&self) {
-        let first = |seat: &Vec<(Arc<Fate>, Waker)>| {
-            seat.iter().find(|(fate, _)| fate.get().is_some()).map(|(_, waker)| waker.clone())
-        };
-        let chosen: Vec<Waker> = self.waiting().values().filter_map(first).collect();
-        chosen.into_iter().for_each(Waker::wake);
-    }
-
-    /// Wakes all tasks of a thread whose fate is known.
-    fn pass_on(&self, thread: ThreadId) {
-        let known: Vec<(Arc<Fate>, Waker)> = match self.waiting().get_mut(&thread) {
-            Some(seat) => seat.extract_if(.., |(fate, _)| fate.get().is_some()).collect(),
-            None => return,
-        };
-        for (_, waker) in known {
-            waker.wake();
-        }
-    }
-}
-
-impl Ticket {
-    /// Waits until the entry is durable; returns its index.
-    pub async fn durable(mut self) -> Result<u64, Unavailable> {
-        std::future::poll_fn(|context| self.poll(context)).await
-    }
-
-    fn poll(&mut self, context: &Context<'_>) -> Poll<Result<u64, Unavailable>> {
-        if self.fate.get().is_none() {
-            let thread = std::thread::current().id();
-            if self.seat.is_some_and(|seat| seat != thread) {
-                self.leave();
-            }
-            let mut waiting = self.calls.waiting();
-            let seat = waiting.entry(thread).or_default();
-            match seat.iter_mut().find(|(fate, _)| Arc::ptr_eq(fate, &self.fate)) {
-                Some((_, waker)) => waker.clone_from(context.waker()),
-                None => seat.push((Arc::clone(&self.fate), context.waker().clone())),
-            }
-            self.seat = Some(thread);
-        }
-        // Looked at again after taking a seat: the journal may have called in between.
-        match self.fate.get() {
-            Some(fate) => Poll::Ready(fate.clone()),
-            None => Poll::Pending,
-        }
-    }
-
-    /// Gives up the seat; whoever is known to be done on its thread hears of it from us.
-    fn leave(&mut self) {
-        if let Some(thread) = self.seat.take() {
-            if let Some(seat) = self.calls.waiting().get_mut(&thread) {
-                seat.retain(|(fate, _)| !Arc::ptr_eq(fate, &self.fate));
-            }
-            self.calls.pass_on(thread);
-        }
-    }
-
-    /// The same for a thread that may block.
-    pub fn wait(self) -> Result<u64, Unavailable> {
-        struct Unpark(std::thread::Thread);
-        impl Wake for Unpark {
-            fn wake(self: Arc<Self>) {
-                self.0.unpark();
-            }
-        }
-        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-        let mut durable = std::pin::pin!(self.durable());
-        loop {
-            match durable.as_mut().poll(&mut Context::from_waker(&waker)) {
-                Poll::Ready(result) => return result,
-                Poll::Pending => std::thread::park(),
-            }
-        }
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.leave();
-    }
-}
-
-fn closed() -> Unavailable {
-    Unavailable("it was closed".into())
-}
-
-/// Entries that nobody waits for and that wait for the disk themselves. Beyond this many the log is worse than late.
-const MAX_KEPT: usize = 100_000;
-/// How long an entry that nobody waits for may wait for one that somebody does, so that an outcome costs no sync of its own.
-const LINGER: Duration = Duration::from_millis(10);
 /// How long the sequencer sleeps at a time, so that it sees the end of the log soon.
 const LOOK: Duration = Duration::from_millis(20);
-/// The most entries in one group.
-const MAX_GROUP: usize = 4096;
 /// How long to wait between attempts when the log cannot be written.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Settles a ticket's fate; if nothing does, the log was closed.
-struct Promise(Arc<Fate>);
-
-impl Promise {
-    fn settle(self, result: Result<u64, Unavailable>) {
-        let _ = self.0.set(result);
-    }
-}
-
-impl Drop for Promise {
-    fn drop(&mut self) {
-        self.0.get_or_init(|| Err(closed()));
-    }
-}
-
-struct Waiting {
-    entry: Entry,
-    ticket: Option<Promise>,
-}
-
-#[derive(Default)]
-struct Inbox {
-    waiting: VecDeque<Waiting>,
-    /// How many of them somebody waits for.
-    awaited: usize,
-    closing: bool,
-    failure: Option<Unavailable>,
-}
-
-impl Inbox {
-    /// The journal thread sleeps only while there is nothing.
-    fn put(&mut self, waiting: Waiting, arrived: &Condvar) {
-        let is_awaited = waiting.ticket.is_some();
-        if self.waiting.is_empty() || (is_awaited && self.awaited == 0) {
-            arrived.notify_one();
-        }
-        self.awaited += usize::from(is_awaited);
-        self.waiting.push_back(waiting);
-    }
-
-    fn take_group(&mut self) -> Vec<Waiting> {
-        let count = self.waiting.len().min(MAX_GROUP);
-        let group: Vec<Waiting> = self.waiting.drain(..count).collect();
-        self.awaited -= group.iter().filter(|w| w.ticket.is_some()).count();
-        group
-    }
-}
-
 struct Shared {
-    inbox: Mutex<Inbox>,
+    inbox: Inbox,
     calls: Arc<Calls>,
-    arrived: Condvar,
     healthy: AtomicBool,
     size: AtomicU64,
     last_time: AtomicU64,
@@ -254,9 +78,8 @@ impl Ledger {
             tracing::error!(behind_ms = behind, "the system's clock is behind the log's newest entry");
         }
         let shared = Arc::new(Shared {
-            inbox: Mutex::new(Inbox::default()),
+            inbox: Inbox::default(),
             calls: Arc::default(),
-            arrived: Condvar::new(),
             healthy: AtomicBool::new(true),
             size: AtomicU64::new(journal.size()),
             last_time: AtomicU64::new(last_time),
@@ -276,29 +99,32 @@ impl Ledger {
 
     /// Hands in an entry; the ticket resolves when it is durable.
     pub fn append(&self, entry: Entry) -> Ticket {
+        let ticket = self.append_batched(entry);
+        self.end_batch();
+        ticket
+    }
+
+    /// Hands in an entry of a batch: where several are usual, nothing is done about it until [`Self::end_batch`], or until
+    /// there are many. So the
+    /// statements that a thread has found in one look at its sockets share a sync, and the first of them does not have one
+    /// to itself while the others wait for the next.
+    pub fn append_batched(&self, entry: Entry) -> Ticket {
         let shared = &self.inner.shared;
-        let fate = Arc::new(Fate::new());
-        let promise = Promise(Arc::clone(&fate));
-        let mut inbox = shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(failure) = &inbox.failure {
-            promise.settle(Err(failure.clone()));
-        } else {
-            inbox.put(Waiting { entry, ticket: Some(promise) }, &shared.arrived);
-        }
-        Ticket { fate, calls: Arc::clone(&shared.calls), seat: None }
+        shared.inbox.append(entry, &shared.calls)
+    }
+
+    /// Whoever has handed in entries of a batch calls this before it sleeps.
+    pub fn end_batch(&self) {
+        self.inner.shared.inbox.end_batch();
     }
 
     /// Hands in an entry that nobody waits for, such as an outcome. It is written as soon as the log can be.
     pub fn record(&self, entry: Entry) {
-        let shared = &self.inner.shared;
-        let mut inbox = shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        if inbox.waiting.len() >= MAX_KEPT {
+        if !self.inner.shared.inbox.record(entry) {
             tracing::error!(
                 "the ledger has been unwritable for so long that an entry about a past event is lost"
             );
-            return;
         }
-        inbox.put(Waiting { entry, ticket: None }, &shared.arrived);
     }
 
     /// `Err` while the log cannot be written: governed statements are refused then without being run.
@@ -306,8 +132,7 @@ impl Ledger {
         if self.inner.shared.healthy.load(Ordering::Acquire) {
             return Ok(());
         }
-        let inbox = self.inner.shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        inbox.failure.clone().map_or(Ok(()), Err)
+        self.inner.shared.inbox.failure().map_or(Ok(()), Err)
     }
 
     /// How many entries are durable.
@@ -338,8 +163,7 @@ impl Ledger {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.shared.inbox.lock().unwrap_or_else(PoisonError::into_inner).closing = true;
-        self.shared.arrived.notify_one();
+        self.shared.inbox.close();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             let _ = thread.join();
@@ -363,59 +187,42 @@ fn last_time(root: &Path, size: u64) -> Result<u64, Error> {
 /// The journal thread.
 fn write_groups(shared: &Shared, mut journal: Journal, leaves: &mpsc::Sender<Vec<Vec<u8>>>) {
     let mut encoded = Vec::new();
-    loop {
-        let mut group = {
-            let mut inbox = shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-            while inbox.awaited == 0 && inbox.failure.is_none() && !inbox.closing {
-                let is_empty = inbox.waiting.is_empty();
-                let (woken, timeout) = if is_empty {
-                    let woken = shared.arrived.wait(inbox).unwrap_or_else(PoisonError::into_inner);
-                    (woken, false)
-                } else {
-                    let waited = shared.arrived.wait_timeout(inbox, LINGER);
-                    let (woken, result) = waited.unwrap_or_else(PoisonError::into_inner);
-                    (woken, result.timed_out())
-                };
-                inbox = woken;
-                if timeout {
-                    break;
-                }
-            }
-            if inbox.closing && inbox.waiting.is_empty() {
-                return;
-            }
-            inbox.take_group()
-        };
+    let mut sync = Duration::ZERO;
+    while let Some(taken) = shared.inbox.next_group(sync) {
         let time = now_ms().max(shared.last_time.load(Ordering::Acquire));
-        let mut leaves_of_group = Vec::with_capacity(group.len());
+        let mut leaves_of_group = Vec::with_capacity(taken.len());
         encoded.clear();
-        group.retain_mut(|waiting| {
-            let seal = waiting.entry.seal(time);
-            let framed = segment::encode(&seal.leaf, &seal.salt, &waiting.entry.record, &mut encoded);
-            match framed {
-                Ok(()) => leaves_of_group.push(seal.leaf),
+        let mut group = Vec::with_capacity(taken.len());
+        let salts = salts(taken.len());
+        for (waiting, salt) in taken.into_iter().zip(salts) {
+            let leaf = waiting.entry.seal(time, &salt);
+            match segment::encode(&leaf, &salt, &waiting.entry.record, &mut encoded) {
+                Ok(()) => {
+                    leaves_of_group.push(leaf);
+                    group.push(waiting);
+                }
                 Err(error) => {
                     tracing::error!(%error, "an entry cannot be written");
-                    if let Some(ticket) = waiting.ticket.take() {
-                        ticket.settle(Err(Unavailable(error.to_string().into())));
+                    if let Some(promise) = waiting.promise {
+                        promise.settle(Err(Unavailable(error.to_string().into())));
                     }
-                    return false;
                 }
             }
-            true
-        });
+        }
+        let started = Instant::now();
         match journal.append(&encoded, group.len()) {
             Ok(first) => {
+                sync = started.elapsed();
                 shared.last_time.store(time, Ordering::Release);
                 shared.size.store(journal.size(), Ordering::Release);
                 shared.groups.fetch_add(1, Ordering::Relaxed);
                 if !shared.healthy.swap(true, Ordering::AcqRel) {
-                    shared.inbox.lock().unwrap_or_else(PoisonError::into_inner).failure = None;
+                    shared.inbox.reopen();
                     tracing::info!("the ledger can be written again");
                 }
                 for (index, waiting) in (first..).zip(group) {
-                    if let Some(ticket) = waiting.ticket {
-                        ticket.settle(Ok(index));
+                    if let Some(promise) = waiting.promise {
+                        promise.settle(Ok(index));
                     }
                 }
                 shared.calls.call();
@@ -425,8 +232,7 @@ fn write_groups(shared: &Shared, mut journal: Journal, leaves: &mpsc::Sender<Vec
                 fail(shared, group, &error);
                 shared.calls.call();
                 std::thread::sleep(RETRY);
-                let inbox = shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-                if inbox.closing {
+                if shared.inbox.is_closing() {
                     return;
                 }
             }
@@ -436,20 +242,10 @@ fn write_groups(shared: &Shared, mut journal: Journal, leaves: &mpsc::Sender<Vec
 
 /// Refuses the tickets of a group that could not be written, keeps its other entries, and closes the log to new ones.
 fn fail(shared: &Shared, group: Vec<Waiting>, error: &Error) {
-    let failure = Unavailable(error.to_string().into());
-    let mut inbox = shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
     if shared.healthy.swap(false, Ordering::AcqRel) {
         tracing::error!(%error, "governed statements are refused until the ledger can be written");
     }
-    inbox.failure = Some(failure.clone());
-    let arrived_since = std::mem::take(&mut inbox.waiting);
-    inbox.awaited = 0;
-    for waiting in group.into_iter().chain(arrived_since) {
-        match waiting.ticket {
-            Some(ticket) => ticket.settle(Err(failure.clone())),
-            None => inbox.waiting.push_back(waiting),
-        }
-    }
+    shared.inbox.fail(group, &Unavailable(error.to_string().into()));
 }
 
 /// The sequencer thread: sleeps from the first leaf until a checkpoint is due, then takes all that came meanwhile.
@@ -461,7 +257,7 @@ fn follow(mut sequencer: Sequencer, leaves: &mpsc::Receiver<Vec<Vec<u8>>>, every
         } else {
             leaves.recv().map_err(|_| mpsc::TryRecvError::Disconnected)
         };
-        let due = std::time::Instant::now() + every;
+        let due = Instant::now() + every;
         loop {
             match next {
                 // A leaf that is too large never got into the journal.
@@ -475,7 +271,7 @@ fn follow(mut sequencer: Sequencer, leaves: &mpsc::Receiver<Vec<Vec<u8>>>, every
                     break;
                 }
                 Err(mpsc::TryRecvError::Empty) => {
-                    let now = std::time::Instant::now();
+                    let now = Instant::now();
                     if now >= due {
                         break;
                     }
@@ -550,7 +346,7 @@ mod tests {
         ledger.append(entry(1)).wait().unwrap();
         // Entries that cannot be framed stand for a disk that refuses: the whole group fails as with ENOSPC.
         let failure = Unavailable("no space left".into());
-        ledger.inner.shared.inbox.lock().unwrap().failure = Some(failure);
+        ledger.inner.shared.inbox.fail(Vec::new(), &failure);
         ledger.inner.shared.healthy.store(false, Ordering::Release);
         assert!(ledger.healthy().is_err());
         ledger.append(entry(2)).wait().unwrap_err();

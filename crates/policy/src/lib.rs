@@ -12,7 +12,7 @@ pub mod people;
 pub use catalogue::{Catalogue, Class, Column, Kind, Table};
 pub use decision::{Access, Outcome, Policy, Standing, Visibility};
 pub use ownership::{Coverage, Rule};
-pub use people::{Jurisdiction, Principal, PrincipalKind, Registry, Store, StoreKind};
+pub use people::{Jurisdiction, Principal, PrincipalKind, Proof, Registry, Store, StoreKind};
 
 /// What is wrong with the registry, the catalogue or the policies.
 #[derive(Debug, thiserror::Error)]

@@ -73,6 +73,28 @@ pub enum PrincipalKind {
     Workload,
 }
 
+/// How a principal proves who they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Proof {
+    /// A password or a client certificate.
+    #[default]
+    Either,
+    /// A password only.
+    Password,
+    /// A client certificate only.
+    Certificate,
+    /// A client certificate and a password.
+    Both,
+}
+
+impl Proof {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A person or a workload that connects.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -103,6 +125,9 @@ pub struct Principal {
     /// SCRAM-SHA-256 verifier in PostgreSQL's form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
+    /// How they prove who they are. Certificates count where the gateway has `client_ca`.
+    #[serde(default, skip_serializing_if = "Proof::is_usual")]
+    pub login: Proof,
     /// An approver's OpenSSH public key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,

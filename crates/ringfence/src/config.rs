@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use ringfence_face::Target;
 use ringfence_face::ddl::Limits;
+use ringfence_gateway::certificate::Tls;
 use ringfence_gateway::pool::{PoolMode, PoolSettings};
 use ringfence_gateway::{Config as GatewayConfig, StoreConfig};
 use ringfence_policy::{Catalogue, Policy, Registry, Store};
 use serde::Deserialize;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
 use crate::command::Failure;
 
@@ -75,6 +76,10 @@ struct TlsFile {
     key: PathBuf,
     /// What the command line trusts when it connects; the certificate itself if absent.
     root: Option<PathBuf>,
+    /// Certificates of the authorities whose client certificates are taken for a login; none are asked for without.
+    client_ca: Option<PathBuf>,
+    /// Their lists of revoked certificates.
+    client_crl: Option<PathBuf>,
     /// Refuse clients without TLS.
     #[serde(default)]
     required: bool,
@@ -106,7 +111,7 @@ struct LedgerFile {
 }
 
 fn publish_ms() -> u64 {
-    250
+    1000
 }
 
 #[derive(Deserialize)]
@@ -317,9 +322,9 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
             .push("gateway.secret: has fewer than 32 bytes; make it with `ringfence keys`".to_owned());
     }
     let tls_required = file.gateway.tls.as_ref().is_some_and(|t| t.required);
-    let tls = file.gateway.tls.and_then(|t| {
-        let made = server_tls(&dir.join(t.certificate), &dir.join(t.key));
-        reader.keep("gateway.tls", made)
+    let tls = file.gateway.tls.as_ref().and_then(|t| {
+        let made = server_tls(&dir, t);
+        reader.keep("gateway.tls", made).map(Arc::new)
     });
     let skey = reader.text(&file.ledger.key).trim().to_owned();
     let vkey = reader.text(&file.ledger.vkey).trim().to_owned();
@@ -371,18 +376,51 @@ pub(crate) fn client_tls(root: &Path) -> Result<Arc<rustls::ClientConfig>, Strin
     Ok(Arc::new(config))
 }
 
-fn server_tls(certificate: &Path, key: &Path) -> Result<Arc<rustls::ServerConfig>, String> {
-    let read = |path: &Path, e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
-    let chain: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(certificate).map_err(|e| read(certificate, &e))?.collect();
-    let chain = chain.map_err(|e| read(certificate, &e))?;
-    let key = PrivateKeyDer::from_pem_file(key).map_err(|e| read(key, &e))?;
+/// What a gateway shows, and which certificates of clients it believes.
+fn server_tls(dir: &Path, file: &TlsFile) -> Result<Tls, String> {
+    let chain = certificates(&dir.join(&file.certificate))?;
+    let key = dir.join(&file.key);
+    let key = PrivateKeyDer::from_pem_file(&key).map_err(|e| format!("{}: {e}", key.display()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
+    let clients = match &file.client_ca {
+        Some(authorities) => client_verifier(dir, authorities, file.client_crl.as_deref(), &provider)?,
+        None if file.client_crl.is_some() => return Err("client_crl without client_ca".to_owned()),
+        None => rustls::server::WebPkiClientVerifier::no_client_auth(),
+    };
+    let leaf = chain.first().cloned().ok_or("the certificate's file has none")?;
+    let server = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| e.to_string())?
-        .with_no_client_auth()
+        .with_client_cert_verifier(clients)
         .with_single_cert(chain, key)
         .map_err(|e| e.to_string())?;
-    Ok(Arc::new(config))
+    Ok(Tls::new(Arc::new(server), &leaf))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    found.map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// Clients may show a certificate; one that they show must verify.
+fn client_verifier(
+    dir: &Path,
+    authorities: &Path,
+    revoked: Option<&Path>,
+    provider: &Arc<rustls::crypto::CryptoProvider>,
+) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, String> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in certificates(&dir.join(authorities))? {
+        roots.add(certificate).map_err(|e| e.to_string())?;
+    }
+    let mut builder =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+            .allow_unauthenticated();
+    if let Some(path) = revoked {
+        let path = dir.join(path);
+        let lists: Result<Vec<_>, _> =
+            CertificateRevocationListDer::pem_file_iter(&path).and_then(Iterator::collect);
+        builder = builder.with_crls(lists.map_err(|e| format!("{}: {e}", path.display()))?);
+    }
+    builder.build().map_err(|e| format!("client_ca: {e}"))
 }

@@ -1,0 +1,180 @@
+//! Where entries wait for the journal thread, and how it gathers them into groups: each group costs one sync, whatever its
+//! size, so it pays to have many in one and not to let anybody wait for that in vain.
+//!
+//! Three rules. Whoever hands in an entry on a thread that has more to do first lets it do so ([`Inbox::end_batch`]). After a
+//! group that several waited for, the journal gives them, who have just heard, the time of one more sync to come again;
+//! without that, the first to come has a sync to itself and all others wait for the next. And entries that nobody waits
+//! for (outcomes) ride along with others, or wait a few milliseconds.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::record::Entry;
+use crate::ticket::{Calls, Promise, Ticket, Unavailable};
+
+/// Entries that nobody waits for and that wait for the disk themselves. Beyond this many the log is worse than late.
+const MAX_KEPT: usize = 100_000;
+/// How long an entry that nobody waits for may wait for one that somebody does, so that an outcome costs no sync of its own.
+const LINGER: Duration = Duration::from_millis(10);
+/// The most entries in one group.
+const MAX_GROUP: usize = 4096;
+/// How many entries of a batch are enough to begin with.
+const BATCH: usize = 16;
+/// Fewer than this many who wait do not pay for waiting for each other.
+const SEVERAL: usize = 4;
+/// The longest that a group waits for those of the group before to come again.
+const MAX_PAUSE: Duration = Duration::from_millis(2);
+
+/// An entry in the inbox.
+pub(crate) struct Waiting {
+    pub(crate) entry: Entry,
+    pub(crate) promise: Option<Promise>,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Waiting>,
+    /// How many of them somebody waits for.
+    awaited: usize,
+    /// How many of the last group somebody waited for.
+    last_awaited: usize,
+    /// How many awaited entries the journal thread sleeps for; 0 while it does not sleep.
+    wanted: usize,
+    closing: bool,
+    failure: Option<Unavailable>,
+}
+
+/// See the module's text.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    state: Mutex<State>,
+    arrived: Condvar,
+    /// The journal thread has not been woken yet for an entry that somebody waits for.
+    batched: AtomicBool,
+}
+
+impl Inbox {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes an entry that somebody waits for. The journal thread may not hear of it before [`Self::end_batch`].
+    pub(crate) fn append(&self, entry: Entry, calls: &Arc<Calls>) -> Ticket {
+        let (ticket, promise) = Ticket::new(calls);
+        let mut state = self.state();
+        if let Some(failure) = &state.failure {
+            promise.settle(Err(failure.clone()));
+            return ticket;
+        }
+        state.awaited += 1;
+        state.waiting.push_back(Waiting { entry, promise: Some(promise) });
+        // One who is alone gains nothing from a batch.
+        let now = state.awaited == state.wanted && (state.wanted > 1 || state.last_awaited <= 1);
+        if now || (state.wanted == 1 && state.awaited == BATCH) {
+            self.batched.store(false, Ordering::Release);
+            self.arrived.notify_one();
+        } else if state.wanted == 1 && state.awaited == 1 {
+            self.batched.store(true, Ordering::Release);
+        }
+        ticket
+    }
+
+    /// Wakes the journal thread if an entry of a batch waits for that.
+    pub(crate) fn end_batch(&self) {
+        if self.batched.load(Ordering::Acquire) && self.batched.swap(false, Ordering::AcqRel) {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Takes an entry that nobody waits for; false if there are too many already.
+    pub(crate) fn record(&self, entry: Entry) -> bool {
+        let mut state = self.state();
+        if state.waiting.len() >= MAX_KEPT {
+            return false;
+        }
+        if state.waiting.is_empty() && state.wanted > 0 {
+            self.arrived.notify_one();
+        }
+        state.waiting.push_back(Waiting { entry, promise: None });
+        true
+    }
+
+    /// Why entries are refused, while they are.
+    pub(crate) fn failure(&self) -> Option<Unavailable> {
+        self.state().failure.clone()
+    }
+
+    /// Entries are taken again.
+    pub(crate) fn reopen(&self) {
+        self.state().failure = None;
+    }
+
+    /// What waits is written, and then no more.
+    pub(crate) fn close(&self) {
+        self.state().closing = true;
+        self.arrived.notify_one();
+    }
+
+    /// Whether it was closed.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.state().closing
+    }
+
+    /// The next group; `None` once it is closed and empty. `sync` is how long the last one took.
+    pub(crate) fn next_group(&self, sync: Duration) -> Option<Vec<Waiting>> {
+        let mut state = self.gather(self.state(), sync);
+        while state.awaited == 0 && state.failure.is_none() && !state.closing {
+            let is_empty = state.waiting.is_empty();
+            state.wanted = 1;
+            if is_empty {
+                state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
+            } else {
+                let waited = self.arrived.wait_timeout(state, LINGER);
+                let (woken, result) = waited.unwrap_or_else(PoisonError::into_inner);
+                state = woken;
+                if result.timed_out() {
+                    break;
+                }
+            }
+        }
+        state.wanted = 0;
+        if state.closing && state.waiting.is_empty() {
+            return None;
+        }
+        let count = state.waiting.len().min(MAX_GROUP);
+        let group: Vec<Waiting> = state.waiting.drain(..count).collect();
+        state.last_awaited = group.iter().filter(|w| w.promise.is_some()).count();
+        state.awaited -= state.last_awaited;
+        Some(group)
+    }
+
+    /// Waits until those of the last group and those who came meanwhile are all there, or for the time of a sync.
+    fn gather<'a>(&'a self, mut state: MutexGuard<'a, State>, sync: Duration) -> MutexGuard<'a, State> {
+        let expected = state.last_awaited + state.awaited;
+        if expected < SEVERAL || state.awaited >= MAX_GROUP {
+            return state;
+        }
+        state.wanted = expected;
+        let is_short =
+            |state: &mut State| state.awaited < expected && !state.closing && state.failure.is_none();
+        let waited = self.arrived.wait_timeout_while(state, sync.min(MAX_PAUSE), is_short);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// The log cannot be written: refuses whoever waits, keeps what nobody waits for, and takes no more until
+    /// [`Self::reopen`].
+    pub(crate) fn fail(&self, group: Vec<Waiting>, failure: &Unavailable) {
+        let mut state = self.state();
+        state.failure = Some(failure.clone());
+        state.awaited = 0;
+        let arrived_since = std::mem::take(&mut state.waiting);
+        for waiting in group.into_iter().chain(arrived_since) {
+            match waiting.promise {
+                Some(promise) => promise.settle(Err(failure.clone())),
+                None => state.waiting.push_back(waiting),
+            }
+        }
+    }
+}
