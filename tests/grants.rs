@@ -22,6 +22,7 @@ fn grants_open_what_was_signed_for_until_they_end() {
     the_clock_cuts_in_the_middle_of_a_result(&demo);
     a_revocation_cuts_all_its_sessions_and_no_other(&demo);
     an_invented_approval_opens_nothing(&demo);
+    one_grant_among_many_stays_in_force(&demo);
     let verified = demo.verify().expect("the log holds what happened");
     assert!(verified.contains("approvals are signed"), "{verified}");
 }
@@ -262,4 +263,52 @@ fn an_invented_approval_opens_nothing(demo: &Demo) {
     demo.superuser("control", "control", &forge);
     std::thread::sleep(Duration::from_millis(2500));
     assert!(rows(demo, "singapore-analyst", "select email from users where id = 4711")[0].contains("masked"));
+}
+
+/// The control database holds more grants than a page of a listing, all signed, and one row that is no request.
+fn one_grant_among_many_stays_in_force(demo: &Demo) {
+    let ours = demo.grant("singapore-analyst", "users.email", "id = 4711", &[]);
+    let read = || text(&demo.psql("singapore-analyst", "us", "select email from users where id = 4711"));
+    let clear = read();
+    assert!(clear.contains('@') && !clear.contains('*'), "{clear}");
+    let control = |sql: &str| demo.superuser("control", "control", sql);
+    let canonical = control(&format!("select canonical from ringfence.requests where id = '{ours}'"));
+    let granted = control(&format!("select granted from ringfence.requests where id = '{ours}'"));
+    let keys = ["us-approver-1", "us-approver-2"]
+        .map(|name| (name, std::fs::read_to_string(demo.dir.join("keys").join(name)).unwrap()));
+    let (mut requests, mut approvals) = (String::new(), String::new());
+    for n in 0..1200 {
+        let id = format!("R-MANY{n:04}");
+        let who = if n == 1199 { "beijing-engineer".to_owned() } else { format!("somebody-{n}") };
+        let text = canonical.replace(&ours, &id).replace("singapore-analyst", &who);
+        let request = ringfence_grants::Request::parse(&text).unwrap();
+        let created = request.created + 1 + n;
+        requests.push_str(&format!(
+            "{id}\t{}\t{who}\tus\tgranted\t{created}\t{granted}\n",
+            text.replace('\\', "\\\\")
+        ));
+        for (name, key) in &keys {
+            let signature = ringfence_grants::approval::sign(&request, key).unwrap().replace('\n', "\\n");
+            approvals.push_str(&format!("{id}\t{name}\t{signature}\t{created}\n"));
+        }
+    }
+    requests.push_str(&format!("R-NONSENSE\tno request\teve\tus\tgranted\t1\t{granted}\n"));
+    let copy = |table: &str, rows: &str| {
+        let file = demo.dir.join("rows");
+        std::fs::write(&file, rows).unwrap();
+        control(&format!("\\copy ringfence.{table} from '{}'", file.display()));
+    };
+    copy("requests (id, canonical, requester, store, state, created, granted)", &requests);
+    copy("approvals", &approvals);
+    // The gateway looks each second.
+    let until = Instant::now() + Duration::from_secs(20);
+    let newest = || text(&demo.psql("beijing-engineer", "us", "select email from users where id = 4711"));
+    while newest() != clear {
+        assert!(Instant::now() < until, "the newest grant is not in force: {}", newest());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(read(), clear, "the oldest of 1,201 grants is still in force");
+    revoke(demo, &ours);
+    assert_ne!(read(), clear);
 }

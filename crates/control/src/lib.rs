@@ -9,7 +9,7 @@ use ringfence_face::Target;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio_postgres::Client;
 
-pub use requests::{State, Stored};
+pub use requests::{Sketch, State, Stored};
 
 /// What can go wrong with the control database.
 #[derive(Debug, thiserror::Error)]

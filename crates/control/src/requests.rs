@@ -69,6 +69,19 @@ pub struct Stored {
     pub approvals: Vec<Approval>,
 }
 
+/// What shows whether a request that is pending or granted has changed: its text never does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sketch {
+    /// Its name.
+    pub id: String,
+    /// Where it stands.
+    pub state: State,
+    /// When the last approval came, in milliseconds since 1970.
+    pub granted: Option<u64>,
+    /// How many signatures it has.
+    pub approvals: u64,
+}
+
 const COLUMNS: &str = "SELECT r.canonical, r.state, r.granted, r.ended_by, r.reason, r.rows_used,
     (SELECT coalesce(json_agg(json_build_object('approver', a.approver, 'signature', a.signature) ORDER BY a.at)::text, '[]')
      FROM approvals a WHERE a.request = r.id) FROM requests r";
@@ -123,7 +136,39 @@ impl Control {
         stored(&row.ok_or_else(|| Error::NoSuchRequest(id.to_owned()))?)
     }
 
-    /// All requests in one of `states`, newest first; at most 1,000.
+    /// All requests that are pending or granted, however many: without texts and signatures, so that it can be asked for
+    /// each second.
+    pub async fn open(&self) -> Result<Vec<Sketch>, Error> {
+        let guard = self.client().await?;
+        let client = guard.as_ref().expect("connected by client()");
+        let rows = client
+            .query(
+                "SELECT r.id, r.state, r.granted, count(a.request)
+                 FROM requests r LEFT JOIN approvals a ON a.request = r.id
+                 WHERE r.state IN ('pending', 'granted') GROUP BY r.id",
+                &[],
+            )
+            .await?;
+        let sketch = |row: &Row| {
+            Ok(Sketch {
+                id: row.get(0),
+                state: State::parse(row.get(1))?,
+                granted: row.get::<_, Option<i64>>(2).map(unsigned),
+                approvals: unsigned(row.get(3)),
+            })
+        };
+        rows.iter().map(sketch).collect()
+    }
+
+    /// Those of `ids` that are there. One that is malformed does not keep the others from being read.
+    pub async fn find_all(&self, ids: &[String]) -> Result<Vec<Result<Stored, Error>>, Error> {
+        let guard = self.client().await?;
+        let client = guard.as_ref().expect("connected by client()");
+        let sql = format!("{COLUMNS} WHERE r.id = ANY($1)");
+        Ok(client.query(&sql, &[&ids]).await?.iter().map(stored).collect())
+    }
+
+    /// Requests in one of `states`, newest first; at most 1,000, for people.
     pub async fn list(&self, states: &[State]) -> Result<Vec<Stored>, Error> {
         let guard = self.client().await?;
         let client = guard.as_ref().expect("connected by client()");

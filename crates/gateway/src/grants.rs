@@ -4,11 +4,11 @@
 //! loading. A grant ends by its clock, by a revocation, by its row limit or because its signatures no longer suffice;
 //! then its sessions are cut at once, and whoever ended it hears how many.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ringfence_control::{Control, State, Stored};
+use ringfence_control::{Control, Sketch, State, Stored};
 use ringfence_grants::Request;
 use ringfence_policy::Policy;
 use tokio::sync::watch;
@@ -59,7 +59,7 @@ impl Cut {
 #[derive(Clone, Debug)]
 pub struct ActiveGrant {
     /// What was signed.
-    pub request: Request,
+    pub request: Arc<Request>,
     /// When it ends, in milliseconds since 1970.
     pub expires: u64,
     /// The same on a clock that nobody sets.
@@ -88,16 +88,53 @@ struct Running {
     cut: watch::Sender<Option<Cut>>,
 }
 
+/// A request that is pending or granted, as it was when it was read and its signatures were verified.
+struct Known {
+    sketch: Sketch,
+    request: Arc<Request>,
+    /// Whether its signatures suffice.
+    holds: bool,
+}
+
 #[derive(Default)]
 struct Inner {
+    /// What the control database has, read and verified once.
+    known: HashMap<String, Known>,
+    /// The rules under which the signatures were verified.
+    rules: String,
     active: HashMap<String, Arc<ActiveGrant>>,
+    by_requester: HashMap<String, Vec<Arc<ActiveGrant>>>,
+    /// Ended here. A look at the control database that began before must not bring them back.
+    ended: HashSet<String>,
     sessions: HashMap<u64, Running>,
     next: u64,
+}
+
+impl Inner {
+    fn activate(&mut self, grant: Arc<ActiveGrant>) {
+        self.deactivate(&grant.request.id);
+        self.by_requester.entry(grant.request.requester.clone()).or_default().push(Arc::clone(&grant));
+        self.active.insert(grant.request.id.clone(), grant);
+    }
+
+    fn deactivate(&mut self, id: &str) -> bool {
+        let Some(grant) = self.active.remove(id) else { return false };
+        let requester = grant.request.requester.as_str();
+        if let Some(theirs) = self.by_requester.get_mut(requester) {
+            theirs.retain(|g| g.request.id != id);
+            if theirs.is_empty() {
+                self.by_requester.remove(requester);
+            }
+        }
+        true
+    }
 }
 
 /// See the module's text.
 pub struct LiveGrants {
     control: Arc<Control>,
+    /// One look at the control database at a time: an older one must not undo what a newer one found.
+    looking: tokio::sync::Mutex<()>,
     inner: Mutex<Inner>,
 }
 
@@ -117,15 +154,18 @@ impl Drop for Attached {
 #[derive(Debug, Default)]
 pub struct Due {
     /// Their time is over.
-    pub over: Vec<Request>,
+    pub over: Vec<Arc<Request>>,
     /// They have all signatures and are not in force yet.
-    pub approved: Vec<Request>,
+    pub approved: Vec<Arc<Request>>,
     /// Grants that somebody else ended; their sessions are cut.
     pub gone: Vec<String>,
 }
 
 /// How long a revocation waits for its sessions to be gone before it says that they are cut.
 const CUT_WAIT: Duration = Duration::from_millis(500);
+
+/// How much a clock may run ahead before it counts as set.
+const CLOCK_SLACK: Duration = Duration::from_secs(1);
 
 /// Whether the signatures of a stored request suffice under `policy`; the error says what is wrong.
 pub fn verify(policy: &Policy, stored: &Stored) -> Result<(), String> {
@@ -151,62 +191,48 @@ pub fn verify(policy: &Policy, stored: &Stored) -> Result<(), String> {
 impl LiveGrants {
     /// No grants yet; [`Self::refresh`] loads them.
     pub fn new(control: Arc<Control>) -> Arc<Self> {
-        Arc::new(Self { control, inner: Mutex::new(Inner::default()) })
+        Arc::new(Self { control, looking: tokio::sync::Mutex::default(), inner: Mutex::default() })
     }
 
     fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Loads what the control database says, verifies it, and cuts sessions whose grant is no longer there. Returns what
-    /// somebody must now write down.
+    /// Compares with what the control database says: reads and verifies what is new there, and cuts sessions whose grant
+    /// is no longer there. Returns what somebody must now write down.
     pub async fn refresh(&self, policy: &Policy, now: u64) -> Result<Due, ringfence_control::Error> {
-        let stored = self.control.list(&[State::Granted, State::Pending]).await?;
-        let mut active = HashMap::new();
-        let mut due = Due::default();
-        for one in stored {
-            let id = one.request.id.clone();
-            if one.state == State::Pending {
-                if now >= one.request.decide_by {
-                    due.over.push(one.request);
-                } else if verify(policy, &one).is_ok() {
-                    due.approved.push(one.request); // all signatures are in, but whoever took the last one died
-                }
-                continue;
-            }
-            let expires = one.granted.map_or(0, |g| one.request.expires(g));
-            let known = self.inner().active.get(&id).map(|g| g.deadline);
-            let by_clock = Instant::now() + Duration::from_millis(expires.saturating_sub(now));
-            let deadline = known.map_or(by_clock, |d| d.min(by_clock));
-            if now >= expires || Instant::now() >= deadline {
-                due.over.push(one.request);
-            } else if let Err(problem) = verify(policy, &one) {
-                tracing::error!(grant = %id, %problem, "a grant in the control database does not hold and is ignored");
-            } else {
-                active.insert(id, Arc::new(ActiveGrant { request: one.request, expires, deadline }));
-            }
-        }
+        let _one_at_a_time = self.looking.lock().await;
+        let (ended_before, rules) = {
+            let inner = self.inner();
+            (inner.ended.clone(), inner.rules == policy.digest())
+        };
+        let open = self.control.open().await?;
+        let changed: Vec<String> = {
+            let inner = self.inner();
+            let is_known = |s: &&Sketch| rules && inner.known.get(&s.id).is_some_and(|k| k.sketch == **s);
+            open.iter().filter(|s| !is_known(s)).map(|s| s.id.clone()).collect()
+        };
+        let read = if changed.is_empty() { Vec::new() } else { self.control.find_all(&changed).await? };
+        let read = read_and_verified(policy, read);
+
         let mut inner = self.inner();
-        let gone: Vec<String> = inner.active.keys().filter(|id| !active.contains_key(*id)).cloned().collect();
-        inner.active = active;
-        for id in gone {
-            signal(&inner, &id, &Cut::GrantEnded { id: id.clone(), how: "ended".to_owned() });
-            due.gone.push(id);
+        policy.digest().clone_into(&mut inner.rules);
+        for id in &changed {
+            inner.known.remove(id); // one that cannot be read any more is not known any more
         }
-        Ok(due)
+        inner.known.extend(read);
+        let is_open: HashSet<&str> = open.iter().map(|s| s.id.as_str()).collect();
+        inner.known.retain(|id, _| is_open.contains(id.as_str()));
+        inner.ended.retain(|id| !ended_before.contains(id) || is_open.contains(id.as_str()));
+        Ok(settle(&mut inner, now))
     }
 
     /// The grants that `principal` has for `store` now.
     pub fn of(&self, principal: &str, store: &str) -> Vec<Arc<ActiveGrant>> {
         let inner = self.inner();
-        let mut found: Vec<_> = inner
-            .active
-            .values()
-            .filter(|g| {
-                g.request.requester == principal && g.request.store == store && Instant::now() < g.deadline
-            })
-            .cloned()
-            .collect();
+        let theirs = inner.by_requester.get(principal).map_or(&[][..], Vec::as_slice);
+        let is_now = |g: &&Arc<ActiveGrant>| g.request.store == store && Instant::now() < g.deadline;
+        let mut found: Vec<_> = theirs.iter().filter(is_now).cloned().collect();
         found.sort_by(|a, b| a.request.id.cmp(&b.request.id));
         found
     }
@@ -230,7 +256,8 @@ impl LiveGrants {
         let cut = Cut::GrantEnded { id: id.to_owned(), how: how.to_owned() };
         let senders = {
             let mut inner = self.inner();
-            inner.active.remove(id);
+            inner.deactivate(id);
+            inner.ended.insert(id.to_owned());
             signal(&inner, id, &cut)
         };
         let count = senders.len();
@@ -271,4 +298,120 @@ fn signal(inner: &Inner, id: &str, cut: &Cut) -> Vec<watch::Sender<Option<Cut>>>
         senders.push(session.cut.clone());
     }
     senders
+}
+
+/// What was read, by name, with whether its signatures hold.
+fn read_and_verified(
+    policy: &Policy,
+    read: Vec<Result<Stored, ringfence_control::Error>>,
+) -> Vec<(String, Known)> {
+    let mut found = Vec::with_capacity(read.len());
+    for one in read {
+        let stored = match one {
+            Ok(stored) => stored,
+            Err(error) => {
+                tracing::error!(%error, "a request in the control database cannot be read and is ignored");
+                continue;
+            }
+        };
+        let verified = verify(policy, &stored);
+        let id = stored.request.id.clone();
+        if let (State::Granted, Err(problem)) = (stored.state, &verified) {
+            tracing::error!(grant = %id, %problem, "a grant in the control database does not hold and is ignored");
+        }
+        let sketch = Sketch {
+            id: id.clone(),
+            state: stored.state,
+            granted: stored.granted,
+            approvals: stored.approvals.len() as u64,
+        };
+        found.push((id, Known { sketch, request: Arc::new(stored.request), holds: verified.is_ok() }));
+    }
+    found
+}
+
+/// Puts in force what is known to hold, and ends what is over or gone.
+fn settle(inner: &mut Inner, now: u64) -> Due {
+    let mut due = Due::default();
+    let (mut in_force, mut come) = (HashSet::new(), Vec::new());
+    for (id, Known { sketch, request, holds }) in &inner.known {
+        if sketch.state == State::Pending {
+            if now >= request.decide_by {
+                due.over.push(Arc::clone(request));
+            } else if *holds {
+                due.approved.push(Arc::clone(request)); // whoever took the last signature died
+            }
+            continue;
+        }
+        let expires = sketch.granted.map_or(0, |g| request.expires(g));
+        let by_clock = Instant::now() + Duration::from_millis(expires.saturating_sub(now));
+        let running = inner.active.get(id);
+        let deadline = running.map_or(by_clock, |g| g.deadline.min(by_clock));
+        if now >= expires || Instant::now() >= deadline {
+            due.over.push(Arc::clone(request));
+        } else if *holds && !inner.ended.contains(id) {
+            in_force.insert(id.clone());
+            // A clock that was set forward ends it sooner.
+            if running.is_none_or(|g| g.deadline > deadline + CLOCK_SLACK) {
+                come.push(Arc::new(ActiveGrant { request: Arc::clone(request), expires, deadline }));
+            }
+        }
+    }
+    for grant in come {
+        inner.activate(grant);
+    }
+    // What is over is ended by whoever hears of it: with its own reason.
+    let over: HashSet<&str> = due.over.iter().map(|r| r.id.as_str()).collect();
+    let gone = inner.active.keys().filter(|id| !in_force.contains(*id) && !over.contains(id.as_str()));
+    for id in gone.cloned().collect::<Vec<_>>() {
+        inner.deactivate(&id);
+        signal(inner, &id, &Cut::GrantEnded { id: id.clone(), how: "ended".to_owned() });
+        due.gone.push(id);
+    }
+    due
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(id: &str) -> Arc<Request> {
+        let text = format!(
+            r#"{{"v":1,"id":"{id}","requester":"ann","location":"SG","employer":null,"covered":null,"store":"us",
+                "jurisdiction":"us","table":"users","columns":["email"],"where":null,"purpose":"a test","seconds":60,
+                "max_rows":null,"created":1,"decide_by":10}}"#
+        );
+        Arc::new(serde_json::from_str(&text).unwrap())
+    }
+
+    fn granted(inner: &mut Inner, id: &str) {
+        let sketch = Sketch { id: id.to_owned(), state: State::Granted, granted: Some(1), approvals: 2 };
+        inner.known.insert(id.to_owned(), Known { sketch, request: request(id), holds: true });
+    }
+
+    #[test]
+    fn what_was_ended_here_is_not_brought_back_by_a_look_that_began_before() {
+        let mut inner = Inner::default();
+        granted(&mut inner, "R-1");
+        granted(&mut inner, "R-2");
+        assert_eq!(settle(&mut inner, 2).gone, Vec::<String>::new());
+        assert_eq!(inner.active.len(), 2);
+        assert!(inner.deactivate("R-1"));
+        inner.ended.insert("R-1".to_owned());
+        settle(&mut inner, 3);
+        assert_eq!(inner.active.keys().collect::<Vec<_>>(), ["R-2"]);
+        assert_eq!(inner.by_requester["ann"].len(), 1);
+    }
+
+    #[test]
+    fn what_no_longer_holds_is_gone_and_what_is_over_is_due() {
+        let mut inner = Inner::default();
+        granted(&mut inner, "R-1");
+        granted(&mut inner, "R-2");
+        settle(&mut inner, 2);
+        inner.known.get_mut("R-1").unwrap().holds = false;
+        assert_eq!(settle(&mut inner, 3).gone, ["R-1"]);
+        let due = settle(&mut inner, 60_002);
+        assert_eq!(due.over.iter().map(|r| r.id.as_str()).collect::<HashSet<_>>(), ["R-1", "R-2"].into());
+    }
 }
