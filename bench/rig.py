@@ -136,10 +136,17 @@ class Rig:
 SALTED = {}
 
 
-def log_in(port, user):
+def query(client, text):
+    """Sends a simple query; the answer is the caller's to read."""
+    body = text.encode() + b"\0"
+    client.sendall(b"Q" + struct.pack("!i", len(body) + 4) + body)
+    return len(body) + 5
+
+
+def log_in(port, user, database="us"):
     """SCRAM-SHA-256 with the salted password remembered: ten thousand logins must not take minutes of hashing."""
     s = socket.create_connection(("127.0.0.1", port))
-    body = struct.pack("!i", 3 << 16) + f"user\0{user}\0database\0us\0\0".encode()
+    body = struct.pack("!i", 3 << 16) + f"user\0{user}\0database\0{database}\0\0".encode()
     s.sendall(struct.pack("!i", len(body) + 4) + body)
     stream = s.makefile("rb", buffering=0)
 

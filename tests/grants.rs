@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::fmt::Write as _;
 use std::io::Read as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -283,16 +284,14 @@ fn one_grant_among_many_stays_in_force(demo: &Demo) {
         let text = canonical.replace(&ours, &id).replace("singapore-analyst", &who);
         let request = ringfence_grants::Request::parse(&text).unwrap();
         let created = request.created + 1 + n;
-        requests.push_str(&format!(
-            "{id}\t{}\t{who}\tus\tgranted\t{created}\t{granted}\n",
-            text.replace('\\', "\\\\")
-        ));
+        let escaped = text.replace('\\', "\\\\");
+        writeln!(requests, "{id}\t{escaped}\t{who}\tus\tgranted\t{created}\t{granted}").unwrap();
         for (name, key) in &keys {
             let signature = ringfence_grants::approval::sign(&request, key).unwrap().replace('\n', "\\n");
-            approvals.push_str(&format!("{id}\t{name}\t{signature}\t{created}\n"));
+            writeln!(approvals, "{id}\t{name}\t{signature}\t{created}").unwrap();
         }
     }
-    requests.push_str(&format!("R-NONSENSE\tno request\teve\tus\tgranted\t1\t{granted}\n"));
+    writeln!(requests, "R-NONSENSE\tno request\teve\tus\tgranted\t1\t{granted}").unwrap();
     let copy = |table: &str, rows: &str| {
         let file = demo.dir.join("rows");
         std::fs::write(&file, rows).unwrap();

@@ -186,6 +186,17 @@ fn a_password_is_bound_to_the_channel_and_a_certificate_needs_none() {
     door.stays_shut("us-approver-2", Some("approver-2"), None, TLS, "no password supplied");
     door.opens("us-approver-2", Some("approver-2"), demo_password, TLS);
 
+    // The command line finds a certificate where libpq does.
+    let grants = |file: &str| {
+        let path = |suffix: &str| dir.join(format!("{file}.{suffix}"));
+        let mut command = Command::new(support::PROGRAM);
+        command.args(["grants", "--as", "us-approver-1"]).env_remove("PGPASSWORD").stdin(Stdio::null());
+        command.env("RINGFENCE_CONFIG", dir.join("logins.toml"));
+        command.env("PGSSLCERT", path("crt")).env("PGSSLKEY", path("key")).output().expect("it runs")
+    };
+    assert!(grants("approver-1").status.success(), "{}", text(&grants("approver-1")));
+    assert!(!grants("approver-2").status.success());
+
     // The ledger says how each proved who they are.
     let shown = demo.ringfence_with("logins", &["ledger", "show", "--from", "0", "--json"]);
     let shown = text(&shown);

@@ -7,16 +7,13 @@ use std::time::Duration;
 
 use ringfence_face::Target;
 use ringfence_face::ddl::Limits;
-use ringfence_gateway::certificate::Tls;
 use ringfence_gateway::pool::{PoolMode, PoolSettings};
 use ringfence_gateway::{Config as GatewayConfig, StoreConfig};
 use ringfence_policy::{Catalogue, Policy, Registry, Store};
 use serde::Deserialize;
-use tokio_rustls::rustls;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
 use crate::command::Failure;
+use crate::tls;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -255,7 +252,7 @@ impl Reader<'_> {
         config.application_name("ringfence");
         let tls = match tls_root {
             Some(file) => {
-                let made = client_tls(&self.dir.join(file));
+                let made = tls::client(&self.dir.join(file), None);
                 Some(self.keep(what, made)?)
             }
             None => None,
@@ -323,7 +320,12 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
     }
     let tls_required = file.gateway.tls.as_ref().is_some_and(|t| t.required);
     let tls = file.gateway.tls.as_ref().and_then(|t| {
-        let made = server_tls(&dir, t);
+        let made = tls::server(&tls::Files {
+            certificate: dir.join(&t.certificate),
+            key: dir.join(&t.key),
+            client_ca: t.client_ca.as_ref().map(|p| dir.join(p)),
+            client_crl: t.client_crl.as_ref().map(|p| dir.join(p)),
+        });
         reader.keep("gateway.tls", made).map(Arc::new)
     });
     let skey = reader.text(&file.ledger.key).trim().to_owned();
@@ -355,72 +357,4 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
         }),
         _ => Err(Failure::setup(format!("{} has problems:\n  {}", path.display(), problems.join("\n  ")))),
     }
-}
-
-/// TLS that trusts the certificates in a PEM file and nothing else.
-pub(crate) fn client_tls(root: &Path) -> Result<Arc<rustls::ClientConfig>, String> {
-    let told = |e: &dyn std::fmt::Display| format!("{}: {e}", root.display());
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(root).map_err(|e| told(&e))? {
-        roots.add(certificate.map_err(|e| told(&e))?).map_err(|e| told(&e))?;
-    }
-    if roots.is_empty() {
-        return Err(told(&"has no certificate"));
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
-}
-
-/// What a gateway shows, and which certificates of clients it believes.
-fn server_tls(dir: &Path, file: &TlsFile) -> Result<Tls, String> {
-    let chain = certificates(&dir.join(&file.certificate))?;
-    let key = dir.join(&file.key);
-    let key = PrivateKeyDer::from_pem_file(&key).map_err(|e| format!("{}: {e}", key.display()))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let clients = match &file.client_ca {
-        Some(authorities) => client_verifier(dir, authorities, file.client_crl.as_deref(), &provider)?,
-        None if file.client_crl.is_some() => return Err("client_crl without client_ca".to_owned()),
-        None => rustls::server::WebPkiClientVerifier::no_client_auth(),
-    };
-    let leaf = chain.first().cloned().ok_or("the certificate's file has none")?;
-    let server = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())?
-        .with_client_cert_verifier(clients)
-        .with_single_cert(chain, key)
-        .map_err(|e| e.to_string())?;
-    Ok(Tls::new(Arc::new(server), &leaf))
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    found.map_err(|e| format!("{}: {e}", path.display()))
-}
-
-/// Clients may show a certificate; one that they show must verify.
-fn client_verifier(
-    dir: &Path,
-    authorities: &Path,
-    revoked: Option<&Path>,
-    provider: &Arc<rustls::crypto::CryptoProvider>,
-) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, String> {
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in certificates(&dir.join(authorities))? {
-        roots.add(certificate).map_err(|e| e.to_string())?;
-    }
-    let mut builder =
-        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-            .allow_unauthenticated();
-    if let Some(path) = revoked {
-        let path = dir.join(path);
-        let lists: Result<Vec<_>, _> =
-            CertificateRevocationListDer::pem_file_iter(&path).and_then(Iterator::collect);
-        builder = builder.with_crls(lists.map_err(|e| format!("{}: {e}", path.display()))?);
-    }
-    builder.build().map_err(|e| format!("client_ca: {e}"))
 }

@@ -6,6 +6,7 @@ mod config;
 mod demo;
 mod password;
 mod serve;
+mod tls;
 
 use std::process::ExitCode;
 

@@ -11,11 +11,13 @@ use tokio_postgres::SimpleQueryMessage;
 
 use super::{ConfigArgs, Failure, print_json};
 use crate::config;
+use crate::tls::{self, Identity};
 
 /// Who asks, and how the answer is wanted.
 #[derive(Args)]
 pub(crate) struct WhoArgs {
-    /// Your name. The password is read as psql reads it: PGPASSWORD, PGPASSFILE or ~/.pgpass, else a prompt.
+    /// Your name. The password is read as psql reads it: PGPASSWORD, PGPASSFILE or ~/.pgpass, else a prompt;
+    /// so is a client certificate: PGSSLCERT and PGSSLKEY, or ~/.postgresql.
     #[arg(long = "as", value_name = "NAME", env = "PGUSER")]
     name: String,
     /// Print JSON.
@@ -102,9 +104,13 @@ async fn ask(who: &WhoArgs, command: &Value) -> Result<Value, Failure> {
         .port(places.listen.port())
         .user(&who.name)
         .dbname(ringfence_gateway::console::NAME)
-        .password(password(&who.name, &places)?)
         .application_name("ringfence");
-    let tls = places.root.as_deref().map(config::client_tls).transpose().map_err(Failure::setup)?;
+    let identity = identity();
+    if let Some(password) = password(&who.name, &places, identity.is_some())? {
+        config.password(password);
+    }
+    let tls = places.root.as_deref().map(|root| tls::client(root, identity.as_ref()));
+    let tls = tls.transpose().map_err(Failure::setup)?;
     let client = Target { config, tls }.connect("the gateway").await;
     let client = client.map_err(|e| failure(&e, "cannot reach the gateway"))?;
     let answer = client.simple_query(&command.to_string()).await.map_err(|e| failure(&e, "no answer"));
@@ -133,21 +139,37 @@ fn failure(e: &tokio_postgres::Error, what: &str) -> Failure {
 }
 
 /// As psql finds it.
-fn password(user: &str, places: &config::Places) -> Result<String, Failure> {
+/// The client certificate, where libpq finds it.
+fn identity() -> Option<Identity> {
+    let named = |variable: &str, usual: &str| {
+        let home = || std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".postgresql").join(usual));
+        std::env::var_os(variable).map(PathBuf::from).or_else(|| home().filter(|path| path.exists()))
+    };
+    Some(Identity {
+        certificate: named("PGSSLCERT", "postgresql.crt")?,
+        key: named("PGSSLKEY", "postgresql.key")?,
+    })
+}
+
+/// `None` where there is none and a certificate may do.
+fn password(user: &str, places: &config::Places, certified: bool) -> Result<Option<String>, Failure> {
     if let Ok(password) = std::env::var("PGPASSWORD") {
-        return Ok(password);
+        return Ok(Some(password));
     }
     let home = std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".pgpass"));
     let file = std::env::var_os("PGPASSFILE").map(PathBuf::from).or(home);
     if let Some(found) = file.and_then(|f| from_passfile(&f, user, places)) {
-        return Ok(found);
+        return Ok(Some(found));
+    }
+    if certified {
+        return Ok(None);
     }
     if !std::io::stdin().is_terminal() {
         return Err(
             Failure::setup(format!("no password for {user}")).hint("set PGPASSWORD, or write ~/.pgpass")
         );
     }
-    Ok(rpassword::prompt_password(format!("Password for {user}: "))?)
+    Ok(Some(rpassword::prompt_password(format!("Password for {user}: "))?))
 }
 
 /// libpq's password file: `host:port:database:user:password`, `*` fits all, `\` escapes.

@@ -11,6 +11,7 @@ use tokio_postgres::Client;
 
 use super::{ConfigArgs, Failure, print_json};
 use crate::config;
+use crate::tls;
 
 /// Which database.
 #[derive(Args)]
@@ -92,7 +93,12 @@ async fn connect(target: &Target) -> Result<Client, Failure> {
 
 async fn connect_database(database: &DatabaseArgs) -> Result<Client, Failure> {
     let config = database.store.parse().map_err(|e| Failure::setup(format!("--store: {e}")))?;
-    let tls = database.tls_root.as_deref().map(config::client_tls).transpose().map_err(Failure::setup)?;
+    let tls = database
+        .tls_root
+        .as_deref()
+        .map(|root| tls::client(root, None))
+        .transpose()
+        .map_err(Failure::setup)?;
     let target = Target { config, tls };
     if target.is_exposed() {
         return Err(Failure::setup("the database is on another machine")
