@@ -1,6 +1,6 @@
 # `make help` lists what can be made. Everything installs what it needs by itself (scripts/install.sh).
 .DEFAULT_GOAL := help
-.PHONY: help demo check test regression bench build lint fuzz clean
+.PHONY: help demo check test regression bench soak build lint fuzz clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -27,7 +27,11 @@ regression: build ## PostgreSQL's own regression suite, directly and through the
 
 bench: build ## Side by side with direct PostgreSQL and PgBouncer; writes bench/RESULTS.md
 	@scripts/install.sh bench
-	python3 bench/run.py
+	target/bench/python/bin/python bench/run.py
+
+soak: build ## An hour of mixed load; says whether anything grew (bench/SOAK.md)
+	@scripts/install.sh bench
+	target/bench/python/bin/python bench/soak.py $${MINUTES:-60}
 
 fuzz: ## Fuzz every parser of outside bytes, SECONDS_EACH (60) for each
 	@scripts/install.sh build

@@ -8,7 +8,7 @@ import struct
 import threading
 import time
 
-from rig import Contender, cpu_seconds, log_in, memory_kib, query
+from rig import Contender, log_in, memory_kib, query
 
 SESSIONS = 1000
 
@@ -137,6 +137,7 @@ class Abuse:
         rounds = []
         for number in range(5):
             request = self.rig.grant(f"id > {number}")
+            time.sleep(2)  # it was made at another gateway: this one looks each second
             sessions = {}
             for _ in range(SESSIONS):
                 client = log_in(self.port, "singapore-analyst")

@@ -37,7 +37,7 @@ for what in "$@"; do
     bench)
       need '/usr/lib/postgresql/*/bin/pgbench' postgresql
       need pgbouncer pgbouncer
-      need python3 python3
+      if ! python3 -c "import ensurepip" 2> /dev/null; then missing+=(python3 python3-venv); fi
       ;;
     *) echo "scripts/install.sh: unknown: $what" >&2; exit 2 ;;
   esac
@@ -67,6 +67,10 @@ fi
 command -v cargo > /dev/null || { echo "cargo is missing: install Rust from https://rustup.rs (1.89 or later)" >&2; exit 1; }
 
 for what in "$@"; do
+  if [ "$what" = bench ] && ! target/bench/python/bin/python -c 'import matplotlib, cryptography' 2> /dev/null; then
+    python3 -m venv target/bench/python
+    target/bench/python/bin/pip install --quiet --disable-pip-version-check -r bench/requirements.txt
+  fi
   [ "$what" = test ] || continue
   # Drivers under test, in the build folder: psycopg in a virtual environment, node-postgres by npm.
   venv=target/drivers/python

@@ -98,9 +98,6 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             let head = frame::head(rest, max).map_err(invalid)?;
             let Some(head) = head.filter(|h| h.tag == b'd' || rest.len() >= h.total) else {
                 self.flush(buffer).await?;
-                if let Some(head) = head {
-                    buffer.reserve(head.total);
-                }
                 let count = buffer.fill(client).await?;
                 if count == 0 {
                     return Ok(End::Client);

@@ -99,8 +99,9 @@ impl Buffer {
         }
     }
 
-    /// Makes room so that `total` bytes fit from the start of the data.
-    pub fn reserve(&mut self, total: usize) {
+    /// Makes room so that `total` bytes fit from the start of the data. Not for what a length claims: memory follows what has
+    /// come.
+    fn reserve(&mut self, total: usize) {
         if self.bytes.is_empty() {
             self.bytes = borrow_spare();
         }
@@ -143,11 +144,8 @@ impl Buffer {
     ) -> std::io::Result<Option<Head>> {
         loop {
             let head = head(self.data(), max).map_err(std::io::Error::other)?;
-            if let Some(head) = head {
-                if self.data().len() >= head.total {
-                    return Ok(Some(head));
-                }
-                self.reserve(head.total);
+            if let Some(head) = head.filter(|head| self.data().len() >= head.total) {
+                return Ok(Some(head));
             }
             if self.fill(reader).await? == 0 {
                 return if self.data().is_empty() {

@@ -119,7 +119,6 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 b'E' | b'N' | b'Z' | b'C' | b'S' | b'I' | b's' | b'1' | b'2' | b'3' | b'G'
             ) {
                 if !whole {
-                    buffer.reserve(at + head.total);
                     break;
                 }
                 if let Passage::Replace(instead) = self.answer(head, &rest[HEADER..head.total]) {
