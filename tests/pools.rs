@@ -22,6 +22,7 @@ fn connections_are_shared_in_turn_and_nothing_else_is() {
     nobody_shares_with_another_person(&pooled);
     a_queue_is_fair_and_has_a_deadline(&pooled);
     a_cancel_request_hits_no_other_client(&pooled);
+    a_session_knows_its_own_notifications(&pooled);
     a_connection_that_died_is_replaced(&demo, &pooled);
     a_client_waits_for_a_store_that_restarts(&demo, &pooled);
     operators_see_pools_and_others_do_not(&pooled);
@@ -56,6 +57,20 @@ fn answer(wire: &mut Wire) -> String {
             Err(_) => return format!("{found} (closed)"),
         }
     }
+}
+
+fn a_session_knows_its_own_notifications(gateway: &Served) {
+    let mut wire = client(gateway, "feed-service");
+    ask(&mut wire, "listen bell");
+    wire.send(&support::wire::frame(b'Q', b"notify bell, 'x'\0")).expect("connected");
+    loop {
+        let (tag, body) = wire.next().expect("a notification");
+        if tag == b'A' {
+            assert_eq!(body[..4], wire.key[..4], "the process is what the client was told at its login");
+            break;
+        }
+    }
+    wire.until_ready().expect("connected");
 }
 
 const PID: &str = "select pg_backend_pid()";

@@ -11,6 +11,7 @@ def connect(user, **more):
 
 
 with connect("us-engineer") as conn:
+    assert conn.execute("select pg_backend_pid()").fetchone()[0] == conn.info.backend_pid
     # Prepared statements, binary results, server-side cursors, pipelines, errors in the middle, COPY both ways.
     for n in range(8):
         row = conn.execute("select id, email from users where id = %s", (4711,), prepare=True).fetchone()

@@ -165,7 +165,34 @@ fn prepared() -> Vec<Case> {
             "prepared by message, deallocated in SQL",
             &[&[p(), sync()], &[query("deallocate p")], &[bind("", "p", &[Some("199")], 0), sync()]],
         )
-        .only_session("SQL knows a shared statement by its shared name"),
+        .only_session("the error about a name that is gone lacks the place in PostgreSQL's source"),
+        batches(
+            "prepared by message, deallocated in SQL, prepared again",
+            &[
+                &[p(), sync()],
+                &[query("DEALLOCATE PREPARE \"p\" ;")],
+                &[p(), bind("", "p", &[Some("199")], 0), execute("", 0), sync()],
+                &[
+                    parse("", "deallocate p", &[]),
+                    bind("", "", &[], 0),
+                    describe(b'P', ""),
+                    execute("", 0),
+                    sync(),
+                ],
+                &[p(), bind("", "p", &[Some("199")], 0), execute("", 0), sync()],
+            ],
+        ),
+        batches(
+            "a failed transaction deallocates nothing",
+            &[
+                &[p(), sync()],
+                &[query("begin; select 1/0")],
+                &[query("deallocate p")],
+                &[parse("", "deallocate p", &[]), bind("", "", &[], 0), execute("", 0), sync()],
+                &[query("rollback")],
+                &[bind("", "p", &[Some("199")], 0), execute("", 0), sync()],
+            ],
+        ),
         batches("prepared by message, executed in SQL", &[&[p(), sync()], &[query("execute p(199)")]])
             .only_session("SQL knows a shared statement by its shared name"),
         batches(

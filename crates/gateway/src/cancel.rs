@@ -58,39 +58,37 @@ impl Target {
     }
 }
 
-/// The secret of a key and what it stands for.
-type Secret = ([u8; 4], Weak<Target>);
-
-/// All keys that are out, by process.
+/// All keys that are out.
 #[derive(Default)]
 pub struct Cancels {
-    targets: Mutex<HashMap<i32, Secret>>,
+    targets: Mutex<HashMap<CancelKey, Weak<Target>>>,
 }
 
 impl Cancels {
-    /// Makes a key that is not taken.
-    pub fn register(&self, target: &Arc<Target>) -> CancelKey {
-        let mut secret = [0; 4];
-        OsRng.fill_bytes(&mut secret);
+    /// Makes a key that is not taken. `process` is that of the store where the session keeps its connection, so that it is
+    /// what `pg_backend_pid()` and notifications say; two stores may have the same.
+    pub fn register(&self, target: &Arc<Target>, process: Option<i32>) -> CancelKey {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            let process = i32::try_from(OsRng.next_u32() >> 1).unwrap_or(1);
-            if let Entry::Vacant(place) = targets.entry(process) {
-                place.insert((secret, Arc::downgrade(target)));
-                return CancelKey { process, secret };
+            let mut secret = [0; 4];
+            OsRng.fill_bytes(&mut secret);
+            let process = process.unwrap_or_else(|| i32::try_from(OsRng.next_u32() >> 1).unwrap_or(1));
+            let key = CancelKey { process, secret };
+            if let Entry::Vacant(place) = targets.entry(key) {
+                place.insert(Arc::downgrade(target));
+                return key;
             }
         }
     }
 
     /// Forgets a key.
     pub fn forget(&self, key: &CancelKey) {
-        self.targets.lock().unwrap_or_else(PoisonError::into_inner).remove(&key.process);
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
     /// Finds what a key stands for.
     pub fn find(&self, key: &CancelKey) -> Option<Arc<Target>> {
         let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        let (secret, target) = targets.get(&key.process)?;
-        if *secret == key.secret { target.upgrade() } else { None }
+        targets.get(key)?.upgrade()
     }
 }

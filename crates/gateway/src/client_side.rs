@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use crate::flow::{Flow, InFlight, Portal, Prepared, Statement};
 use crate::frame::{self, Body, Buffer, HEADER, MAX_FRAME, put, put_str};
+use crate::pin::deallocated;
 use crate::records::{IntentRecord, parameters};
 use crate::refusal::{Refusal, code};
 use crate::session::{End, Mode, Session};
@@ -262,7 +263,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
 
     fn read(&self, text: &str) -> Statement {
         let verdict = self.session.is_face().then(|| self.session.shared.statements.judge(text));
-        Statement { text: text.into(), verdict, prepared: None }
+        let deallocates = self.session.changes_connections().then(|| deallocated(text)).flatten();
+        let deallocates = deallocates.filter(|name| self.session.flow().is_shared(name)).map(Into::into);
+        Statement { text: text.into(), verdict, prepared: None, deallocates }
     }
 
     async fn query(&mut self, mut body: Body<'_>) -> std::io::Result<Passage> {
@@ -274,9 +277,14 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         };
         let statement = Arc::new(self.read(&text));
         match self.admit(&statement, true, &[], None).await {
-            Ok(in_flight) => {
-                self.session.flow().begin(in_flight);
-                Ok(Passage::Forward)
+            Ok(mut in_flight) => {
+                let mut flow = self.session.flow();
+                in_flight.deallocates.clone_from(&statement.deallocates);
+                flow.begin(in_flight);
+                Ok(match statement.deallocates {
+                    Some(_) => Passage::Replace(stand_in::query(stand_in::DEALLOCATE)),
+                    None => Passage::Forward,
+                })
             }
             Err(refusal) => Ok(self.refuse_query(&refusal, Some(&statement.text))),
         }
@@ -388,6 +396,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             self.session.explain(verdict);
         }
         if self.session.changes_connections() {
+            if statement.deallocates.is_some() {
+                let definition = [stand_in::DEALLOCATE.as_bytes(), b"\0", body.0].concat();
+                return Ok(self.parse_shared(name, statement, &definition));
+            }
             return Ok(self.parse_shared(name, statement, definition));
         }
         self.session.flow().parse(name, Arc::new(statement));
@@ -404,7 +416,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         }
         let number = if named { names.number(definition) } else { names.fresh() };
         let prepared = Prepared { number, named, definition: definition.into() };
-        let parse = named.then(|| stand_in::prepare(&prepared));
+        let parse = (named || statement.deallocates.is_some()).then(|| stand_in::prepare(&prepared));
         let mut flow = self.session.flow();
         let known = named && flow.is_on_connection(&prepared);
         statement.prepared = Some(prepared);
@@ -511,7 +523,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             _ => (Arc::new(self.made_in_sql(name)), Vec::new().into()),
         };
         match self.admit(&statement, false, &parameters, number).await {
-            Ok(in_flight) => {
+            Ok(mut in_flight) => {
+                in_flight.deallocates.clone_from(&statement.deallocates);
                 let mut flow = self.session.flow();
                 if let Some(portal) = flow.portal(name) {
                     portal.number = in_flight.number;
@@ -528,7 +541,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let text = format!("-- goes on with what was declared or prepared in SQL as {name:?}").into();
         let verdict =
             self.session.is_face().then(|| Arc::new(Verdict { opaque: true, ..Verdict::default() }));
-        Statement { text, verdict, prepared: None }
+        Statement { text, verdict, prepared: None, deallocates: None }
     }
 
     fn function_call(&mut self) -> Passage {

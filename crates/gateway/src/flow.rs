@@ -24,6 +24,8 @@ pub struct Statement {
     pub verdict: Option<Arc<Verdict>>,
     /// How to prepare it again, where connections change between transactions.
     pub prepared: Option<Prepared>,
+    /// The prepared statement that it forgets, where that one has a shared name in the store.
+    pub deallocates: Option<Box<str>>,
 }
 
 /// What shared names begin with.
@@ -99,12 +101,14 @@ pub struct InFlight {
     pub bytes: u64,
     /// The SQLSTATE it failed with.
     pub failed: Option<String>,
+    /// The client's prepared statement that is gone once it succeeds; see [`Statement::deallocates`].
+    pub deallocates: Option<Box<str>>,
 }
 
 impl InFlight {
     /// A statement that has begun.
     pub fn new(number: Option<u64>, simple: bool, shape: Option<u64>, charge: Charge) -> Self {
-        Self { number, simple, shape, charge, rows: 0, bytes: 0, failed: None }
+        Self { number, simple, shape, charge, rows: 0, bytes: 0, failed: None, deallocates: None }
     }
 }
 
@@ -172,6 +176,8 @@ pub struct Flow {
     pub discarded: bool,
     /// The shared statements that the connection has prepared (transaction pooling).
     pub on_connection: HashSet<u64>,
+    /// The process behind the connection, and what the client takes for it (transaction pooling).
+    pub process: (i32, i32),
     /// What the connection's unnamed statement is (transaction pooling).
     pub unnamed: Option<u64>,
     /// Transactions that ended, and bytes in each direction, since somebody last took them.
@@ -260,6 +266,18 @@ impl Flow {
             _ => None,
         });
         in_batch.or_else(|| self.statements.iter().find(|(_, s)| is_it(s)).map(|(name, _)| &**name))
+    }
+
+    /// Whether a name stands for a shared statement, confirmed by the store.
+    pub fn is_shared(&self, name: &str) -> bool {
+        self.statements.get(name).is_some_and(|s| s.prepared.is_some())
+    }
+
+    /// If the statement under way was a `DEALLOCATE` of a shared one, that is gone for the client.
+    pub fn deallocated(&mut self) -> bool {
+        let Some(name) = self.current().and_then(|current| current.deallocates.take()) else { return false };
+        self.statements.remove(&name);
+        true
     }
 
     /// All prepared statements are gone (DEALLOCATE ALL, DISCARD ALL).
@@ -442,7 +460,7 @@ mod tests {
     use super::*;
 
     fn statement(text: &str) -> Arc<Statement> {
-        Arc::new(Statement { text: text.into(), verdict: None, prepared: None })
+        Arc::new(Statement { text: text.into(), verdict: None, prepared: None, deallocates: None })
     }
 
     fn execute(flow: &mut Flow) {

@@ -74,6 +74,26 @@ fn is_sticky_statement(statement: &NodeEnum) -> bool {
     }
 }
 
+/// The name in a text that is one `DEALLOCATE name` and nothing else.
+pub fn deallocated(text: &str) -> Option<String> {
+    let word = |text: &str, word: &str| {
+        let (front, rest) = (text.get(..word.len())?, text.get(word.len()..)?);
+        let ends = rest.starts_with(|c: char| c.is_ascii_whitespace() || c == '"');
+        (front.eq_ignore_ascii_case(word) && ends).then(|| rest.trim_start().to_owned())
+    };
+    let rest = word(text.trim(), "deallocate")?;
+    let rest = word(&rest, "prepare").unwrap_or(rest);
+    let name = rest.trim_end_matches(|c: char| c == ';' || c.is_ascii_whitespace());
+    if let Some(quoted) = name.strip_prefix('"') {
+        let inner = quoted.strip_suffix('"')?;
+        let name = inner.replace("\"\"", "\0");
+        return (!name.contains('"') && !name.is_empty()).then(|| name.replace('\0', "\""));
+    }
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'$');
+    let is_name = plain && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    (is_name && !name.eq_ignore_ascii_case("all")).then(|| name.to_ascii_lowercase())
+}
+
 /// What was found about texts.
 #[derive(Default)]
 pub struct Pins {
@@ -132,6 +152,32 @@ impl SharedNames {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_deallocate_of_one_name_is_one() {
+        for (text, name) in [
+            ("deallocate a", "a"),
+            (" DEALLOCATE  Prepare \"_pg3_0\" ; ", "_pg3_0"),
+            ("Deallocate\"A\"\"b\"", "A\"b"),
+            ("DEALLOCATE Abc1;", "abc1"),
+        ] {
+            assert_eq!(deallocated(text).as_deref(), Some(name), "{text}");
+        }
+        for text in [
+            "deallocate all",
+            "deallocate",
+            "deallocate a; deallocate b",
+            "deallocate \"a\"; drop table \"b\"",
+            "deallocatea",
+            "deallocate 1a",
+            "deallocate a -- x",
+            "select 1",
+            "déallocate a",
+            "deallocate \"\"",
+        ] {
+            assert_eq!(deallocated(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn what_lives_on_in_the_session_pins_it() {

@@ -352,7 +352,9 @@ pub async fn run(
     };
     drop((name, store));
     let target = Target::new(Arc::clone(&session.flow));
-    let cancel_key = shared.cancels.register(&target);
+    let kept = connection.as_ref().filter(|_| !session.changes_connections());
+    let cancel_key = shared.cancels.register(&target, kept.map(|c| c.backend.running.process));
+    session.flow().process.1 = cancel_key.process;
     let mut out = Vec::with_capacity(1024);
     greet(&mut out, &session, cancel_key);
     client.write_all(&out).await?;
@@ -416,7 +418,9 @@ async fn leg(
     cut: &mut watch::Receiver<Option<Cut>>,
     deadline: Option<&Deadline>,
 ) -> End {
-    target.attach(connection.running()).await;
+    let running = connection.running();
+    session.flow().process.0 = running.process;
+    target.attach(running).await;
     let backend = &mut connection.backend;
     let (mut store_read, mut store_write) = tokio::io::split(take_stream(&mut backend.stream));
     let end = {

@@ -6,7 +6,18 @@ use crate::frame::{put, put_str};
 /// What stands in a refused statement's place; the number comes after it.
 pub const REFUSED: &str = "ringfence_refused_";
 
-/// A Query that the store refuses.
+/// What goes to the store for a `DEALLOCATE` of a shared statement, which others may have as well: it does nothing, fails
+/// where any statement does, and its tag is replaced.
+pub const DEALLOCATE: &str = "UNLISTEN ringfence_nothing";
+
+/// The answer to a `DEALLOCATE`.
+pub fn deallocated() -> Vec<u8> {
+    let mut out = Vec::new();
+    put(&mut out, b'C', |out| put_str(out, "DEALLOCATE"));
+    out
+}
+
+/// A Query.
 pub fn query(text: &str) -> Vec<u8> {
     let mut out = Vec::new();
     put(&mut out, b'Q', |out| put_str(out, text));

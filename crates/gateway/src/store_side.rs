@@ -14,7 +14,7 @@ use crate::frame::{self, Buffer, HEADER, Head, MAX_FRAME};
 use crate::grants::Cut;
 use crate::refusal::{Refusal, code, field, with_hint};
 use crate::session::{Deadline, End, Session};
-use crate::stand_in::REFUSED;
+use crate::stand_in::{self, REFUSED};
 
 /// How long a write that is under way may go on after a cut.
 const GRACE: Duration = Duration::from_millis(200);
@@ -116,7 +116,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 }
             } else if matches!(
                 head.tag,
-                b'E' | b'N' | b'Z' | b'C' | b'S' | b'I' | b's' | b'1' | b'2' | b'3' | b'G'
+                b'E' | b'N' | b'Z' | b'C' | b'S' | b'I' | b's' | b'1' | b'2' | b'3' | b'G' | b'A'
             ) {
                 if !whole {
                     break;
@@ -202,9 +202,13 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                     flow.discarded |= body == b"DISCARD ALL\0";
                     flow.pinned &= !flow.discarded;
                 }
+                let is_deallocate = head.tag == b'C' && session.flow().deallocated();
                 let over = session.flow().complete();
                 if let Some(statement) = over {
                     session.conclude(&statement, None);
+                }
+                if is_deallocate {
+                    return Passage::Replace(stand_in::deallocated());
                 }
             }
             b'G' => {
@@ -226,10 +230,27 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                     tokio::spawn(async move { quota.give_back().await });
                 }
             }
+            b'A' => return self.notification(body),
             b'E' => return self.error(body),
             _ => {}
         }
         Passage::Forward
+    }
+
+    /// A session's own notification comes from the process that it takes for its own.
+    fn notification(&self, body: &[u8]) -> Passage {
+        let (real, told) = self.session.flow().process;
+        match body.split_first_chunk::<4>() {
+            Some((from, rest)) if real != told && i32::from_be_bytes(*from) == real => {
+                let mut instead = Vec::with_capacity(body.len() + HEADER);
+                frame::put(&mut instead, b'A', |out| {
+                    out.extend_from_slice(&told.to_be_bytes());
+                    out.extend_from_slice(rest);
+                });
+                Passage::Replace(instead)
+            }
+            _ => Passage::Forward,
+        }
     }
 
     fn error(&mut self, body: &[u8]) -> Passage {
