@@ -1,9 +1,9 @@
 # `make help` lists what can be made. Everything installs what it needs by itself (scripts/install.sh).
 .DEFAULT_GOAL := help
-.PHONY: help demo check test regression bench soak build lint fuzz clean
+.PHONY: help demo check test test-long regression bench soak build lint fuzz clean
 
 help: ## This list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: build ## Start the demo: PostgreSQL, data, gateway; Ctrl-C stops all of it
 	@./target/release/ringfence demo
@@ -28,6 +28,11 @@ regression: build ## PostgreSQL's own regression suite, directly and through the
 bench: build ## Side by side with direct PostgreSQL and PgBouncer; writes bench/RESULTS.md
 	@scripts/install.sh bench
 	target/bench/python/bin/python bench/run.py
+
+test-long: build ## What takes long and is not in CI: PostgreSQL's regression suite (SOURCE=…), then the soak
+	tests/regression/run.sh $(SOURCE) session
+	tests/regression/run.sh $(SOURCE) transaction
+	@$(MAKE) soak
 
 soak: build ## An hour of mixed load; says whether anything grew (bench/SOAK.md)
 	@scripts/install.sh bench
