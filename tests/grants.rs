@@ -23,6 +23,7 @@ fn grants_open_what_was_signed_for_until_they_end() {
     the_clock_cuts_in_the_middle_of_a_result(&demo);
     a_revocation_cuts_all_its_sessions_and_no_other(&demo);
     an_invented_approval_opens_nothing(&demo);
+    an_approved_request_whose_gateway_died_is_put_in_force(&demo);
     one_grant_among_many_stays_in_force(&demo);
     let verified = demo.verify().expect("the log holds what happened");
     assert!(verified.contains("approvals are signed"), "{verified}");
@@ -264,6 +265,33 @@ fn an_invented_approval_opens_nothing(demo: &Demo) {
     demo.superuser("control", "control", &forge);
     std::thread::sleep(Duration::from_millis(2500));
     assert!(rows(demo, "singapore-analyst", "select email from users where id = 4711")[0].contains("masked"));
+}
+
+/// Whoever took the last signature died before the grant was in force: a gateway takes over, and has what it relies on in
+/// its own log, which still verifies (the caller looks).
+fn an_approved_request_whose_gateway_died_is_put_in_force(demo: &Demo) {
+    let id = demo.grant("singapore-analyst", "users.email", "id = 4711", &[]);
+    let state = |change: &str| {
+        let more = if change.is_empty() {
+            String::new()
+        } else {
+            format!("update ringfence.requests set {change} where id = '{id}'; ")
+        };
+        demo.superuser(
+            "control",
+            "control",
+            &format!("{more}select state from ringfence.requests where id = '{id}'"),
+        )
+    };
+    assert_eq!(state("state = 'pending', granted = null"), "pending");
+    let until = Instant::now() + Duration::from_secs(20);
+    while state("") != "granted" {
+        assert!(Instant::now() < until, "nobody took over");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let shown = text(&demo.psql("singapore-analyst", "us", "select email from users where id = 4711"));
+    assert!(shown.contains('@') && !shown.contains("masked"), "{shown}");
+    revoke(demo, &id);
 }
 
 /// The control database holds more grants than a page of a listing, all signed, and one row that is no request.

@@ -18,7 +18,7 @@ use crate::backend::Stream;
 use crate::frame::{Body, Buffer, HEADER, put, put_parameter, put_ready, put_str};
 use crate::grants::verify;
 use crate::refusal::{Refusal, code};
-use crate::server::Shared;
+use crate::server::{Shared, approval_record};
 use crate::show;
 
 /// The database name that leads here.
@@ -299,8 +299,7 @@ impl Desk<'_> {
         let approval = Approval { approver: self.principal.name.clone(), signature };
         approval.verify(&stored.request, key).map_err(|e| refuse(e.to_string()))?;
         let store = self.store(&stored.request.store)?;
-        let record = json!({ "id": id, "approver": approval.approver, "signature": approval.signature,
-            "digest": stored.request.digest() });
+        let record = approval_record(&stored.request, &approval);
         self.on_record(Kind::Approved, store, &record).await?;
         let after = self
             .shared

@@ -94,6 +94,8 @@ struct Known {
     request: Arc<Request>,
     /// Whether its signatures suffice.
     holds: bool,
+    /// When it was read like this.
+    since: Instant,
 }
 
 #[derive(Default)]
@@ -164,6 +166,8 @@ pub struct Due {
 /// How long a revocation waits for its sessions to be gone before it says that they are cut.
 const CUT_WAIT: Duration = Duration::from_millis(500);
 
+/// How long whoever took the last signature may need to put the grant in force, before somebody else does.
+const TAKE_OVER: Duration = Duration::from_secs(5);
 /// How much a clock may run ahead before it counts as set.
 const CLOCK_SLACK: Duration = Duration::from_secs(1);
 
@@ -325,7 +329,15 @@ fn read_and_verified(
             granted: stored.granted,
             approvals: stored.approvals.len() as u64,
         };
-        found.push((id, Known { sketch, request: Arc::new(stored.request), holds: verified.is_ok() }));
+        found.push((
+            id,
+            Known {
+                sketch,
+                request: Arc::new(stored.request),
+                holds: verified.is_ok(),
+                since: Instant::now(),
+            },
+        ));
     }
     found
 }
@@ -334,12 +346,12 @@ fn read_and_verified(
 fn settle(inner: &mut Inner, now: u64) -> Due {
     let mut due = Due::default();
     let (mut in_force, mut come) = (HashSet::new(), Vec::new());
-    for (id, Known { sketch, request, holds }) in &inner.known {
+    for (id, Known { sketch, request, holds, since }) in &inner.known {
         if sketch.state == State::Pending {
             if now >= request.decide_by {
                 due.over.push(Arc::clone(request));
-            } else if *holds {
-                due.approved.push(Arc::clone(request)); // whoever took the last signature died
+            } else if *holds && since.elapsed() > TAKE_OVER {
+                due.approved.push(Arc::clone(request));
             }
             continue;
         }
@@ -386,7 +398,10 @@ mod tests {
 
     fn granted(inner: &mut Inner, id: &str) {
         let sketch = Sketch { id: id.to_owned(), state: State::Granted, granted: Some(1), approvals: 2 };
-        inner.known.insert(id.to_owned(), Known { sketch, request: request(id), holds: true });
+        inner.known.insert(
+            id.to_owned(),
+            Known { sketch, request: request(id), holds: true, since: Instant::now() },
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ringfence_control::{Control, State};
 use ringfence_face::Steward;
-use ringfence_grants::Request;
+use ringfence_grants::{Approval, Request};
 use ringfence_ledger::{Entry, Kind, Ledger};
 use ringfence_policy::{Access, Policy};
 use serde_json::json;
@@ -135,6 +135,22 @@ impl Shared {
         Ok(())
     }
 
+    /// The same where another gateway took the signatures and died: what this one relies on is in its own log.
+    async fn take_over(&self, request: &Request) -> Result<(), Refusal> {
+        let broken = |e: ringfence_control::Error| Refusal::new(code::CANNOT_CONNECT, e.to_string());
+        let stored = self.control.find(&request.id).await.map_err(broken)?;
+        if stored.state != State::Pending {
+            return Ok(());
+        }
+        let asked = json!({ "request": request.canonical() });
+        self.on_record(Entry::new(Kind::Requested, &request.jurisdiction, &asked)).await?;
+        for approval in &stored.approvals {
+            let record = approval_record(request, approval);
+            self.on_record(Entry::new(Kind::Approved, &request.jurisdiction, &record)).await?;
+        }
+        self.put_in_force(request).await
+    }
+
     /// Ends a grant: its sessions are cut, its waiting connections closed. Returns how many sessions there were.
     pub async fn end_grant(&self, id: &str, how: &str) -> usize {
         let cut = self.grants.end(id, how).await;
@@ -149,7 +165,7 @@ impl Shared {
             self.pool.evict_grant(id);
         }
         for request in due.approved {
-            if let Err(refusal) = self.put_in_force(&request).await {
+            if let Err(refusal) = self.take_over(&request).await {
                 tracing::warn!(grant = %request.id, problem = %refusal.message, "an approved request is not in force yet");
             }
         }
@@ -178,6 +194,11 @@ impl Shared {
             }
         }
     }
+}
+
+/// An approval as the ledger keeps it.
+pub fn approval_record(request: &Request, approval: &Approval) -> serde_json::Value {
+    json!({ "id": request.id, "approver": approval.approver, "signature": approval.signature, "digest": request.digest() })
 }
 
 /// Why a gateway does not start.

@@ -1,6 +1,7 @@
 //! What the ledger's verifier needs to know of approvals: that each is signed by the key that the log itself registered for
 //! that approver, over the request that the log itself holds, and that no grant lacks its signatures.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
@@ -56,14 +57,21 @@ impl Approvals {
         Ok(())
     }
 
-    /// A request.
+    /// A request. It may be there again, in the same words: a gateway that puts in force what another one, or it before a
+    /// crash, took the signatures for has all it relies on in its log.
     pub fn requested(&mut self, record: &[u8]) -> Result<(), String> {
         let record: RequestRecord = read(record)?;
         let request = Request::parse(&record.request).map_err(|e| format!("the request {e}"))?;
-        if self.requests.insert(request.id.clone(), record.request).is_some() {
-            return Err(format!("the request {} is there twice", request.id));
+        match self.requests.entry(request.id.clone()) {
+            Entry::Occupied(known) if *known.get() != record.request => {
+                Err(format!("the request {} is there twice, in different words", request.id))
+            }
+            Entry::Occupied(_) => Ok(()),
+            Entry::Vacant(place) => {
+                place.insert(record.request);
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     /// An approval.
