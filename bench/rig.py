@@ -24,7 +24,7 @@ ENV = {**os.environ, "PGPASSWORD": "demo"}
 def sh(*arguments, **more):
     done = subprocess.run([str(a) for a in arguments], capture_output=True, text=True, env=ENV, **more)
     if done.returncode:
-        raise RuntimeError(f"{arguments[0]}: {done.stderr.strip()[-500:]}")
+        raise RuntimeError(f"{pathlib.Path(arguments[0]).name}: {done.stderr.strip()[-500:]}")
     return done.stdout
 
 
