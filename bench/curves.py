@@ -99,6 +99,13 @@ class Curves:
             client.close()
         return sorted(took)[rounds // 2]
 
+    def logging_in(self, port, at):
+        """The first login and the later ones, in ms, and then the reads."""
+        began = time.perf_counter()
+        log_in(port, "singapore-analyst").close()
+        first = (time.perf_counter() - began) * 1000
+        return first, self.login(port, "singapore-analyst"), self.read(at("singapore-analyst"), 8)
+
     def more_grants(self, like, start, end):
         if end <= start:
             return
@@ -131,11 +138,7 @@ class Curves:
                 catalogue += f'\n[tables.wide_{n}]\nsubject = "id"\n[tables.wide_{n}.columns]\nid = "public"\na = "public"\nb = {{ protected = "contact", kind = "email" }}\nc = "public"\n'
             (self.rig.demo / "catalogue-wide.toml").write_text(catalogue)
             pid, port, at = self.pooled(f"curve-tables-{count}", lambda text: text.replace('catalogue = "catalogue.toml"', 'catalogue = "catalogue-wide.toml"', 1))
-            began = time.perf_counter()
-            log_in(port, "singapore-analyst").close()
-            first = (time.perf_counter() - began) * 1000
-            later = self.login(port, "singapore-analyst")
-            point = self.read(at("singapore-analyst"), 8)
+            first, later, point = self.logging_in(port, at)
             series["first login, which compiles the face"].append((count, first))
             series["later logins"].append((count, later))
             rows.append([f"{count:,}", f"{first:,.0f}", f"{later:.1f}", f"{memory_kib(pid) / 1024:.1f}", f"{point['tps']:,.0f}", f"{point['cpu']:.1f}"])
@@ -156,11 +159,7 @@ class Curves:
             path.write_text(default + more + "\n// changed\n")
             os.kill(pid, signal.SIGHUP)
             time.sleep(3)
-            began = time.perf_counter()
-            log_in(port, "singapore-analyst").close()
-            first = (time.perf_counter() - began) * 1000
-            later = self.login(port, "singapore-analyst")
-            point = self.read(at("singapore-analyst"), 8)
+            first, later, point = self.logging_in(port, at)
             series["first login after the rules changed"].append((count, first))
             series["later logins"].append((count, later))
             rows.append([f"{count:,}", f"{first:,.1f}", f"{later:.1f}", f"{point['tps']:,.0f}", f"{point['cpu']:.1f}"])
