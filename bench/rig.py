@@ -101,7 +101,7 @@ class Rig:
         port = free_port()
         text = (self.demo / "ringfence.toml").read_text()
         text = re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{port}", text, count=1)
-        text = text.replace('dir = "ledger"', f'dir = "ledger-{name}"')
+        text = text.replace('dir = "ledger"', f'dir = "ledger-{name}"').replace('witnesses = "witnesses.policy"\n', '')
         text = text.replace("[gateway]\n", "[gateway]\nmax_clients = 20000\nmax_connections_per_principal = 20000\n")
         text = text.replace("full_access_role", f"face_connections = 80\n{more}full_access_role")
         config = self.demo / f"{name}.toml"

@@ -186,7 +186,21 @@ impl Demo {
         let text = text
             .replace(&format!("127.0.0.1:{}", self.port), &format!("127.0.0.1:{port}"))
             .replace("dir = \"ledger\"", &format!("dir = \"ledger-{name}\""))
+            .replace("keys/ledger.", &format!("keys-{name}/ledger."))
+            .replace("witnesses = \"witnesses.policy\"\n", "")
             .replace("registry = \"registry.toml\"", &format!("registry = \"registry-{name}.toml\""));
+        let keys = self.dir.join(format!("keys-{name}"));
+        if !keys.exists() {
+            let keys = keys.display().to_string();
+            let made = self.ringfence(&[
+                "keys",
+                "--dir",
+                &keys,
+                "--origin",
+                &format!("ringfence-demo.example/{name}"),
+            ]);
+            assert!(made.status.success(), "{}", crate::support::text(&made));
+        }
         std::fs::write(&config, change(text)).expect("the folder is ours");
         let registry = self.dir.join(format!("registry-{name}.toml"));
         std::fs::copy(self.dir.join("registry.toml"), registry).expect("the folder is ours");

@@ -109,8 +109,13 @@ fn ledger_append(bencher: Bencher, together: usize) {
     let dir = tempfile::tempdir().expect("a folder");
     let keys = ringfence_ledger::generate_keys("bench.example/log");
     let publish_every = Duration::from_secs(1);
-    let settings =
-        Settings { dir: dir.path().to_owned(), skey: keys.signer, vkey: keys.verifier, publish_every };
+    let settings = Settings {
+        dir: dir.path().to_owned(),
+        skey: keys.signer,
+        vkey: keys.verifier,
+        publish_every,
+        witnesses: None,
+    };
     let ledger = Ledger::open(&settings).expect("a log");
     let record =
         serde_json::json!({ "session": "0123456789abcdef", "n": 7, "principal": "ann", "statement": LONG });

@@ -28,6 +28,11 @@ pub enum Cut {
     },
     /// The rules changed.
     PolicyChanged,
+    /// No witness has confirmed the ledger for longer than policy allows, or none has yet.
+    Unwitnessed {
+        /// How long.
+        age: Option<Duration>,
+    },
     /// The gateway stops; a session that is in the middle of something may finish first.
     Drain,
     /// The gateway stops now.
@@ -40,6 +45,9 @@ impl Cut {
         match self {
             Self::GrantEnded { id, how } => Refusal::new(code::ADMIN_SHUTDOWN, format!("Grant {id} {how}; this session depended on it and is cut"))
                 .hint("Connect again to see what you see without it; ask anew with `ringfence request` if the need goes on."),
+            Self::Unwitnessed { .. } => Refusal::new(code::CANNOT_CONNECT_NOW, format!("Cross-border access is closed: {}", self.reason()))
+                .detail("Reads across the border are possible only while third parties confirm that the ledger of them is not rewritten.")
+                .hint("Try again in a minute. The operator sees each witness with SHOW WITNESSES."),
             Self::PolicyChanged => Refusal::new(code::ADMIN_SHUTDOWN, "The rules for this store changed; connect again"),
             Self::Drain | Self::Stop => Refusal::new(code::ADMIN_SHUTDOWN, "The gateway is stopping; connect again"),
         }
@@ -49,6 +57,12 @@ impl Cut {
     pub fn reason(&self) -> String {
         match self {
             Self::GrantEnded { id, how } => format!("grant {id} {how}"),
+            Self::Unwitnessed { age: Some(age) } => {
+                format!("the witnesses confirmed the ledger {} s ago, which is too long", age.as_secs())
+            }
+            Self::Unwitnessed { age: None } => {
+                "no quorum of witnesses has confirmed the ledger yet".to_owned()
+            }
             Self::PolicyChanged => "the rules changed".to_owned(),
             Self::Drain | Self::Stop => "the gateway stopped".to_owned(),
         }
@@ -75,6 +89,8 @@ pub struct Dependent {
     pub store: String,
     /// Whether it goes through a face.
     pub is_face: bool,
+    /// Whether the person is outside the country, or a covered person.
+    pub is_cross_border: bool,
     /// The grants that it depends on.
     pub grants: Vec<String>,
     /// The client's address.

@@ -20,6 +20,7 @@
 pub mod admission;
 pub mod auth;
 pub mod backend;
+pub mod border;
 pub mod cancel;
 pub mod certificate;
 pub mod client_side;

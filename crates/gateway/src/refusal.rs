@@ -18,6 +18,8 @@ pub mod code {
     pub const PROTOCOL_VIOLATION: &str = "08P01";
     /// The store cannot be reached.
     pub const CANNOT_CONNECT: &str = "08001";
+    /// Not now; later perhaps.
+    pub const CANNOT_CONNECT_NOW: &str = "57P03";
     /// The store's connection was lost.
     pub const CONNECTION_FAILURE: &str = "08006";
     /// Too many connections.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ringfence_control::{Control, State};
 use ringfence_face::Steward;
 use ringfence_grants::{Approval, Request};
-use ringfence_ledger::{Entry, Kind, Ledger};
+use ringfence_ledger::{Counters, Entry, HEARTBEAT_MS, HeartbeatRecord, Kind, Ledger};
 use ringfence_policy::{Access, Policy};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::admission::Admissions;
 use crate::backend::Address;
+use crate::border::Border;
 use crate::cancel::Cancels;
 use crate::certificate::Tls;
 use crate::client_side::unrecorded;
@@ -25,13 +26,13 @@ use crate::config::Config;
 use crate::counting::Counting;
 use crate::flow::Traffic;
 use crate::grants::{Cut, LiveGrants};
-use crate::listen;
 use crate::pin::{Pins, SharedNames};
 use crate::pool::{Pool, PoolSettings};
 use crate::records::{GatewayRecord, PolicyRecord, RefusedRecord};
 use crate::refusal::{Refusal, code};
 use crate::statement::Cache;
 use crate::worker::Workers;
+use crate::{border, listen};
 
 /// How often grants are compared with the control database and the clock.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -68,6 +69,8 @@ pub struct Shared {
     pub statements: Cache,
     /// Counts of workloads.
     pub counting: Counting,
+    /// Whether data may cross the border now.
+    pub border: Border,
     /// How many clients there are.
     pub clients: AtomicUsize,
     /// How many connections each principal has.
@@ -101,7 +104,7 @@ impl Shared {
 
     /// Milliseconds since 1970; never before the newest entry of the ledger, so a clock that was set back opens nothing.
     pub fn now(&self) -> u64 {
-        ringfence_ledger::record::now_ms().max(self.ledger.last_time())
+        ringfence_ledger::now_ms().max(self.ledger.last_time())
     }
 
     /// Adds to what went through to a store.
@@ -283,10 +286,12 @@ impl Gateway {
             grants,
             statements: Cache::default(),
             counting: Counting::default(),
+            border: Border::default(),
             clients: AtomicUsize::new(0),
             by_principal: Mutex::default(),
         });
         record_start(&shared).await?;
+        shared.border.look(&shared);
         shared.refresh().await?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = if shared.config.workers == 0 { cores } else { shared.config.workers };
@@ -360,6 +365,7 @@ impl Gateway {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.shared.counting.flush(&self.shared.ledger);
+        heartbeat(&self.shared);
         let record = GatewayRecord { version: env!("CARGO_PKG_VERSION"), reason: Some(reason) };
         let _ = self.shared.ledger.append(Entry::new(Kind::GatewayStopped, "-", &record)).durable().await;
     }
@@ -376,6 +382,16 @@ fn policy_entry(policy: &Policy) -> Entry {
     Entry::new(Kind::PolicyChanged, "-", &record)
 }
 
+/// Says that the gateway is alive, and how many entries it has promised to write.
+fn heartbeat(shared: &Shared) {
+    let sessions = u64::try_from(shared.grants.sessions()).unwrap_or(u64::MAX);
+    shared.ledger.heartbeat(|promised| {
+        let statements = promised.values().sum();
+        let record = HeartbeatRecord { every_ms: HEARTBEAT_MS, sessions, promised: promised.clone() };
+        Entry::new(Kind::Heartbeat, "-", &record).counting(Counters { statements, ..Counters::default() })
+    });
+}
+
 async fn record_start(shared: &Shared) -> Result<(), ringfence_ledger::Unavailable> {
     let record = GatewayRecord { version: env!("CARGO_PKG_VERSION"), reason: None };
     let started = shared.ledger.append(Entry::new(Kind::GatewayStarted, "-", &record));
@@ -389,8 +405,12 @@ async fn record_start(shared: &Shared) -> Result<(), ringfence_ledger::Unavailab
 async fn housekeeping(shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {
     let mut refresh = tokio::time::interval(REFRESH);
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+    let mut heartbeats = tokio::time::interval(Duration::from_millis(HEARTBEAT_MS));
+    let mut border = tokio::time::interval(border::LOOK);
     loop {
         tokio::select! {
+            _ = heartbeats.tick() => heartbeat(&shared),
+            _ = border.tick() => shared.border.look(&shared),
             _ = refresh.tick() => {
                 if let Err(error) = shared.refresh().await {
                     tracing::warn!(%error, "grants in force stay as they are until the control database answers");

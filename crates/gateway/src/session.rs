@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ringfence_face::{Login, Steward};
 use ringfence_ledger::{Entry, Kind};
-use ringfence_policy::{Policy, Principal, Proof, Store};
+use ringfence_policy::{Policy, Principal, Proof, Standing, Store};
 use tokio::io::{AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, watch};
 
@@ -212,11 +212,17 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         principal: name.clone(),
         store: store.name.clone(),
         is_face: admission.is_face(),
+        is_cross_border: policy.standing(&principal, store) != Standing::InCountry,
         grants: ids.clone(),
         address: address.clone(),
         application: startup.parameter("application_name").unwrap_or_default().to_owned(),
     };
+    let is_cross_border = who.is_cross_border;
     let (attached, cut) = shared.grants.attach(who).map_err(|cut| cut.refusal())?;
+    if is_cross_border {
+        // After it is in the list of sessions that are cut when the border closes.
+        shared.border.is_open(shared).map_err(|cut| cut.refusal())?;
+    }
     if shared.policy().digest() != policy.digest() {
         // The rules changed between the decision and the list of sessions that a change cuts.
         return Err(Cut::PolicyChanged.refusal());

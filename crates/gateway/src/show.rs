@@ -10,7 +10,8 @@ use crate::frame::{put, put_str};
 use crate::refusal::{Refusal, code};
 use crate::server::Shared;
 
-const KNOWN: &str = "SHOW POOLS, SHOW STATS, SHOW CLIENTS, SHOW DATABASES, SHOW VERSION, SHOW HELP";
+const KNOWN: &str =
+    "SHOW POOLS, SHOW STATS, SHOW CLIENTS, SHOW DATABASES, SHOW WITNESSES, SHOW VERSION, SHOW HELP";
 
 /// The answer to a command.
 pub struct Table {
@@ -139,6 +140,19 @@ pub fn answer(shared: &Shared, person: &Principal, command: &str) -> Option<Resu
                     };
                     let (size, mode) = (behind.pool.size.to_string(), behind.pool.mode.name().to_owned());
                     vec![name.clone(), host, port, behind.database.clone(), size, mode]
+                })
+                .collect(),
+        },
+        "witnesses" => Table {
+            columns: &["name", "url", "entries", "seconds_ago", "problem"],
+            rows: shared
+                .ledger
+                .witnesses()
+                .into_iter()
+                .map(|witness| {
+                    let ago = witness.last.map_or_else(String::new, |at| at.elapsed().as_secs().to_string());
+                    let problem = witness.problem.unwrap_or_default();
+                    vec![witness.name, witness.url, witness.size.to_string(), ago, problem]
                 })
                 .collect(),
         },

@@ -1,14 +1,12 @@
 //! An approval: an SSH signature (SSHSIG, OpenSSH `PROTOCOL.sshsig`) over the canonical request. What `ssh-keygen -Y sign -n
 //! ringfence-approval` makes, a hardware key included, is as good as what `ringfence approve` makes.
 
+use ringfence_verifier::approvals::{NAMESPACE, verify_signature};
 use serde::{Deserialize, Serialize};
-use ssh_key::{HashAlg, LineEnding, PrivateKey, PublicKey, SshSig};
+use ssh_key::{HashAlg, LineEnding, PrivateKey};
 
 use crate::Error;
 use crate::request::Request;
-
-/// The SSHSIG namespace: a signature for another purpose is no approval.
-pub const NAMESPACE: &str = "ringfence-approval";
 
 /// Who signed, and the signature.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,13 +39,8 @@ impl Approval {
 
     /// The same over a canonical text.
     pub fn verify_text(&self, canonical: &str, public_key: &str) -> Result<(), Error> {
-        let fail = |problem: String| Error::Approval { approver: self.approver.clone(), problem };
-        let key =
-            PublicKey::from_openssh(public_key.trim()).map_err(|e| fail(format!("their public key: {e}")))?;
-        let signature =
-            SshSig::from_pem(&self.signature).map_err(|_| fail("it is not an SSH signature".into()))?;
-        key.verify(NAMESPACE, canonical.as_bytes(), &signature)
-            .map_err(|_| fail("it is not by their key over this request".into()))
+        verify_signature(canonical, &self.signature, public_key)
+            .map_err(|problem| Error::Approval { approver: self.approver.clone(), problem })
     }
 }
 

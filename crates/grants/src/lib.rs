@@ -1,17 +1,17 @@
 //! Requests, signatures, grants.
 //!
 //! In the order of the path: [`request`] is what is asked, in one canonical text; [`filter`] makes sure that its `--where`
-//! is nothing but a safe row policy; [`approval`] signs and verifies that text with SSH keys; [`evidence`] lets the
-//! ledger's verifier check every approval again, from the files alone. Pure.
+//! is nothing but a safe row policy; [`approval`] signs that text with SSH keys, and verifies it as
+//! strangers do from the ledger's files alone ([`ringfence_verifier::approvals`]). Pure.
 
 pub mod approval;
-pub mod evidence;
 pub mod filter;
 pub mod request;
 
-pub use approval::{Approval, NAMESPACE};
+pub use approval::Approval;
 pub use filter::Condition;
 pub use request::{Ask, Request};
+pub use ringfence_verifier::approvals::NAMESPACE;
 
 /// What is wrong with a request or an approval.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

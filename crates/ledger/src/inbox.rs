@@ -6,12 +6,14 @@
 //! without that, the first to come has a sync to itself and all others wait for the next. And entries that nobody waits
 //! for (outcomes) ride along with others, or wait a few milliseconds.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::record::Entry;
+use ringfence_verifier::Kind;
+
+use crate::entry::Entry;
 use crate::ticket::{Calls, Promise, Ticket, Unavailable};
 
 /// Entries that nobody waits for and that wait for the disk themselves. Beyond this many the log is worse than late.
@@ -26,6 +28,9 @@ const BATCH: usize = 16;
 const SEVERAL: usize = 4;
 /// The longest that a group waits for those of the group before to come again.
 const MAX_PAUSE: Duration = Duration::from_millis(2);
+
+/// How many entries of each kind were promised.
+pub type Counts = BTreeMap<Kind, u64>;
 
 /// An entry in the inbox.
 pub(crate) struct Waiting {
@@ -44,6 +49,20 @@ struct State {
     wanted: usize,
     closing: bool,
     failure: Option<Unavailable>,
+    /// What was promised since the log was opened. What was refused again does not count; what was lost does.
+    promised: Counts,
+}
+
+impl State {
+    fn promise(&mut self, kind: Kind) {
+        *self.promised.entry(kind).or_default() += 1;
+    }
+
+    fn take_back(&mut self, kind: Kind) {
+        if let Some(count) = self.promised.get_mut(&kind) {
+            *count = count.saturating_sub(1);
+        }
+    }
 }
 
 /// See the module's text.
@@ -69,6 +88,7 @@ impl Inbox {
             return ticket;
         }
         state.awaited += 1;
+        state.promise(entry.kind);
         state.waiting.push_back(Waiting { entry, promise: Some(promise) });
         // One who is alone gains nothing from a batch.
         let now = state.awaited == state.wanted && (state.wanted > 1 || state.last_awaited <= 1);
@@ -91,6 +111,8 @@ impl Inbox {
     /// Takes an entry that nobody waits for; false if there are too many already.
     pub(crate) fn record(&self, entry: Entry) -> bool {
         let mut state = self.state();
+        // One that is lost counts all the same: the next heartbeat shows that it is missing.
+        state.promise(entry.kind);
         if state.waiting.len() >= MAX_KEPT {
             return false;
         }
@@ -99,6 +121,27 @@ impl Inbox {
         }
         state.waiting.push_back(Waiting { entry, promise: None });
         true
+    }
+
+    /// Takes an entry that is made of what was promised up to here.
+    pub(crate) fn heartbeat(&self, make: impl FnOnce(&Counts) -> Entry) {
+        let mut state = self.state();
+        if state.failure.is_some() {
+            return;
+        }
+        let entry = make(&state.promised);
+        if state.waiting.is_empty() && state.wanted > 0 {
+            self.arrived.notify_one();
+        }
+        state.promise(entry.kind);
+        state.waiting.push_back(Waiting { entry, promise: None });
+    }
+
+    /// An entry that was taken cannot be written at all.
+    pub(crate) fn forget(&self, waiting: &Waiting) {
+        if waiting.promise.is_some() {
+            self.state().take_back(waiting.entry.kind);
+        }
     }
 
     /// Why entries are refused, while they are.
@@ -172,7 +215,12 @@ impl Inbox {
         let arrived_since = std::mem::take(&mut state.waiting);
         for waiting in group.into_iter().chain(arrived_since) {
             match waiting.promise {
-                Some(promise) => promise.settle(Err(failure.clone())),
+                Some(promise) => {
+                    state.take_back(waiting.entry.kind);
+                    promise.settle(Err(failure.clone()));
+                }
+                // Its counts include what is refused here.
+                None if waiting.entry.kind == Kind::Heartbeat => state.take_back(Kind::Heartbeat),
                 None => state.waiting.push_back(waiting),
             }
         }

@@ -7,60 +7,23 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use signed_note::{Note, VerifierList};
+use ringfence_verifier::checkpoint::{CHECKPOINT, Head};
+use ringfence_verifier::tiles::{self, Shelf, TileFile, Tree, WIDTH};
+use ringfence_verifier::{Error, keys};
+use signed_note::{Note, Signer};
 use tlog_tiles::{Checkpoint, Hash};
 
-use crate::tiles::{self, Shelf, Tree, WIDTH};
-use crate::{Error, keys};
+use crate::whole::{sync_dir, write_whole};
 
-/// The name of the signed head.
-pub const CHECKPOINT: &str = "checkpoint";
-
-/// A checkpoint whose signature was verified.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Head {
-    /// How many entries are under it.
-    pub size: u64,
-    /// The Merkle tree's root.
-    pub root: Hash,
-}
-
-/// Reads and verifies the checkpoint under `root`; `None` if there is none yet.
-pub fn read_head(root: &Path, vkey: &str) -> Result<Option<Head>, Error> {
-    let path = root.join(CHECKPOINT);
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io("cannot read", &path)(e)),
-    };
-    open_head(&bytes, vkey).map(Some).map_err(|problem| Error::corrupt(&path, problem))
-}
-
-/// Verifies the bytes of a checkpoint.
-pub fn open_head(bytes: &[u8], vkey: &str) -> Result<Head, String> {
-    let verifier = keys::verifier(vkey).map_err(|e| e.to_string())?;
-    let origin = keys::origin(vkey).unwrap_or_default().to_owned();
-    let note = Note::from_bytes(bytes).map_err(|e| format!("is not a signed note: {e}"))?;
-    let known = VerifierList::new(vec![Box::new(verifier)]);
-    let (verified, _) = note.verify(&known).map_err(|e| format!("its signature does not verify: {e}"))?;
-    if verified.is_empty() {
-        return Err("no signature on it is by the log's key".to_owned());
-    }
-    let checkpoint = Checkpoint::from_bytes(note.text()).map_err(|e| e.to_string())?;
-    if checkpoint.origin() != origin {
-        return Err(format!("is of the log {:?}, not {origin:?}", checkpoint.origin()));
-    }
-    Ok(Head { size: checkpoint.size(), root: *checkpoint.hash() })
-}
-
-/// Signs the head of a tree.
-fn sign(skey: &str, size: u64, root: Hash) -> Result<Vec<u8>, Error> {
-    let signer = keys::signer(skey)?;
-    let origin = keys::origin(skey).unwrap_or_default();
+/// Signs the head of a tree with all the keys in `skeys`.
+pub(crate) fn sign(skeys: &str, size: u64, root: Hash) -> Result<Vec<u8>, Error> {
+    let signers = keys::signers(skeys)?;
+    let signers: Vec<&dyn Signer> = signers.iter().map(|s| s as &dyn Signer).collect();
     let failed = |e: String| Error::Key(e);
-    let text = Checkpoint::new(origin, size, root, "").map_err(|e| failed(e.to_string()))?.to_bytes();
+    let text =
+        Checkpoint::new(signers[0].name(), size, root, "").map_err(|e| failed(e.to_string()))?.to_bytes();
     let mut note = Note::new(&text, &[]).map_err(|e| failed(e.to_string()))?;
-    note.add_sigs(&[&signer]).map_err(|e| failed(e.to_string()))?;
+    note.add_sigs(&signers).map_err(|e| failed(e.to_string()))?;
     Ok(note.to_bytes())
 }
 
@@ -70,7 +33,7 @@ pub struct Sequencer {
     skey: String,
     tree: Tree,
     /// Full tiles that are not written yet.
-    full: Vec<tiles::TileFile>,
+    full: Vec<TileFile>,
     /// The size that the last published checkpoint has.
     published: Option<u64>,
 }
@@ -98,34 +61,46 @@ impl Sequencer {
         self.tree.push(leaf, &mut self.full)
     }
 
+    /// The newest checkpoint: what was just published, or else the one on disk.
+    pub fn newest(&self, published: Option<(Head, Vec<u8>)>) -> Result<Option<(Head, Vec<u8>)>, Error> {
+        if published.is_some() || self.published.is_none() {
+            return Ok(published);
+        }
+        let path = self.root.join(CHECKPOINT);
+        let note = fs::read(&path).map_err(Error::io("cannot read", &path))?;
+        Ok(Some((Head { size: self.tree.size(), root: self.tree.root() }, note)))
+    }
+
     /// Whether there is something that no checkpoint covers.
     pub fn is_behind(&self) -> bool {
         self.published != Some(self.tree.size())
     }
 
-    /// Writes what changed and a new checkpoint. After an error it may be called again.
-    pub fn publish(&mut self) -> Result<(), Error> {
+    /// Writes what changed and a new checkpoint, and returns it; `None` if nothing changed. After an error it may be called
+    /// again.
+    pub fn publish(&mut self) -> Result<Option<(Head, Vec<u8>)>, Error> {
         if !self.is_behind() {
-            return Ok(());
+            return Ok(None);
         }
         let mut dirs = HashSet::new();
         for (name, bytes) in self.full.iter().chain(&self.tree.partial()) {
-            tiles::write_whole(&self.root, name, bytes)?;
+            write_whole(&self.root, name, bytes)?;
             dirs.insert(self.root.join(name).parent().map(Path::to_owned));
         }
         for dir in dirs.into_iter().flatten() {
-            tiles::sync_dir(&dir.join("x"))?;
+            sync_dir(&dir.join("x"))?;
         }
-        let note = sign(&self.skey, self.tree.size(), self.tree.root())?;
-        tiles::write_whole(&self.root, CHECKPOINT, &note)?;
-        tiles::sync_dir(&self.root.join(CHECKPOINT))?;
+        let head = Head { size: self.tree.size(), root: self.tree.root() };
+        let note = sign(&self.skey, head.size, head.root)?;
+        write_whole(&self.root, CHECKPOINT, &note)?;
+        sync_dir(&self.root.join(CHECKPOINT))?;
         self.published = Some(self.tree.size());
         for (name, _) in self.full.drain(..) {
             if let Some((shelf, n, WIDTH)) = tiles::parse_path(&name) {
                 remove_partials(&self.root, shelf, n); // C2SP tlog-tiles: allowed once the full tile is there
             }
         }
-        Ok(())
+        Ok(Some((head, note)))
     }
 }
 

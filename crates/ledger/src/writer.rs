@@ -11,24 +11,43 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use crate::inbox::{Inbox, Waiting};
-use crate::record::{Entry, now_ms, salts};
-use crate::segment::{self, Journal};
-use crate::sequencer::{self, Sequencer};
+use ringfence_verifier::checkpoint::{Head, read_head};
+use ringfence_verifier::{Error, keys, segment};
+
+use crate::entry::{Entry, now_ms, salts};
+use crate::inbox::{Counts, Inbox, Waiting};
+use crate::journal::Journal;
+use crate::sequencer::Sequencer;
 use crate::ticket::{Calls, Ticket, Unavailable};
-use crate::{Error, keys};
+use crate::witnessing::{self, Health, Witnesses, Witnessing};
 
 /// Where a log lies and how it is written.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The log's folder.
     pub dir: PathBuf,
-    /// The signing key (`PRIVATE+KEY+…`).
+    /// The signing key (`PRIVATE+KEY+…`). While keys rotate there are several, one a line, and all of them sign.
     pub skey: String,
-    /// The public key.
+    /// The public keys, one a line: the current one, then those that are retired.
     pub vkey: String,
     /// How long after an entry a checkpoint follows, at most.
     pub publish_every: Duration,
+    /// Who cosigns the checkpoints.
+    pub witnesses: Option<Witnesses>,
+}
+
+/// A signer (`PRIVATE+KEY+…`) and its verifier key (`name+hash+key`).
+pub struct Keys {
+    /// The private half; never printed.
+    pub signer: String,
+    /// The public half, the "vkey" that everybody may have.
+    pub verifier: String,
+}
+
+/// Makes a new Ed25519 key for the log `origin`.
+pub fn generate_keys(origin: &str) -> Keys {
+    let (signer, verifier) = signed_note::generate_key(&mut rand_core::OsRng, origin);
+    Keys { signer, verifier }
 }
 
 /// How long the sequencer sleeps at a time, so that it sees the end of the log soon.
@@ -54,6 +73,7 @@ pub struct Ledger {
 struct Inner {
     shared: Arc<Shared>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    witnessing: Option<Arc<Witnessing>>,
     vkey: String,
     dir: PathBuf,
 }
@@ -61,16 +81,24 @@ struct Inner {
 impl Ledger {
     /// Opens or creates the log and starts its threads. Recovers what a crash left durable but unsequenced.
     pub fn open(settings: &Settings) -> Result<Self, Error> {
-        keys::signer(&settings.skey)?;
+        keys::signers(&settings.skey)?;
+        keys::verifiers(&settings.vkey)?;
         let root = settings.dir.as_path();
-        let _ = std::fs::remove_file(root.join(crate::tiles::TEMPORARY));
-        let head = sequencer::read_head(root, &settings.vkey)?;
+        let _ = std::fs::remove_file(root.join(ringfence_verifier::tiles::TEMPORARY));
+        let head = read_head(root, &settings.vkey)?;
         let mut sequencer = Sequencer::open(root, &settings.skey, head.as_ref())?;
         let (journal, tail) = Journal::open(root, head.as_ref().map_or(0, |h| h.size))?;
         for leaf in &tail {
             sequencer.push(leaf)?;
         }
-        sequencer.publish()?;
+        let witnessing = match &settings.witnesses {
+            Some(witnesses) => Some(Arc::new(Witnessing::start(root, &settings.vkey, witnesses.clone())?)),
+            None => None,
+        };
+        let published = sequencer.publish()?;
+        if let (Some(witnessing), Some((head, note))) = (&witnessing, sequencer.newest(published)?) {
+            witnessing.offer(head, note);
+        }
         let last_time = last_time(root, journal.size())?;
         let behind = last_time.saturating_sub(now_ms());
         if behind > 1000 {
@@ -91,9 +119,17 @@ impl Ledger {
             move || write_groups(&shared, journal, &leaves)
         })?;
         let every = settings.publish_every;
-        let sequencer_thread = spawn("ledger-sequencer", move || follow(sequencer, &sequenced, every))?;
+        let offered = witnessing.clone();
+        let sequencer_thread = spawn("ledger-sequencer", move || {
+            follow(sequencer, &sequenced, every, |head, note| {
+                if let Some(witnessing) = &offered {
+                    witnessing.offer(head, note);
+                }
+            });
+        })?;
         let threads = Mutex::new(vec![journal_thread, sequencer_thread]);
-        let inner = Inner { shared, threads, vkey: settings.vkey.clone(), dir: settings.dir.clone() };
+        let inner =
+            Inner { shared, threads, witnessing, vkey: settings.vkey.clone(), dir: settings.dir.clone() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -150,7 +186,23 @@ impl Ledger {
         self.inner.shared.last_time.load(Ordering::Acquire)
     }
 
-    /// The log's public key.
+    /// Hands in an entry that says how many entries of each kind this process has promised to write, up to here. Whoever
+    /// reads the log counts them: one that is missing shows.
+    pub fn heartbeat(&self, make: impl FnOnce(&Counts) -> Entry) {
+        self.inner.shared.inbox.heartbeat(make);
+    }
+
+    /// How the log stands with its witnesses.
+    pub fn witnessed(&self) -> witnessing::State {
+        self.inner.witnessing.as_ref().map_or(witnessing::State::NotAsked, |w| w.state())
+    }
+
+    /// What is known of each witness.
+    pub fn witnesses(&self) -> Vec<Health> {
+        self.inner.witnessing.as_ref().map(|w| w.health()).unwrap_or_default()
+    }
+
+    /// The log's public keys, one a line, the current one first.
     pub fn vkey(&self) -> &str {
         &self.inner.vkey
     }
@@ -167,6 +219,9 @@ impl Drop for Inner {
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             let _ = thread.join();
+        }
+        if let Some(witnessing) = &self.witnessing {
+            witnessing.close();
         }
     }
 }
@@ -203,6 +258,7 @@ fn write_groups(shared: &Shared, mut journal: Journal, leaves: &mpsc::Sender<Vec
                 }
                 Err(error) => {
                     tracing::error!(%error, "an entry cannot be written");
+                    shared.inbox.forget(&waiting);
                     if let Some(promise) = waiting.promise {
                         promise.settle(Err(Unavailable(error.to_string().into())));
                     }
@@ -249,7 +305,12 @@ fn fail(shared: &Shared, group: Vec<Waiting>, error: &Error) {
 }
 
 /// The sequencer thread: sleeps from the first leaf until a checkpoint is due, then takes all that came meanwhile.
-fn follow(mut sequencer: Sequencer, leaves: &mpsc::Receiver<Vec<Vec<u8>>>, every: Duration) {
+fn follow(
+    mut sequencer: Sequencer,
+    leaves: &mpsc::Receiver<Vec<Vec<u8>>>,
+    every: Duration,
+    published: impl Fn(Head, Vec<u8>),
+) {
     let mut closing = false;
     while !closing {
         let mut next = if sequencer.is_behind() {
@@ -280,8 +341,10 @@ fn follow(mut sequencer: Sequencer, leaves: &mpsc::Receiver<Vec<Vec<u8>>>, every
             }
             next = leaves.try_recv();
         }
-        if let Err(error) = sequencer.publish() {
-            tracing::error!(%error, "no new checkpoint; entries stay durable in the journal");
+        match sequencer.publish() {
+            Ok(Some((head, note))) => published(head, note),
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, "no new checkpoint; entries stay durable in the journal"),
         }
     }
 }
@@ -289,12 +352,18 @@ fn follow(mut sequencer: Sequencer, leaves: &mpsc::Receiver<Vec<Vec<u8>>>, every
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Counters, Kind};
+    use ringfence_verifier::{Counters, Kind, verify};
 
     fn settings(dir: &Path) -> Settings {
-        let keys = crate::generate_keys("test.example/log");
+        let keys = generate_keys("test.example/log");
         let publish_every = Duration::from_millis(5);
-        Settings { dir: dir.to_owned(), skey: keys.signer, vkey: keys.verifier, publish_every }
+        Settings {
+            dir: dir.to_owned(),
+            skey: keys.signer,
+            vkey: keys.verifier,
+            publish_every,
+            witnesses: None,
+        }
     }
 
     fn entry(n: u64) -> Entry {
@@ -314,7 +383,7 @@ mod tests {
             }
             assert!(ledger.groups() < 300, "300 entries must not cost 300 syncs");
             drop(ledger);
-            let report = crate::verify::verify(dir.path(), &settings.vkey);
+            let report = verify::verify(dir.path(), &settings.vkey);
             assert_eq!(report.problems, Vec::<String>::new());
             assert_eq!(report.entries, (round + 1) * 300);
         }
@@ -331,11 +400,11 @@ mod tests {
         let whole = std::fs::read(&segment).unwrap();
         let torn = [whole.as_slice(), &whole[..whole.len() / 2]].concat();
         std::fs::write(&segment, torn).unwrap();
-        let report = crate::verify::verify(dir.path(), &settings.vkey);
+        let report = verify::verify(dir.path(), &settings.vkey);
         assert!(report.problems[0].contains("is not a whole entry"), "{:?}", report.problems);
         drop(Ledger::open(&settings).unwrap());
         assert_eq!(std::fs::read(&segment).unwrap(), whole);
-        assert!(crate::verify::verify(dir.path(), &settings.vkey).problems.is_empty());
+        assert!(verify::verify(dir.path(), &settings.vkey).problems.is_empty());
     }
 
     #[test]

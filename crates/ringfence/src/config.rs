@@ -9,7 +9,9 @@ use ringfence_face::Target;
 use ringfence_face::ddl::Limits;
 use ringfence_gateway::pool::{PoolMode, PoolSettings};
 use ringfence_gateway::{Config as GatewayConfig, StoreConfig};
+use ringfence_ledger::witnessing::Witnesses;
 use ringfence_policy::{Catalogue, Policy, Registry, Store};
+use ringfence_verifier::quorum::Quorum;
 use serde::Deserialize;
 
 use crate::command::Failure;
@@ -105,6 +107,15 @@ struct LedgerFile {
     /// How long after an entry a checkpoint follows, at most, in milliseconds.
     #[serde(default = "publish_ms")]
     publish_ms: u64,
+    /// The witnesses that cosign the checkpoints, and how many it takes (C2SP tlog-policy, with their URLs).
+    witnesses: Option<PathBuf>,
+    /// How old their newest confirmation may get, in seconds, before cross-border access closes.
+    #[serde(default = "witness_max_age")]
+    witness_max_age: u64,
+}
+
+fn witness_max_age() -> u64 {
+    60
 }
 
 fn publish_ms() -> u64 {
@@ -192,6 +203,7 @@ pub(crate) struct Places {
     pub(crate) root: Option<PathBuf>,
     pub(crate) ledger_dir: PathBuf,
     pub(crate) vkey: PathBuf,
+    pub(crate) witnesses: Option<PathBuf>,
 }
 
 fn parse(path: &Path) -> Result<(File, PathBuf), Failure> {
@@ -215,6 +227,7 @@ pub(crate) fn places(path: &Path) -> Result<Places, Failure> {
         root: file.gateway.tls.map(|t| dir.join(t.root.unwrap_or(t.certificate))),
         ledger_dir: dir.join(file.ledger.dir),
         vkey: dir.join(file.ledger.vkey),
+        witnesses: file.ledger.witnesses.map(|p| dir.join(p)),
     })
 }
 
@@ -330,6 +343,14 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
     });
     let skey = reader.text(&file.ledger.key).trim().to_owned();
     let vkey = reader.text(&file.ledger.vkey).trim().to_owned();
+    let witnesses = file.ledger.witnesses.as_ref().and_then(|path| {
+        let text = reader.text(path);
+        let quorum = reader.keep("ledger.witnesses", Quorum::parse(&text))?;
+        if !quorum.is_none() && quorum.witnesses.iter().all(|w| w.url.is_none()) {
+            reader.problems.push("ledger.witnesses: no witness has a URL to ask".to_owned());
+        }
+        Some(Witnesses { quorum, max_age: Duration::from_secs(file.ledger.witness_max_age.max(1)) })
+    });
     let problems = reader.problems;
     match (policy, control) {
         (Some(policy), Some(control)) if problems.is_empty() => Ok(Loaded {
@@ -353,6 +374,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
                 skey,
                 vkey,
                 publish_every: Duration::from_millis(file.ledger.publish_ms),
+                witnesses,
             },
         }),
         _ => Err(Failure::setup(format!("{} has problems:\n  {}", path.display(), problems.join("\n  ")))),

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use rand_core::{OsRng, RngCore as _};
-use ringfence_grants::evidence::Approvals;
 use ringfence_grants::request::rfc3339;
-use ringfence_ledger::record::Leaf;
-use ringfence_ledger::{Kind, proof, segment, verify};
+use ringfence_ledger::{Kind, Leaf};
+use ringfence_verifier::approvals::Approvals;
+use ringfence_verifier::quorum::Quorum;
+use ringfence_verifier::{proof, segment, verify};
 use serde_json::{Value, json};
 
 use super::{ConfigArgs, Failure, print_json};
@@ -66,6 +67,10 @@ pub(crate) struct PlaceArgs {
     /// The public key, or a file with it. Default: that of the configuration.
     #[arg(long)]
     vkey: Option<String>,
+    /// Whom to believe: a file with witnesses and their quorum (C2SP tlog-policy). Default: that of the configuration, unless
+    /// --dir names another log.
+    #[arg(long, value_name = "FILE")]
+    trust: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -92,6 +97,22 @@ impl PlaceArgs {
             text.map_err(|e| Failure::setup(format!("cannot read the public key {}: {e}", file.display())))?;
         Ok(text.trim().to_owned())
     }
+
+    fn quorum(&self) -> Result<Option<Quorum>, Failure> {
+        let file = match (&self.trust, &self.dir) {
+            (Some(file), _) => Some(file.clone()),
+            (None, Some(_)) => None,
+            (None, None) => config::places(&self.config.path())?.witnesses,
+        };
+        file.map(|file| read_quorum(&file)).transpose()
+    }
+}
+
+/// Reads a trust policy.
+pub(crate) fn read_quorum(file: &Path) -> Result<Quorum, Failure> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|e| Failure::setup(format!("cannot read the witnesses {}: {e}", file.display())))?;
+    Quorum::parse(&text).map_err(|e| Failure::setup(format!("{}: {e}", file.display())))
 }
 
 /// `ringfence ledger …`.
@@ -141,7 +162,7 @@ fn show(place: &PlaceArgs, from: i64, grep: Option<&str>) -> Result<(), Failure>
         println!(
             "{index:>6}  {}  {:<16} {:<3} {}",
             rfc3339(leaf.time),
-            word(leaf.kind),
+            leaf.kind.word(),
             leaf.jurisdiction,
             gist(&leaf, &record)
         );
@@ -150,10 +171,6 @@ fn show(place: &PlaceArgs, from: i64, grep: Option<&str>) -> Result<(), Failure>
         print_json(&all);
     }
     Ok(())
-}
-
-fn word(kind: Kind) -> String {
-    serde_json::to_value(kind).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 /// A record in one line.
@@ -179,6 +196,11 @@ fn gist(leaf: &Leaf, record: &Value) -> String {
         Kind::Granted | Kind::Expired => get("id"),
         Kind::GatewayStarted | Kind::GatewayStopped => format!("{} {}", get("version"), get("reason")),
         Kind::PolicyChanged => get("digest"),
+        Kind::Heartbeat => {
+            format!("{} sessions, {} entries so far", record["sessions"], leaf.counters.statements)
+        }
+        Kind::BorderClosed => get("reason"),
+        Kind::BorderOpened => String::new(),
     }
 }
 
@@ -207,7 +229,7 @@ impl verify::Witness for Judge {
 fn verify_log(place: &PlaceArgs) -> Result<(), Failure> {
     let (dir, vkey) = (place.dir()?, place.vkey()?);
     let mut judge = Judge { approvals: Approvals::default(), has_records: true };
-    let report = verify::verify_with(&dir, &vkey, &mut judge);
+    let report = verify::verify_with(&dir, &vkey, place.quorum()?.as_ref(), &mut judge);
     let holds = report.problems.is_empty();
     if place.json {
         let approvals = judge.approvals.verified;
@@ -225,6 +247,28 @@ fn verify_log(place: &PlaceArgs) -> Result<(), Failure> {
             );
         } else {
             println!("The private records are not here, so commitments and approvals were not checked.");
+        }
+        match &report.witnessed {
+            Some(witnessed) => {
+                let who: Vec<String> = witnessed
+                    .cosigned
+                    .iter()
+                    .map(|c| format!("{} at {}", c.witness, rfc3339(c.time.saturating_mul(1000))))
+                    .collect();
+                println!("Witnesses confirm the first {}: {}.", witnessed.size, who.join(", "));
+            }
+            None => {
+                println!("No witnesses were asked about: only the log's own key vouches for its history.");
+            }
+        }
+        for gap in &report.gaps {
+            println!("NOTE: no entry from {} until {}.", rfc3339(gap.from), rfc3339(gap.until));
+        }
+        if report.crashes > 0 {
+            println!(
+                "NOTE: the gateway began anew {} times without having stopped in order.",
+                report.crashes
+            );
         }
         if report.waiting > 0 {
             println!("{} further entries are durable and wait for the next checkpoint.", report.waiting);
@@ -247,13 +291,20 @@ fn verify_log(place: &PlaceArgs) -> Result<(), Failure> {
 fn verify_proof(place: &PlaceArgs, file: &Path) -> Result<(), Failure> {
     let bytes =
         std::fs::read(file).map_err(|e| Failure::setup(format!("cannot read {}: {e}", file.display())))?;
-    let shown = proof::check(&bytes, &place.vkey()?)
+    let shown = proof::check(&bytes, &place.vkey()?, place.quorum()?.as_ref())
         .map_err(|e| Failure::refused(format!("the proof does not hold: {e}")))?;
     if place.json {
         print_json(&shown);
     } else {
         println!("The proof holds: entry {} of a log of {} entries.", shown.index, shown.size);
-        println!("{}  {}  {}", rfc3339(shown.leaf.time), word(shown.leaf.kind), shown.leaf.jurisdiction);
+        for cosigned in &shown.cosigned {
+            println!(
+                "{} confirmed that log at {}.",
+                cosigned.witness,
+                rfc3339(cosigned.time.saturating_mul(1000))
+            );
+        }
+        println!("{}  {}  {}", rfc3339(shown.leaf.time), shown.leaf.kind.word(), shown.leaf.jurisdiction);
         match &shown.record {
             Some(record) => println!(
                 "Its private record, which matches the commitment:\n{}",

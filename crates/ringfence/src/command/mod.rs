@@ -3,12 +3,14 @@
 mod console;
 mod ledger;
 mod store;
+mod witness;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use ledger::{make_keys, write_secret};
+pub(crate) use witness::make_witness_keys;
 
 use crate::{demo, password, serve};
 
@@ -44,6 +46,9 @@ enum Command {
     /// Read, verify and prove the transparency log.
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
+    /// Be a witness for transparency logs: check that they only grow, and cosign (C2SP tlog-witness).
+    #[command(subcommand)]
+    Witness(witness::WitnessCommand),
     /// Draft a catalogue from a live database.
     Init(store::InitArgs),
     /// Name every way around the views, every unclassified column, every policy that can never apply.
@@ -120,8 +125,8 @@ impl From<ringfence_face::Error> for Failure {
     }
 }
 
-impl From<ringfence_ledger::Error> for Failure {
-    fn from(e: ringfence_ledger::Error) -> Self {
+impl From<ringfence_verifier::Error> for Failure {
+    fn from(e: ringfence_verifier::Error) -> Self {
         Self::refused(e.to_string())
     }
 }
@@ -138,6 +143,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Deny(args) => console::end(args, "deny").await,
         Command::Revoke(args) => console::end(args, "revoke").await,
         Command::Ledger(command) => ledger::run(command),
+        Command::Witness(command) => witness::run(command).await,
         Command::Init(args) => store::init(args).await,
         Command::Check(args) => store::check(args).await,
         Command::Install(args) => store::install(args).await,

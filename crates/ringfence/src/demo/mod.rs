@@ -8,6 +8,7 @@ mod cluster;
 mod load;
 mod people;
 mod tour;
+mod witnesses;
 
 use std::fs::File;
 use std::io::Read as _;
@@ -76,8 +77,9 @@ pub(crate) async fn run(args: DemoArgs) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let host = Host::find(&dir)?;
     let mut clusters = Vec::new();
+    let mut witnesses = Vec::new();
     let started = tokio::select! {
-        started = start(&dir, &args, &host, &mut clusters) => started,
+        started = start(&dir, &args, &host, &mut clusters, &mut witnesses) => started,
         _ = signals.next() => Err(Failure::refused("stopped before it was ready")),
     };
     let result = match started {
@@ -88,6 +90,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<(), Failure> {
         }
         Err(e) => Err(e),
     };
+    drop(witnesses);
     drop(clusters);
     drop(lock);
     result
@@ -137,6 +140,7 @@ async fn start(
     args: &DemoArgs,
     host: &Host,
     clusters: &mut Vec<Cluster>,
+    witnesses: &mut Vec<witnesses::Running>,
 ) -> Result<ringfence_gateway::Gateway, Failure> {
     let names = SITES.iter().map(|s| s.name).chain([CONTROL]);
     let keep = dir.join("keys/gateway.secret").exists();
@@ -159,8 +163,10 @@ async fn start(
         }
         fill(dir, args, clusters, &fresh).await?;
     }
+    *witnesses = witnesses::start(dir)?;
     people::write_config(dir, args.port, clusters.iter().map(|c| (c.name, c.socket_dir())))?;
     let gateway = serve::start(&dir.join("ringfence.toml")).await?;
+    witnesses::wait_confirmed(gateway.ledger()).await;
     // With port 0 only the gateway knows; the command line reads it here.
     if let Some(address) = gateway.addresses().first() {
         people::write_config(dir, address.port(), clusters.iter().map(|c| (c.name, c.socket_dir())))?;

@@ -182,6 +182,7 @@ password_file = "keys/control.password"
 dir = "ledger"
 key = "keys/ledger.key"
 vkey = "keys/ledger.vkey"
+witnesses = "witnesses.policy"
 
 [policy]
 registry = "registry.toml"

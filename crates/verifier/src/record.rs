@@ -1,18 +1,13 @@
 //! What an entry is: a public leaf and the private record that it commits to.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use rand_core::{OsRng, RngCore};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-
-use crate::segment::SALT;
 
 /// The largest leaf that a bundle of C2SP `tlog-tiles` can hold, in bytes.
 pub const MAX_LEAF: usize = u16::MAX as usize;
 
 /// What happened. The names are what `ringfence ledger show` prints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// The gateway began to serve; the record has the digests of policy and catalogue.
@@ -45,6 +40,22 @@ pub enum Kind {
     Revoked,
     /// A grant came to its end.
     Expired,
+    /// The gateway is alive; the record counts what it promised to write since it began to serve.
+    Heartbeat,
+    /// Cross-border access closed, as when no witness has confirmed the log for too long.
+    BorderClosed,
+    /// Cross-border access opened again.
+    BorderOpened,
+}
+
+impl Kind {
+    /// How many kinds there are.
+    pub const COUNT: usize = 18;
+
+    /// The name in a leaf.
+    pub fn word(self) -> String {
+        serde_json::to_value(self).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+    }
 }
 
 /// Numbers that are public: how much, never what.
@@ -86,62 +97,6 @@ pub struct Leaf {
     pub commitment: String,
 }
 
-/// An entry that has not been given a place in the log yet.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// What happened.
-    pub kind: Kind,
-    /// Whose law protects the data.
-    pub jurisdiction: String,
-    /// How much.
-    pub counters: Counters,
-    /// The private record: a JSON object.
-    pub record: Vec<u8>,
-}
-
-impl Entry {
-    /// An entry of `kind` whose private record is `record`.
-    pub fn new(kind: Kind, jurisdiction: &str, record: &impl Serialize) -> Self {
-        let record = json(record, 512);
-        Self { kind, jurisdiction: jurisdiction.to_owned(), counters: Counters::default(), record }
-    }
-
-    /// The same with counters.
-    #[must_use]
-    pub fn counting(mut self, counters: Counters) -> Self {
-        self.counters = counters;
-        self
-    }
-
-    /// Makes the leaf, with a salt that is used for nothing else.
-    pub(crate) fn seal(&self, time: u64, salt: &[u8; SALT]) -> Vec<u8> {
-        let leaf = Leaf {
-            v: 1,
-            kind: self.kind,
-            time,
-            jurisdiction: self.jurisdiction.clone(),
-            counters: self.counters,
-            commitment: hex::encode(commitment(salt, &self.record)),
-        };
-        json(&leaf, 256)
-    }
-}
-
-/// Only maps with non-string keys or failing Serialize impls make this fail, and neither leaves nor records have them.
-/// `usual` is room for most, in bytes.
-fn json(data: &impl Serialize, usual: usize) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(usual);
-    serde_json::to_writer(&mut bytes, data).expect("it is plain data");
-    bytes
-}
-
-/// Salts for `count` entries, drawn at once: a system call for each would cost more than the hash it goes into.
-pub(crate) fn salts(count: usize) -> Vec<[u8; SALT]> {
-    let mut salts = vec![[0; SALT]; count];
-    OsRng.fill_bytes(salts.as_flattened_mut());
-    salts
-}
-
 /// An entry with its salt: what a segment stores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sealed {
@@ -174,10 +129,4 @@ pub fn commitment(salt: &[u8; 32], record: &[u8]) -> [u8; 32] {
     hash.update(salt);
     hash.update(record);
     hash.finalize().into()
-}
-
-/// The system's clock in milliseconds since 1970.
-pub fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

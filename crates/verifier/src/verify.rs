@@ -9,9 +9,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::Error;
+use crate::checkpoint::{CHECKPOINT, WITNESSED, Witnessed, read_head, read_witnessed};
+use crate::quorum::Quorum;
 use crate::record::{Leaf, Sealed};
 use crate::segment;
-use crate::sequencer::{CHECKPOINT, read_head};
+use crate::tally::{Gap, Tally};
 use crate::tiles::{self, Shelf, TileFile, Tree, WIDTH};
 
 /// What the verifier found.
@@ -25,8 +27,25 @@ pub struct Report {
     pub records: u64,
     /// The root hash, base64.
     pub root: String,
+    /// What witnesses say, where they are asked about.
+    pub witnessed: Option<Confirmation>,
+    /// Times without an entry while the gateway was running: it was silent, or its clock jumped.
+    pub gaps: Vec<Gap>,
+    /// How many times the gateway began again without having stopped in order.
+    pub crashes: u64,
+    /// When the newest entry was made, in milliseconds since 1970.
+    pub newest: u64,
     /// Everything that is wrong, in the order found. Empty means that the log verifies.
     pub problems: Vec<String>,
+}
+
+/// What witnesses say of a log.
+#[derive(Debug, serde::Serialize)]
+pub struct Confirmation {
+    /// How many entries they have confirmed.
+    pub size: u64,
+    /// Which witness, and when.
+    pub cosigned: Vec<crate::checkpoint::Cosigned>,
 }
 
 /// Sees every entry in order and says what is wrong with it beyond the log's own rules.
@@ -44,12 +63,15 @@ impl Witness for () {
 
 /// Verifies the log in `root`.
 pub fn verify(root: &Path, vkey: &str) -> Report {
-    verify_with(root, vkey, &mut ())
+    verify_with(root, vkey, None, &mut ())
 }
 
-/// Verifies the log in `root` and shows each entry to `witness`.
-pub fn verify_with(root: &Path, vkey: &str, witness: &mut impl Witness) -> Report {
+/// Verifies the log in `root`, with what the witnesses of `quorum` say of it, and shows each entry to `witness`.
+pub fn verify_with(root: &Path, vkey: &str, quorum: Option<&Quorum>, witness: &mut impl Witness) -> Report {
     let mut report = Report::default();
+    // Read before anything else: what witnesses confirmed is in all that is read later.
+    let witnessed =
+        quorum.map(|quorum| witnessed(root, vkey, quorum, &mut report.problems)).unwrap_or_default();
     let head = match read_head(root, vkey) {
         Ok(Some(head)) => head,
         Ok(None) => {
@@ -83,10 +105,14 @@ pub fn verify_with(root: &Path, vkey: &str, witness: &mut impl Witness) -> Repor
     let mut tree = Tree::default();
     let mut expected: Vec<TileFile> = Vec::new();
     let mut root_at_head = None;
+    let mut root_at_witnessed = None;
     let waiting = journal.iter().flat_map(|j| j.leaves_from(head.size));
     for leaf in leaves.iter().map(Vec::as_slice).chain(waiting) {
         if tree.size() == head.size {
             root_at_head = Some(tree.root());
+        }
+        if witnessed.as_ref().is_some_and(|w| w.head.size == tree.size()) {
+            root_at_witnessed = Some(tree.root());
         }
         if let Err(e) = tree.push(leaf, &mut expected) {
             report.problems.push(e.to_string());
@@ -96,10 +122,52 @@ pub fn verify_with(root: &Path, vkey: &str, witness: &mut impl Witness) -> Repor
     if root_at_head.unwrap_or_else(|| tree.root()) != head.root {
         report.problems.push("the entries do not hash to the root that the checkpoint signs".to_owned());
     }
+    if let Some(witnessed) = witnessed {
+        let Witnessed { head, cosigned, .. } = witnessed;
+        match root_at_witnessed.or_else(|| (head.size == tree.size()).then(|| tree.root())) {
+            Some(root) if root == head.root => {}
+            Some(_) => report
+                .problems
+                .push(format!("{WITNESSED}: witnesses have confirmed another history than this one")),
+            None => report.problems.push(format!(
+                "{WITNESSED}: witnesses have confirmed {} entries, and here are {}: the log was cut",
+                head.size,
+                tree.size()
+            )),
+        }
+        report.witnessed = Some(Confirmation { size: head.size, cosigned });
+    }
     expected.extend(tree.partial());
     check_tiles(&files, &expected, head.size, journal.is_some(), &mut report);
     check_records(&leaves, journal.as_ref(), witness, &mut report);
     report
+}
+
+fn witnessed(root: &Path, vkey: &str, quorum: &Quorum, problems: &mut Vec<String>) -> Option<Witnessed> {
+    if quorum.is_none() {
+        return None;
+    }
+    match read_witnessed(root, vkey, quorum) {
+        Ok(Some(found)) => {
+            if !found.has_quorum {
+                let who: Vec<&str> = found.cosigned.iter().map(|c| c.witness.as_str()).collect();
+                problems.push(format!(
+                    "{WITNESSED}: its cosignatures are not enough for the policy: {}",
+                    who.join(", ")
+                ));
+            }
+            Some(found)
+        }
+        Ok(None) => {
+            problems
+                .push(format!("{WITNESSED}: no checkpoint has the cosignatures that the policy asks for"));
+            None
+        }
+        Err(e) => {
+            problems.push(e.to_string());
+            None
+        }
+    }
 }
 
 /// Everything under `tile/`, by name.
@@ -109,7 +177,8 @@ fn read_tiles(root: &Path, problems: &mut Vec<String>) -> Files {
     let mut files = Files::new();
     for path in files_under(root, problems) {
         let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
-        if name == CHECKPOINT || name == tiles::TEMPORARY || name.starts_with("private/") {
+        let is_ours = name == CHECKPOINT || name == WITNESSED || name == tiles::TEMPORARY;
+        if is_ours || name.starts_with("private/") || name.starts_with(".witnessed/") {
             continue;
         }
         match fs::read(&path) {
@@ -278,6 +347,7 @@ fn check_records(
         }
     }
     let mut time = 0;
+    let mut tally = Tally::default();
     for (index, leaf) in (0..).zip(leaves) {
         let record = journal.and_then(|j| j.get(index));
         if record.is_some_and(|r| r.leaf != *leaf) {
@@ -290,6 +360,9 @@ fn check_records(
                     report.problems.push(format!("entry {index}: is older than the one before it"));
                 }
                 time = parsed.time;
+                if let Err(problem) = tally.entry(&parsed, record.map(|r| r.record.as_slice())) {
+                    report.problems.push(format!("entry {index}: {problem}"));
+                }
                 if let Err(problem) = witness.entry(index, &parsed, record.map(|r| r.record.as_slice())) {
                     report.problems.push(format!("entry {index}: {problem}"));
                 }
@@ -297,106 +370,7 @@ fn check_records(
             Err(_) => report.problems.push(format!("entry {index}: is not a leaf of this format")),
         }
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::record::{Entry, Kind};
-    use crate::{Ledger, Settings};
-    use proptest::prelude::*;
-    use std::time::Duration;
-
-    fn log(dir: &Path, entries: u32) -> String {
-        let keys = crate::generate_keys("test.example/log");
-        let vkey = keys.verifier.clone();
-        let settings = Settings {
-            dir: dir.to_owned(),
-            skey: keys.signer,
-            vkey: keys.verifier,
-            publish_every: Duration::from_secs(9),
-        };
-        let ledger = Ledger::open(&settings).unwrap();
-        for n in 0..entries {
-            let entry =
-                Entry::new(Kind::Intent, "us", &serde_json::json!({ "statement": format!("SELECT {n}") }));
-            drop(ledger.append(entry));
-        }
-        vkey
-    }
-
-    #[test]
-    fn flipping_any_one_bit_of_any_file_is_noticed() {
-        let dir = tempfile::tempdir().unwrap();
-        let vkey = log(dir.path(), 300);
-        assert_eq!(verify(dir.path(), &vkey).problems, Vec::<String>::new());
-        let files = files_under(dir.path(), &mut Vec::new());
-        assert!(files.len() >= 6, "{files:?}");
-        let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(400));
-        runner
-            .run(&(0..files.len(), any::<prop::sample::Index>(), 0..8u8), |(file, at, bit)| {
-                let original = fs::read(&files[file]).unwrap();
-                let mut flipped = original.clone();
-                flipped[at.index(original.len())] ^= 1 << bit;
-                fs::write(&files[file], &flipped).unwrap();
-                let problems = verify(dir.path(), &vkey).problems;
-                fs::write(&files[file], &original).unwrap();
-                prop_assert!(
-                    !problems.is_empty(),
-                    "bit {} of byte {} in {:?}",
-                    bit,
-                    at.index(original.len()),
-                    files[file]
-                );
-                Ok(())
-            })
-            .unwrap();
-    }
-
-    #[test]
-    fn every_byte_of_the_checkpoint_counts() {
-        let dir = tempfile::tempdir().unwrap();
-        let vkey = log(dir.path(), 3);
-        let path = dir.path().join(CHECKPOINT);
-        let original = fs::read(&path).unwrap();
-        for at in 0..original.len() {
-            for bit in 0..8 {
-                let mut flipped = original.clone();
-                flipped[at] ^= 1 << bit;
-                fs::write(&path, &flipped).unwrap();
-                assert!(!verify(dir.path(), &vkey).problems.is_empty(), "bit {bit} of byte {at}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_file_that_is_missing_or_foreign_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let vkey = log(dir.path(), 300);
-        fs::write(dir.path().join("tile/notes.txt"), "x").unwrap();
-        fs::remove_file(dir.path().join("tile/1/000.p/1")).unwrap();
-        let problems = verify(dir.path(), &vkey).problems.join("\n");
-        assert!(problems.contains("tile/notes.txt: does not belong"), "{problems}");
-        assert!(problems.contains("tile/1/000.p/1: is missing"), "{problems}");
-    }
-
-    #[test]
-    fn the_public_half_verifies_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let vkey = log(dir.path(), 10);
-        fs::remove_dir_all(dir.path().join("private")).unwrap();
-        let report = verify(dir.path(), &vkey);
-        assert_eq!((report.entries, report.records, report.problems.len()), (10, 0, 0));
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_make_the_parsers_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = segment::decode(&bytes);
-            let _ = tiles::split_bundle(&bytes);
-            let _ = tiles::parse_path(&String::from_utf8_lossy(&bytes));
-            let _ = crate::sequencer::open_head(&bytes, "x+00000000+AA==");
-            let _ = crate::proof::check(&bytes, "x+00000000+AA==");
-        }
-    }
+    report.newest = time;
+    report.gaps = tally.gaps;
+    report.crashes = tally.crashes;
 }

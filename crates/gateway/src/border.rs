@@ -1,0 +1,56 @@
+//! Whether data may cross the border: only while witnesses confirm the log, as recently as policy asks. A log that nobody
+//! outside has seen could be rewritten, and then nobody could say who read what.
+//!
+//! When the last confirmation is too old, cross-border sessions are cut and new ones refused; access inside the country goes
+//! on. Both are told in the program's log and in the ledger.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ringfence_ledger::witnessing::State;
+use ringfence_ledger::{Entry, Kind};
+use serde_json::json;
+
+use crate::grants::Cut;
+use crate::server::Shared;
+
+/// How often to look.
+pub const LOOK: Duration = Duration::from_millis(250);
+
+/// See the module's text.
+#[derive(Default)]
+pub struct Border {
+    /// What the last look found; a new gateway has found nothing yet and has nothing to tell.
+    was_closed: AtomicBool,
+}
+
+impl Border {
+    /// `Err` while nothing may cross. Decided by the clock, not by the last look.
+    pub fn is_open(&self, shared: &Shared) -> Result<(), Cut> {
+        match shared.ledger.witnessed() {
+            State::Overdue(age) => Err(Cut::Unwitnessed { age }),
+            State::NotAsked | State::Confirmed(_) => Ok(()),
+        }
+    }
+
+    /// Cuts cross-border sessions when the last confirmation has become too old, and tells of each change.
+    pub fn look(&self, shared: &Shared) {
+        let found = self.is_open(shared);
+        let was_closed = self.was_closed.swap(found.is_err(), Ordering::AcqRel);
+        match (&found, was_closed) {
+            (Err(cut), false) => {
+                tracing::error!(reason = %cut.reason(), "cross-border access is closed; access inside the country goes on");
+                let record = json!({ "reason": cut.reason() });
+                shared.ledger.record(Entry::new(Kind::BorderClosed, "-", &record));
+            }
+            (Ok(()), true) => {
+                tracing::warn!("witnesses confirm the ledger again: cross-border access is open");
+                shared.ledger.record(Entry::new(Kind::BorderOpened, "-", &json!({})));
+            }
+            _ => {}
+        }
+        if let Err(cut) = &found {
+            shared.grants.cut_where(cut, |session| session.is_cross_border);
+        }
+    }
+}

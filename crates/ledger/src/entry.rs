@@ -1,0 +1,70 @@
+//! An entry on its way into the log: what it says, and the sealing of its leaf.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rand_core::{OsRng, RngCore};
+use ringfence_verifier::record::{Counters, Kind, Leaf, commitment};
+use ringfence_verifier::segment::SALT;
+use serde::Serialize;
+
+/// An entry that has not been given a place in the log yet.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// What happened.
+    pub kind: Kind,
+    /// Whose law protects the data.
+    pub jurisdiction: String,
+    /// How much.
+    pub counters: Counters,
+    /// The private record: a JSON object.
+    pub record: Vec<u8>,
+}
+
+impl Entry {
+    /// An entry of `kind` whose private record is `record`.
+    pub fn new(kind: Kind, jurisdiction: &str, record: &impl Serialize) -> Self {
+        let record = json(record, 512);
+        Self { kind, jurisdiction: jurisdiction.to_owned(), counters: Counters::default(), record }
+    }
+
+    /// The same with counters.
+    #[must_use]
+    pub fn counting(mut self, counters: Counters) -> Self {
+        self.counters = counters;
+        self
+    }
+
+    /// Makes the leaf, with a salt that is used for nothing else.
+    pub(crate) fn seal(&self, time: u64, salt: &[u8; SALT]) -> Vec<u8> {
+        let leaf = Leaf {
+            v: 1,
+            kind: self.kind,
+            time,
+            jurisdiction: self.jurisdiction.clone(),
+            counters: self.counters,
+            commitment: hex::encode(commitment(salt, &self.record)),
+        };
+        json(&leaf, 256)
+    }
+}
+
+/// Only maps with non-string keys or failing Serialize impls make this fail, and neither leaves nor records have them.
+/// `usual` is room for most, in bytes.
+fn json(data: &impl Serialize, usual: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(usual);
+    serde_json::to_writer(&mut bytes, data).expect("it is plain data");
+    bytes
+}
+
+/// Salts for `count` entries, drawn at once: a system call for each would cost more than the hash it goes into.
+pub(crate) fn salts(count: usize) -> Vec<[u8; SALT]> {
+    let mut salts = vec![[0; SALT]; count];
+    OsRng.fill_bytes(salts.as_flattened_mut());
+    salts
+}
+
+/// The system's clock in milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,126 @@
+//! Segments: `private/<first index>.seg`, the private records and, at once, the log's journal.
+//!
+//! A frame is `u32 length ‖ u16 leaf length ‖ leaf ‖ 32 bytes of salt ‖ record`, numbers big-endian; `length` counts what
+//! follows it. There is no checksum: a whole frame proves itself, since its leaf commits to its record. A frame that does
+//! not is a torn write when it is the last, and damage when it lies under the checkpoint. The open segment may end in zeros:
+//! room that is reserved ahead, so that a sync need not wait for the file system to note that the file grew.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::Error;
+use crate::record::{MAX_LEAF, Sealed};
+
+/// The largest frame in bytes. A longer length is damage, not a frame.
+pub const MAX_FRAME: usize = 4 << 20;
+/// The length of a salt in bytes.
+pub const SALT: usize = 32;
+const HEADER: usize = 4 + 2;
+
+/// Appends an entry in its stored form.
+pub fn encode(leaf: &[u8], salt: &[u8; SALT], record: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+    let body = 2 + leaf.len() + SALT + record.len();
+    let (Ok(leaf_len), Ok(length)) = (u16::try_from(leaf.len()), u32::try_from(body)) else {
+        return Err(Error::TooLarge(body));
+    };
+    if body > MAX_FRAME {
+        return Err(Error::TooLarge(body));
+    }
+    out.reserve(4 + body);
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(&leaf_len.to_be_bytes());
+    out.extend_from_slice(leaf);
+    out.extend_from_slice(salt);
+    out.extend_from_slice(record);
+    Ok(())
+}
+
+/// Reads one frame from the front of `bytes`: the entry and how many bytes it took; `None` if `bytes` does not begin with
+/// a whole frame whose leaf commits to its record.
+pub fn decode(bytes: &[u8]) -> Option<(Sealed, usize)> {
+    let length = u32::from_be_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
+    let leaf_len = usize::from(u16::from_be_bytes(bytes.get(4..HEADER)?.try_into().ok()?));
+    if length > MAX_FRAME || leaf_len > MAX_LEAF || length < 2 + leaf_len + SALT {
+        return None;
+    }
+    let frame = bytes.get(..4 + length)?;
+    let (leaf, rest) = frame[HEADER..].split_at(leaf_len);
+    let (salt, record) = rest.split_at(SALT);
+    let entry = Sealed { leaf: leaf.to_vec(), salt: salt.try_into().ok()?, record: record.to_vec() };
+    entry.is_committed().then_some((entry, 4 + length))
+}
+
+/// One file of entries.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// The index of its first entry.
+    pub first: u64,
+}
+
+/// The segments of a log in order.
+pub fn list(root: &Path) -> Result<Vec<Segment>, Error> {
+    let dir = root.join("private");
+    let mut found = Vec::new();
+    let entries = match fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(found),
+        Err(e) => return Err(Error::io("cannot read", &dir)(e)),
+    };
+    for entry in entries {
+        let path = entry.map_err(Error::io("cannot read", &dir))?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let first = name.strip_suffix(".seg").filter(|n| n.len() == 20).and_then(|n| n.parse().ok());
+        match first {
+            Some(first) => found.push(Segment { path, first }),
+            None => {
+                return Err(Error::corrupt(&path, "is not a segment; nothing else belongs in this folder"));
+            }
+        }
+    }
+    found.sort_by_key(|s| s.first);
+    Ok(found)
+}
+
+/// What is in a segment.
+pub struct Contents {
+    /// Its whole entries.
+    pub entries: Vec<Sealed>,
+    /// Where the last whole entry ends, in bytes.
+    pub whole: u64,
+    /// The file's length in bytes, without the zeros at its end; more than `whole` means a torn or damaged end.
+    pub length: u64,
+}
+
+/// Reads a whole segment.
+pub fn read(segment: &Segment) -> Result<Contents, Error> {
+    let bytes = fs::read(&segment.path).map_err(Error::io("cannot read", &segment.path))?;
+    let (mut at, mut entries) = (0, Vec::new());
+    while let Some((entry, taken)) = decode(&bytes[at..]) {
+        entries.push(entry);
+        at += taken;
+    }
+    let written = bytes.iter().rposition(|&b| b != 0).map_or(0, |last| last + 1);
+    Ok(Contents { entries, whole: at as u64, length: written.max(at) as u64 })
+}
+
+/// Reads one entry by index.
+pub fn find(root: &Path, index: u64) -> Result<Option<Sealed>, Error> {
+    let segments = list(root)?;
+    let Some(segment) = segments.iter().rev().find(|s| s.first <= index) else { return Ok(None) };
+    let mut bytes = Vec::new();
+    File::open(&segment.path)
+        .and_then(|mut f| f.read_to_end(&mut bytes))
+        .map_err(Error::io("cannot read", &segment.path))?;
+    let mut at = 0;
+    for i in segment.first.. {
+        match decode(&bytes[at..]) {
+            Some((entry, _)) if i == index => return Ok(Some(entry)),
+            Some((_, taken)) => at += taken,
+            None => break,
+        }
+    }
+    Ok(None)
+}
