@@ -71,7 +71,7 @@ fn impostor(answer: &'static [u8], endless: bool) -> String {
             let Ok(mut stream) = stream else { return };
             std::thread::spawn(move || {
                 let _ = stream.set_read_timeout(Some(Duration::from_millis(300)));
-                let _ = stream.read(&mut [0; 65536]);
+                let _ = stream.read(&mut vec![0; 65536]);
                 let _ = stream.write_all(answer);
                 while endless && stream.write_all(&[b'x'; 4096]).is_ok() {}
                 if answer.is_empty() {

@@ -338,11 +338,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             statement,
             parameters,
         };
-        let ticket = session.shared.ledger.append_batched(Entry::new(
-            Kind::Intent,
-            &session.store.jurisdiction,
-            &record,
-        ));
+        let entry = Entry::new(Kind::Intent, &session.store.jurisdiction, &record);
+        let ticket = session.shared.ledger.append_batched(entry.crossing(session.crossing.as_ref()));
         flow.tickets.push_back(ticket);
         Ok(n)
     }

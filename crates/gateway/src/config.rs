@@ -8,6 +8,8 @@ use std::time::Duration;
 use ringfence_face::Target;
 use ringfence_face::ddl::Limits;
 
+use ringfence_verifier::manifest::Mention;
+
 use crate::certificate::Tls;
 use crate::pool::PoolSettings;
 
@@ -34,6 +36,8 @@ pub struct Config {
     pub workers: usize,
     /// How long running sessions may go on after a stop was asked for.
     pub drain: Duration,
+    /// The manifest of logs that its own log is in, for the record.
+    pub manifest: Option<Mention>,
     /// The stores behind it.
     pub stores: Vec<StoreConfig>,
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ringfence_ledger::{Counters, Entry, Kind};
 use ringfence_policy::Proof;
+use ringfence_verifier::manifest::Mention;
 use serde::Serialize;
 
 use crate::frame::Body;
@@ -146,6 +147,9 @@ pub struct GatewayRecord<'a> {
     /// Why it stopped, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'a str>,
+    /// The manifest of logs that it started with, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<&'a Mention>,
 }
 
 /// Makes an outcome entry.

@@ -366,7 +366,8 @@ impl Gateway {
         }
         self.shared.counting.flush(&self.shared.ledger);
         heartbeat(&self.shared);
-        let record = GatewayRecord { version: env!("CARGO_PKG_VERSION"), reason: Some(reason) };
+        let record =
+            GatewayRecord { version: env!("CARGO_PKG_VERSION"), reason: Some(reason), manifest: None };
         let _ = self.shared.ledger.append(Entry::new(Kind::GatewayStopped, "-", &record)).durable().await;
     }
 }
@@ -393,7 +394,11 @@ fn heartbeat(shared: &Shared) {
 }
 
 async fn record_start(shared: &Shared) -> Result<(), ringfence_ledger::Unavailable> {
-    let record = GatewayRecord { version: env!("CARGO_PKG_VERSION"), reason: None };
+    let record = GatewayRecord {
+        version: env!("CARGO_PKG_VERSION"),
+        reason: None,
+        manifest: shared.config.manifest.as_ref(),
+    };
     let started = shared.ledger.append(Entry::new(Kind::GatewayStarted, "-", &record));
     let rules = shared.ledger.append(policy_entry(&shared.policy()));
     for ticket in [started, rules] {

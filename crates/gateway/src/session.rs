@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ringfence_face::{Login, Steward};
-use ringfence_ledger::{Entry, Kind};
+use ringfence_ledger::{Crossing, Entry, Kind};
 use ringfence_policy::{Policy, Principal, Proof, Standing, Store};
 use tokio::io::{AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, watch};
@@ -50,6 +50,8 @@ pub struct Session {
     pub principal: Principal,
     /// Where to.
     pub store: Store,
+    /// Where from, if across the border.
+    pub crossing: Option<Crossing>,
     /// How.
     pub mode: Mode,
     /// What was decided about it.
@@ -153,7 +155,8 @@ impl Session {
             (None, None) => Cow::Borrowed("ok"),
         };
         let record = OutcomeRecord { session: &self.id, n, principal: &self.principal.name, ended: &ended };
-        self.shared.ledger.record(outcome(&self.store.jurisdiction, &record, *rows, *bytes));
+        let entry = outcome(&self.store.jurisdiction, &record, *rows, *bytes);
+        self.shared.ledger.record(entry.crossing(self.crossing.as_ref()));
     }
 
     /// A statement was refused: that goes on record.
@@ -165,7 +168,8 @@ impl Session {
             reason,
             statement,
         };
-        self.shared.ledger.record(Entry::new(Kind::Refused, &self.store.jurisdiction, &record));
+        let entry = Entry::new(Kind::Refused, &self.store.jurisdiction, &record);
+        self.shared.ledger.record(entry.crossing(self.crossing.as_ref()));
     }
 }
 
@@ -208,18 +212,24 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
     let grants = if admission.is_face() { grants } else { Vec::new() };
     let parameters = start_parameters(admission.is_face(), &startup)?;
     let ids: Vec<String> = grants.iter().map(|g| g.request.id.clone()).collect();
+    let crossing = match policy.standing(&principal, store) {
+        Standing::InCountry => None,
+        standing => Some(Crossing {
+            from: principal.place().into(),
+            covered: matches!(standing, Standing::Covered(_)),
+        }),
+    };
     let who = Dependent {
         principal: name.clone(),
         store: store.name.clone(),
         is_face: admission.is_face(),
-        is_cross_border: policy.standing(&principal, store) != Standing::InCountry,
+        is_cross_border: crossing.is_some(),
         grants: ids.clone(),
         address: address.clone(),
         application: startup.parameter("application_name").unwrap_or_default().to_owned(),
     };
-    let is_cross_border = who.is_cross_border;
     let (attached, cut) = shared.grants.attach(who).map_err(|cut| cut.refusal())?;
-    if is_cross_border {
+    if crossing.is_some() {
         // After it is in the list of sessions that are cut when the border closes.
         shared.border.is_open(shared).map_err(|cut| cut.refusal())?;
     }
@@ -261,11 +271,13 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         address,
         application: startup.parameter("application_name").unwrap_or_default().to_owned(),
     };
-    shared.ledger.record(Entry::new(Kind::SessionOpened, &store.jurisdiction, &record));
+    let entry = Entry::new(Kind::SessionOpened, &store.jurisdiction, &record);
+    shared.ledger.record(entry.crossing(crossing.as_ref()));
     let session = Session {
         shared: Arc::clone(shared),
         id,
         store: store.clone(),
+        crossing,
         principal,
         mode: admission.mode,
         admission,
@@ -536,5 +548,6 @@ fn conclude(session: &Session, reason: &str) {
         }
     }
     let record = ClosedRecord { session: &session.id, principal: &session.principal.name, reason };
-    session.shared.ledger.record(Entry::new(Kind::SessionClosed, &session.store.jurisdiction, &record));
+    let entry = Entry::new(Kind::SessionClosed, &session.store.jurisdiction, &record);
+    session.shared.ledger.record(entry.crossing(session.crossing.as_ref()));
 }

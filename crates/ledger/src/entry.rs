@@ -1,5 +1,6 @@
 //! An entry on its way into the log: what it says, and the sealing of its leaf.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand_core::{OsRng, RngCore};
@@ -16,21 +17,45 @@ pub struct Entry {
     pub jurisdiction: String,
     /// How much.
     pub counters: Counters,
+    /// Where it came from, if across the border.
+    pub crossing: Option<Crossing>,
     /// The private record: a JSON object.
     pub record: Vec<u8>,
+}
+
+/// An access across the border, as far as it is public.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Crossing {
+    /// The country that it came from.
+    pub from: Arc<str>,
+    /// Whether it was a covered person's.
+    pub covered: bool,
 }
 
 impl Entry {
     /// An entry of `kind` whose private record is `record`.
     pub fn new(kind: Kind, jurisdiction: &str, record: &impl Serialize) -> Self {
         let record = json(record, 512);
-        Self { kind, jurisdiction: jurisdiction.to_owned(), counters: Counters::default(), record }
+        Self {
+            kind,
+            jurisdiction: jurisdiction.to_owned(),
+            counters: Counters::default(),
+            crossing: None,
+            record,
+        }
     }
 
     /// The same with counters.
     #[must_use]
     pub fn counting(mut self, counters: Counters) -> Self {
         self.counters = counters;
+        self
+    }
+
+    /// The same for an access across the border, if it is one.
+    #[must_use]
+    pub fn crossing(mut self, crossing: Option<&Crossing>) -> Self {
+        self.crossing = crossing.cloned();
         self
     }
 
@@ -42,6 +67,8 @@ impl Entry {
             time,
             jurisdiction: self.jurisdiction.clone(),
             counters: self.counters,
+            from: self.crossing.as_ref().map(|c| c.from.to_string()),
+            covered: self.crossing.as_ref().is_some_and(|c| c.covered),
             commitment: hex::encode(commitment(salt, &self.record)),
         };
         json(&leaf, 256)

@@ -19,7 +19,7 @@ pub mod witness;
 pub mod witnessing;
 pub mod writer;
 
-pub use entry::{Entry, now_ms};
+pub use entry::{Crossing, Entry, now_ms};
 pub use inbox::Counts;
 pub use ringfence_verifier::tally::{HEARTBEAT_MS, HeartbeatRecord};
 pub use ringfence_verifier::{Counters, Error, Kind, Leaf};

@@ -11,6 +11,7 @@ use ringfence_gateway::pool::{PoolMode, PoolSettings};
 use ringfence_gateway::{Config as GatewayConfig, StoreConfig};
 use ringfence_ledger::witnessing::Witnesses;
 use ringfence_policy::{Catalogue, Policy, Registry, Store};
+use ringfence_verifier::manifest::{self, Manifest, Mention};
 use ringfence_verifier::quorum::Quorum;
 use serde::Deserialize;
 
@@ -112,6 +113,17 @@ struct LedgerFile {
     /// How old their newest confirmation may get, in seconds, before cross-border access closes.
     #[serde(default = "witness_max_age")]
     witness_max_age: u64,
+    /// The list of all logs, made by `ringfence logs`.
+    manifest: Option<ManifestFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ManifestFile {
+    /// The signed list of all logs; a gateway whose log is not in it does not start.
+    file: PathBuf,
+    /// The public key that signs it.
+    vkey: PathBuf,
 }
 
 fn witness_max_age() -> u64 {
@@ -351,6 +363,11 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
         }
         Some(Witnesses { quorum, max_age: Duration::from_secs(file.ledger.witness_max_age.max(1)) })
     });
+    let manifest = file.ledger.manifest.as_ref().and_then(|m| {
+        let (note, key) = (reader.text(&m.file), reader.text(&m.vkey));
+        let found = mention(&note, &key, &vkey);
+        reader.keep("ledger.manifest", found)
+    });
     let problems = reader.problems;
     match (policy, control) {
         (Some(policy), Some(control)) if problems.is_empty() => Ok(Loaded {
@@ -366,6 +383,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
                 workers: file.gateway.workers.unwrap_or(0),
                 drain: Duration::from_secs(file.gateway.drain),
                 stores,
+                manifest,
             },
             policy,
             control,
@@ -379,4 +397,16 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
         }),
         _ => Err(Failure::setup(format!("{} has problems:\n  {}", path.display(), problems.join("\n  ")))),
     }
+}
+
+/// What the log will say of its manifest; an error if the log is not in it.
+fn mention(note: &str, key: &str, vkey: &str) -> Result<Mention, String> {
+    let told = |e: ringfence_verifier::Error| e.to_string();
+    let manifest = Manifest::open(note.as_bytes(), key).map_err(told)?;
+    if !manifest.is_alive(vkey, ringfence_ledger::now_ms() / 1000) {
+        return Err(
+            "this log's key is not in it, or not at this time: add it with `ringfence logs add`".to_owned()
+        );
+    }
+    Ok(Mention { version: manifest.version, digest: manifest::digest(note.as_bytes()).map_err(told)? })
 }

@@ -14,11 +14,14 @@
 pub mod approvals;
 pub mod checkpoint;
 pub mod cosignature;
+pub mod installation;
 pub mod keys;
+pub mod manifest;
 pub mod proof;
 pub mod quorum;
 pub mod record;
 pub mod segment;
+pub(crate) mod shelves;
 pub mod tally;
 pub mod tiles;
 pub mod verify;

@@ -77,6 +77,11 @@ fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
 /// The public half. Its JSON, with the fields in this order, is what the Merkle tree hashes
 /// (RFC 6962 §2.1: leaf hash = SHA-256(0x00 ‖ leaf)).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +98,13 @@ pub struct Leaf {
     /// How much.
     #[serde(default)]
     pub counters: Counters,
+    /// For an access across the border: the country that it came from. Public, so that anybody can tell whether all
+    /// accesses from a country were shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// For an access across the border: whether it was a covered person's (28 CFR 202.211).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub covered: bool,
     /// [`commitment`] to the private record, in hex.
     pub commitment: String,
 }

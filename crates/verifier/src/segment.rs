@@ -124,3 +124,77 @@ pub fn find(root: &Path, index: u64) -> Result<Option<Sealed>, Error> {
     }
     Ok(None)
 }
+
+/// How often a writer may be found in the middle of its last frame before that frame counts as torn.
+const PATIENCE: usize = 10;
+
+/// All entries of a log in order, one segment in memory.
+pub struct Records {
+    segments: std::vec::IntoIter<Segment>,
+    entries: std::vec::IntoIter<Sealed>,
+    next: u64,
+}
+
+impl Records {
+    /// The entries under `root`; `None` where there are no segments, as in a copy of the public half.
+    pub fn open(root: &Path) -> Result<Option<Self>, Error> {
+        let segments = list(root)?;
+        let Some(first) = segments.first() else { return Ok(None) };
+        let next = first.first;
+        Ok(Some(Self { segments: segments.into_iter(), entries: Vec::new().into_iter(), next }))
+    }
+
+    /// The index of the entry that [`Self::next`] returns next.
+    pub fn index(&self) -> u64 {
+        self.next
+    }
+
+    /// The next entry. What is wrong with the files goes to `problems`.
+    pub fn next(&mut self, problems: &mut Vec<String>) -> Option<Sealed> {
+        loop {
+            if let Some(entry) = self.entries.next() {
+                self.next += 1;
+                return Some(entry);
+            }
+            let segment = self.segments.next()?;
+            let name = segment.path.display();
+            if segment.first != self.next {
+                problems.push(format!("{name}: begins at entry {}, not {}", segment.first, self.next));
+                return None;
+            }
+            match self.read(&segment) {
+                Ok(contents) => {
+                    if contents.whole != contents.length {
+                        let last = (segment.first + contents.entries.len() as u64).saturating_sub(1);
+                        problems.push(format!(
+                            "{name}: what follows entry {last} is not a whole entry that its leaf commits to"
+                        ));
+                    }
+                    self.entries = contents.entries.into_iter();
+                }
+                Err(e) => {
+                    problems.push(e.to_string());
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Reads a segment. A writer may be in the middle of its last frame; one that is dead stays there.
+    fn read(&self, segment: &Segment) -> Result<Contents, Error> {
+        let mut contents = read(segment)?;
+        let is_last = self.segments.as_slice().is_empty();
+        for _ in 0..PATIENCE {
+            if contents.whole == contents.length || !is_last {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            let before = contents.length;
+            contents = read(segment)?;
+            if contents.length == before {
+                break;
+            }
+        }
+        Ok(contents)
+    }
+}

@@ -101,7 +101,16 @@ mod tests {
 
     fn leaf(kind: Kind, time: u64, statements: u64) -> Leaf {
         let counters = Counters { statements, ..Counters::default() };
-        Leaf { v: 1, kind, time, jurisdiction: "-".into(), counters, commitment: String::new() }
+        Leaf {
+            v: 1,
+            kind,
+            time,
+            jurisdiction: "-".into(),
+            counters,
+            from: None,
+            covered: false,
+            commitment: String::new(),
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use rand_core::{OsRng, RngCore as _};
 use ringfence_grants::request::rfc3339;
 use ringfence_ledger::{Kind, Leaf};
-use ringfence_verifier::approvals::Approvals;
+use ringfence_verifier::installation::Judge;
 use ringfence_verifier::quorum::Quorum;
 use ringfence_verifier::{proof, segment, verify};
 use serde_json::{Value, json};
@@ -204,31 +204,9 @@ fn gist(leaf: &Leaf, record: &Value) -> String {
     }
 }
 
-/// Judges approvals while the log is read.
-struct Judge {
-    approvals: Approvals,
-    has_records: bool,
-}
-
-impl verify::Witness for Judge {
-    fn entry(&mut self, _: u64, leaf: &Leaf, record: Option<&[u8]>) -> Result<(), String> {
-        let Some(record) = record else {
-            self.has_records = false;
-            return Ok(());
-        };
-        match leaf.kind {
-            Kind::PolicyChanged => self.approvals.policy(record),
-            Kind::Requested => self.approvals.requested(record),
-            Kind::Approved => self.approvals.approved(record),
-            Kind::Granted => self.approvals.granted(record),
-            _ => Ok(()),
-        }
-    }
-}
-
 fn verify_log(place: &PlaceArgs) -> Result<(), Failure> {
     let (dir, vkey) = (place.dir()?, place.vkey()?);
-    let mut judge = Judge { approvals: Approvals::default(), has_records: true };
+    let mut judge = Judge::default();
     let report = verify::verify_with(&dir, &vkey, place.quorum()?.as_ref(), &mut judge);
     let holds = report.problems.is_empty();
     if place.json {
@@ -240,7 +218,7 @@ fn verify_log(place: &PlaceArgs) -> Result<(), Failure> {
             report.entries, report.root
         );
         println!("Every tile is what the entries hash to.");
-        if judge.has_records {
+        if judge.without_record == 0 {
             println!(
                 "{} private records match their commitments; {} approvals are signed by the approvers' keys.",
                 report.records, judge.approvals.verified

@@ -2,6 +2,7 @@
 
 mod console;
 mod ledger;
+mod logs;
 mod store;
 mod witness;
 
@@ -46,6 +47,9 @@ enum Command {
     /// Read, verify and prove the transparency log.
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
+    /// Keep the signed list of all logs, and verify them together.
+    #[command(subcommand)]
+    Logs(logs::LogsCommand),
     /// Be a witness for transparency logs: check that they only grow, and cosign (C2SP tlog-witness).
     #[command(subcommand)]
     Witness(witness::WitnessCommand),
@@ -143,6 +147,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Deny(args) => console::end(args, "deny").await,
         Command::Revoke(args) => console::end(args, "revoke").await,
         Command::Ledger(command) => ledger::run(command),
+        Command::Logs(command) => logs::run(command),
         Command::Witness(command) => witness::run(command).await,
         Command::Init(args) => store::init(args).await,
         Command::Check(args) => store::check(args).await,
