@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use ringfence_ledger::{Counters, Entry, Kind, Ledger};
+use ringfence_statement::shape;
 
 use crate::records::{CountedRecord, ShapeCount};
-use crate::shape;
 
 /// The most texts whose shape is remembered.
 const MAX_TEXTS: usize = 20_000;

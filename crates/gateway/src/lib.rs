@@ -42,7 +42,6 @@ pub mod refusal;
 pub mod scram;
 pub mod server;
 pub mod session;
-pub mod shape;
 pub mod show;
 pub mod stand_in;
 pub mod startup;

@@ -7,9 +7,9 @@ use std::sync::{Mutex, PoisonError};
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::VariableSetKind;
+use ringfence_statement::shape;
 
 use crate::backend::SETTABLE;
-use crate::shape;
 
 /// The most shapes that are remembered.
 const REMEMBERED: usize = 20_000;

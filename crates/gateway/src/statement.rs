@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{TransactionStmtKind, VariableSetKind, VariableSetStmt};
+use ringfence_statement::shape;
 use serde_json::Value;
 
 use crate::refusal::{Refusal, code};
-use crate::shape;
 
 /// The longest statement of a governed person, in bytes.
 pub const MAX_LENGTH: usize = 256 * 1024;

@@ -12,12 +12,14 @@
 //! [`tiles`] how entries hash to it. [`verify`] checks a whole log, [`proof`] a single entry.
 
 pub mod approvals;
+pub mod bundle;
 pub mod checkpoint;
 pub mod cosignature;
 pub mod installation;
 pub mod keys;
 pub mod manifest;
 pub mod proof;
+pub mod question;
 pub mod quorum;
 pub mod record;
 pub mod segment;

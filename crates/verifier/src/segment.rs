@@ -125,6 +125,29 @@ pub fn find(root: &Path, index: u64) -> Result<Option<Sealed>, Error> {
     Ok(None)
 }
 
+/// Reads entries by index, best in their order: one segment is kept in memory.
+pub struct Finder {
+    segments: Vec<Segment>,
+    current: Option<(u64, Vec<Sealed>)>,
+}
+
+impl Finder {
+    /// For the log under `root`.
+    pub fn new(root: &Path) -> Result<Self, Error> {
+        Ok(Self { segments: list(root)?, current: None })
+    }
+
+    /// The entry `index`; `None` if it is not here.
+    pub fn get(&mut self, index: u64) -> Result<Option<&Sealed>, Error> {
+        let Some(segment) = self.segments.iter().rev().find(|s| s.first <= index) else { return Ok(None) };
+        if self.current.as_ref().is_none_or(|(first, _)| *first != segment.first) {
+            self.current = Some((segment.first, read(segment)?.entries));
+        }
+        let place = usize::try_from(index - segment.first).unwrap_or(usize::MAX);
+        Ok(self.current.as_ref().and_then(|(_, entries)| entries.get(place)))
+    }
+}
+
 /// How often a writer may be found in the middle of its last frame before that frame counts as torn.
 const PATIENCE: usize = 10;
 
@@ -139,6 +162,16 @@ impl Records {
     /// The entries under `root`; `None` where there are no segments, as in a copy of the public half.
     pub fn open(root: &Path) -> Result<Option<Self>, Error> {
         let segments = list(root)?;
+        let Some(first) = segments.first() else { return Ok(None) };
+        let next = first.first;
+        Ok(Some(Self { segments: segments.into_iter(), entries: Vec::new().into_iter(), next }))
+    }
+
+    /// The same without the segments that end before entry `from`; the first entry may still be an earlier one.
+    pub fn open_at(root: &Path, from: u64) -> Result<Option<Self>, Error> {
+        let mut segments = list(root)?;
+        let before = segments.iter().rposition(|s| s.first <= from).unwrap_or(0);
+        segments.drain(..before);
         let Some(first) = segments.first() else { return Ok(None) };
         let next = first.first;
         Ok(Some(Self { segments: segments.into_iter(), entries: Vec::new().into_iter(), next }))

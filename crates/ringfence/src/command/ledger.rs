@@ -301,18 +301,61 @@ pub(crate) struct KeysArgs {
     #[arg(long, default_value = "keys")]
     dir: PathBuf,
     /// The log's name: a domain that you hold, and a path, as in example.com/ringfence/us.
-    #[arg(long)]
-    origin: String,
+    #[arg(long, required_unless_present_any = ["rotate", "retire"])]
+    origin: Option<String>,
+    /// Make a new key for the log: from the next start on, the old one signs beside it.
+    #[arg(long, conflicts_with = "origin")]
+    rotate: bool,
+    /// Let the new key sign alone. What the old one signed goes on to verify.
+    #[arg(long, conflicts_with_all = ["origin", "rotate"])]
+    retire: bool,
 }
 
 /// Makes `ledger.key`, `ledger.vkey` and `gateway.secret`; never overwrites one.
 pub(crate) fn keys(args: &KeysArgs) -> Result<(), Failure> {
-    make_keys(&args.dir, &args.origin)?;
+    if args.rotate || args.retire {
+        return rotate(&args.dir, args.retire);
+    }
+    make_keys(&args.dir, args.origin.as_deref().unwrap_or_default())?;
     println!(
         "{} has ledger.key and gateway.secret (keep them secret) and ledger.vkey (publish it).",
         args.dir.display()
     );
     Ok(())
+}
+
+/// Puts a new key before the old one, or takes the old one away from those that sign.
+fn rotate(dir: &Path, retire: bool) -> Result<(), Failure> {
+    let (signing, public) = (dir.join("ledger.key"), dir.join("ledger.vkey"));
+    let read = |path: &Path| {
+        std::fs::read_to_string(path)
+            .map_err(|e| Failure::setup(format!("cannot read {}: {e}", path.display())))
+    };
+    let (skeys, vkeys) = (read(&signing)?, read(&public)?);
+    if retire {
+        let current = skeys.lines().next().unwrap_or_default();
+        replace_secret(&signing, current)?;
+        println!(
+            "From the next start on the new key signs alone. End the old one with `ringfence logs retire`."
+        );
+        return Ok(());
+    }
+    let origin = ringfence_verifier::keys::origin(&vkeys);
+    let made =
+        ringfence_ledger::generate_keys(origin.ok_or_else(|| Failure::setup("ledger.vkey has no name"))?);
+    replace_secret(&signing, &format!("{}\n{}", made.signer, skeys.trim_end()))?;
+    replace_secret(&public, &format!("{}\n{}", made.verifier, vkeys.trim_end()))?;
+    println!(
+        "Publish ledger.vkey, tell the witnesses, add the key with `ringfence logs add`, and restart the gateway."
+    );
+    Ok(())
+}
+
+fn replace_secret(path: &Path, text: &str) -> Result<(), Failure> {
+    let new = path.with_extension("new");
+    let _ = std::fs::remove_file(&new);
+    write_secret(&new, text)?;
+    Ok(std::fs::rename(&new, path)?)
 }
 
 /// See [`keys`].

@@ -1,5 +1,6 @@
 //! The command line: what can be said, and who does it.
 
+mod audit;
 mod console;
 mod ledger;
 mod logs;
@@ -47,6 +48,9 @@ enum Command {
     /// Read, verify and prove the transparency log.
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
+    /// Ask the ledger who reached what, and take the answer with its proofs to somebody else.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Keep the signed list of all logs, and verify them together.
     #[command(subcommand)]
     Logs(logs::LogsCommand),
@@ -135,6 +139,12 @@ impl From<ringfence_verifier::Error> for Failure {
     }
 }
 
+impl From<ringfence_reports::Error> for Failure {
+    fn from(e: ringfence_reports::Error) -> Self {
+        Self::refused(e.to_string())
+    }
+}
+
 pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
     log_to_stderr(cli.verbose);
     match cli.command {
@@ -147,6 +157,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Deny(args) => console::end(args, "deny").await,
         Command::Revoke(args) => console::end(args, "revoke").await,
         Command::Ledger(command) => ledger::run(command),
+        Command::Audit(command) => audit::run(command),
         Command::Logs(command) => logs::run(command),
         Command::Witness(command) => witness::run(command).await,
         Command::Init(args) => store::init(args).await,

@@ -1,0 +1,167 @@
+//! Which columns a statement reaches, as far as its text can tell: never fewer than it does. `users.*` stands for all columns
+//! of a table, `*.*` for what cannot be told (a text that is no SQL, a cursor that was declared before).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+/// Everything, for all one knows.
+pub const UNKNOWN: &str = "*.*";
+
+/// The columns that `text` reaches, as `table.column`.
+pub fn columns(text: &str) -> BTreeSet<String> {
+    let parsed = pg_query::parse(text, pg_query::ParserOptions::default()).ok();
+    let tree = parsed.and_then(|p| serde_json::to_value(&p.protobuf).ok());
+    let Some(tree) = tree else { return BTreeSet::from([UNKNOWN.to_owned()]) };
+    let mut found = Found::default();
+    found.walk(&tree);
+    found.columns()
+}
+
+#[derive(Default)]
+struct Found {
+    /// Tables, by the names that columns may be qualified with.
+    tables: BTreeMap<String, BTreeSet<String>>,
+    /// Names of common table expressions: they hide tables, and what they reach is found inside them.
+    hidden: BTreeSet<String>,
+    references: Vec<Vec<String>>,
+    /// Tables that are reached whole, as by COPY.
+    whole: BTreeSet<String>,
+    is_opaque: bool,
+}
+
+impl Found {
+    fn walk(&mut self, value: &Value) {
+        match value {
+            Value::Array(items) => items.iter().for_each(|item| self.walk(item)),
+            Value::Object(fields) => {
+                if let Some(name) = fields.get("relname").and_then(Value::as_str) {
+                    self.table(name, fields);
+                }
+                for (key, inner) in fields {
+                    match key.as_str() {
+                        "ColumnRef" => self.reference(inner),
+                        "CommonTableExpr" => {
+                            self.hidden.extend(inner["ctename"].as_str().map(str::to_owned));
+                        }
+                        "CopyStmt" => {
+                            // COPY table: with or without a list of columns, no more than the table.
+                            self.whole.extend(inner["relation"]["relname"].as_str().map(str::to_owned));
+                        }
+                        "FetchStmt" | "ExecuteStmt" | "DoStmt" | "CallStmt" => self.is_opaque = true,
+                        _ => {}
+                    }
+                    self.walk(inner);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn table(&mut self, name: &str, fields: &serde_json::Map<String, Value>) {
+        if name.is_empty() {
+            return;
+        }
+        let alias = fields.get("alias").and_then(|a| a["aliasname"].as_str()).filter(|a| !a.is_empty());
+        for known_as in [Some(name), alias].into_iter().flatten() {
+            self.tables.entry(known_as.to_owned()).or_default().insert(name.to_owned());
+        }
+    }
+
+    fn reference(&mut self, column: &Value) {
+        let parts = column["fields"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let name = |part: &Value| match part["node"]["String"]["sval"].as_str() {
+            Some(name) => name.to_owned(),
+            None => "*".to_owned(), // A_Star
+        };
+        self.references.push(parts.iter().map(name).collect());
+    }
+
+    fn columns(&self) -> BTreeSet<String> {
+        let real = |name: &String| !self.hidden.contains(name);
+        let all: BTreeSet<&String> = self.tables.values().flatten().filter(|t| real(t)).collect();
+        let mut columns: BTreeSet<String> = self.whole.iter().map(|t| format!("{t}.*")).collect();
+        if self.is_opaque {
+            columns.insert(UNKNOWN.to_owned());
+        }
+        for reference in &self.references {
+            // schema.table.column, table.column, column; a table's name alone is its whole row.
+            let (qualifier, column) = match reference.as_slice() {
+                [.., qualifier, column] => (Some(qualifier), column),
+                [column] => (None, column),
+                [] => continue,
+            };
+            let of_qualifier = qualifier.and_then(|q| self.tables.get(q));
+            let tables: Vec<&String> = match of_qualifier {
+                Some(tables) => tables.iter().filter(|t| real(t)).collect(),
+                None => all.iter().copied().collect(), // of a subquery, or of any of them
+            };
+            for table in tables {
+                columns.insert(format!("{table}.{column}"));
+            }
+            if qualifier.is_none() {
+                for table in self.tables.get(column).into_iter().flatten().filter(|t| real(t)) {
+                    columns.insert(format!("{table}.*"));
+                }
+            }
+        }
+        // count(*) and EXISTS reach rows without naming a column.
+        for table in all {
+            let has_one = columns.iter().any(|c| c.split('.').next() == Some(table));
+            if !has_one {
+                columns.insert(format!("{table}.*"));
+            }
+        }
+        columns
+    }
+}
+
+/// Whether a set of columns may hold `wanted`, as in `users.email`.
+pub fn may_reach<'a>(mut columns: impl Iterator<Item = &'a str>, wanted: &str) -> bool {
+    let whole = wanted.split_once('.').map_or_else(String::new, |(table, _)| format!("{table}.*"));
+    columns.any(|c| c == wanted || c == whole || c == UNKNOWN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_reaches_no_less_than_it_says() {
+        for (text, expected) in [
+            ("select email from users where id = 1", "users.email users.id"),
+            (
+                "select u.email, m.body from users u join messages m on m.sender = u.id",
+                "messages.body messages.sender users.email users.id",
+            ),
+            ("select * from users", "users.*"),
+            ("select u.* from users u, clips c where c.id = 1", "clips.id users.*"),
+            ("select u from users u", "clips.x users.*"),
+            ("select row_to_json(u) from public.users u", "users.*"),
+            ("select count(*) from users", "users.*"),
+            ("with w as (select email from users) select w.email from w", "users.email"),
+            ("select x from (select phone as x from users) s", "users.phone users.x"),
+            ("select 1 from users where exists (select from messages)", "messages.* users.*"),
+            ("copy users (email) to stdout", "users.*"),
+            ("copy (select email from users) to stdout", "users.email"),
+            ("update users set email = 'x' where id = 3 returning phone", "users.id users.phone"),
+            ("fetch all from c", "*.*"),
+            ("not sql", "*.*"),
+            ("select 1", ""),
+        ] {
+            let found = columns(text);
+            let found: Vec<&str> = found.iter().map(String::as_str).collect();
+            if text == "select u from users u" {
+                assert!(found.contains(&"users.*"), "{found:?}");
+                continue;
+            }
+            let expected: Vec<&str> = expected.split_whitespace().collect();
+            assert!(expected.iter().all(|e| found.contains(e)), "{text}: {found:?}");
+            assert!(found.len() <= expected.len() + 1, "{text}: {found:?}");
+        }
+        let set = columns("select * from users");
+        assert!(may_reach(set.iter().map(String::as_str), "users.email"));
+        assert!(!may_reach(set.iter().map(String::as_str), "messages.body"));
+        assert!(may_reach(columns("fetch c").iter().map(String::as_str), "users.email"));
+    }
+}
