@@ -64,7 +64,7 @@ fn statement_remembered(bencher: Bencher, name: &str) {
 fn statement_counted(bencher: Bencher, name: &str) {
     let text = text(name);
     let counting = Counting::default();
-    bencher.bench(|| counting.shape(black_box(text)));
+    bencher.bench(|| counting.began("feed-service", "us", "us", black_box(text)));
 }
 
 fn policy(people: usize) -> Policy {

@@ -75,6 +75,17 @@ pub struct Admissions {
 }
 
 impl Admissions {
+    /// Forgets decisions that a grant was part of: it has ended.
+    pub fn forget_grant(&self, id: &str) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|question, _| !question.grants.iter().any(|g| g == id));
+    }
+
+    /// Forgets everything: the rules have changed.
+    pub fn forget_all(&self) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Decides, or remembers. Refusals are decided each time.
     pub fn admit(
         &self,

@@ -301,7 +301,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let session = self.session;
         session.note_pins(&statement.text);
         if let Mode::Counted = session.mode {
-            let shape = session.shared.counting.shape(&statement.text);
+            let (principal, store) = (&session.principal.name, &session.store);
+            let counting = &session.shared.counting;
+            let shape = counting.began(principal, &store.name, &store.jurisdiction, &statement.text);
             return Ok(InFlight::new(None, simple, Some(shape), Vec::new()));
         }
         if let Some(verdict) = &statement.verdict {

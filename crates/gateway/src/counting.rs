@@ -1,7 +1,7 @@
 //! Workloads in the country: statements are counted by shape and minute, not logged one by one.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ringfence_ledger::{Counters, Entry, Kind, Ledger};
 use ringfence_statement::shape;
@@ -39,6 +39,36 @@ struct State {
     tallies: HashMap<Who, HashMap<u64, Tally>>,
 }
 
+fn parse(text: &str) -> Shape {
+    let mut statement = pg_query::normalize(text).unwrap_or_default();
+    if statement.len() > MAX_TEXT {
+        statement.clear();
+    }
+    Shape { fingerprint: shape::fingerprint(text), statement }
+}
+
+impl State {
+    fn remember(&mut self, key: &str, found: Shape) -> u64 {
+        let shapes = &mut self.shapes;
+        let shape = *self.by_fingerprint.entry(found.fingerprint.clone()).or_insert_with(|| {
+            shapes.push(found);
+            shapes.len() as u64 - 1
+        });
+        if self.by_key.len() >= MAX_TEXTS {
+            self.by_key.clear();
+        }
+        if key.len() <= MAX_TEXT {
+            self.by_key.insert(key.into(), shape);
+        }
+        shape
+    }
+
+    fn tally(&mut self, principal: &str, store: &str, jurisdiction: &str, shape: u64) -> &mut Tally {
+        let who = Who { principal: principal.into(), store: store.into(), jurisdiction: jurisdiction.into() };
+        self.tallies.entry(who).or_default().entry(shape).or_default()
+    }
+}
+
 /// See the module's text.
 #[derive(Default)]
 pub struct Counting {
@@ -46,47 +76,33 @@ pub struct Counting {
 }
 
 impl Counting {
-    /// The shape of a text: parsed once, remembered after.
-    pub fn shape(&self, text: &str) -> u64 {
-        shape::with_key(text, |key| self.shape_of(text, key))
+    /// Counts a statement that begins, and returns its shape: parsed once, remembered after. It counts before it runs, so the
+    /// store's own log never knows of more than the ledger will.
+    pub fn began(&self, principal: &str, store: &str, jurisdiction: &str, text: &str) -> u64 {
+        shape::with_key(text, |key| {
+            let mut state = self.state();
+            let shape = if let Some(&known) = state.by_key.get(key) {
+                known
+            } else {
+                drop(state);
+                let found = parse(text);
+                state = self.state();
+                state.remember(key, found)
+            };
+            state.tally(principal, store, jurisdiction, shape).statements += 1;
+            shape
+        })
     }
 
-    fn shape_of(&self, text: &str, key: &str) -> u64 {
-        if let Some(&shape) = self.state.lock().unwrap_or_else(PoisonError::into_inner).by_key.get(key) {
-            return shape;
+    /// Adds the rows of a statement that ended.
+    pub fn ended(&self, principal: &str, store: &str, jurisdiction: &str, shape: u64, rows: u64) {
+        if rows > 0 {
+            self.state().tally(principal, store, jurisdiction, shape).rows += rows;
         }
-        let fingerprint = pg_query::fingerprint(
-            text,
-            pg_query::ParserOptions::default(),
-            pg_query::FingerprintOptions::FULL_RELNAME,
-        );
-        let fingerprint = fingerprint.map_or_else(|_| "not understood".to_owned(), |f| f.hex);
-        let mut statement = pg_query::normalize(text).unwrap_or_default();
-        if statement.len() > MAX_TEXT {
-            statement.clear();
-        }
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let State { by_key, by_fingerprint, shapes, .. } = &mut *state;
-        let shape = *by_fingerprint.entry(fingerprint.clone()).or_insert_with(|| {
-            shapes.push(Shape { fingerprint, statement });
-            shapes.len() as u64 - 1
-        });
-        if by_key.len() >= MAX_TEXTS {
-            by_key.clear();
-        }
-        if key.len() <= MAX_TEXT {
-            by_key.insert(key.into(), shape);
-        }
-        shape
     }
 
-    /// Adds statements that ended.
-    pub fn add(&self, principal: &str, store: &str, jurisdiction: &str, shape: u64, rows: u64) {
-        let who = Who { principal: principal.into(), store: store.into(), jurisdiction: jurisdiction.into() };
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let tally = state.tallies.entry(who).or_default().entry(shape).or_default();
-        tally.statements += 1;
-        tally.rows += rows;
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes what was counted since the last time, and forgets it.

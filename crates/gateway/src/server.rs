@@ -158,6 +158,7 @@ impl Shared {
     pub async fn end_grant(&self, id: &str, how: &str) -> usize {
         let cut = self.grants.end(id, how).await;
         self.pool.evict_grant(id);
+        self.admissions.forget_grant(id);
         cut
     }
 
@@ -166,6 +167,7 @@ impl Shared {
         let due = self.grants.refresh(&self.policy(), now).await?;
         for id in &due.gone {
             self.pool.evict_grant(id);
+            self.admissions.forget_grant(id);
         }
         for request in due.approved {
             if let Err(refusal) = self.take_over(&request).await {
@@ -344,6 +346,7 @@ impl Gateway {
         self.shared.ledger.record(policy_entry(&self.shared.policy()));
         if changed {
             let policy = self.shared.policy();
+            self.shared.admissions.forget_all();
             self.shared.grants.cut_where(&Cut::PolicyChanged, |session| {
                 session.is_face
                     || !matches!(policy.access(&session.principal, &session.store), Ok(Access::Full))

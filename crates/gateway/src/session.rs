@@ -146,7 +146,7 @@ impl Session {
         let InFlight { number, shape, rows, bytes, failed, .. } = statement;
         if let Some(shape) = shape {
             let (principal, store) = (&self.principal.name, &self.store);
-            self.shared.counting.add(principal, &store.name, &store.jurisdiction, *shape, *rows);
+            self.shared.counting.ended(principal, &store.name, &store.jurisdiction, *shape, *rows);
         }
         let Some(n) = *number else { return };
         let ended = match (cut, failed) {

@@ -2,12 +2,14 @@
 //! then check alone is in [`ringfence_verifier`].
 //!
 //! [`index`] reads logs into flat files ([`columns`]) that are a convenience and never the truth: they can be thrown away.
-//! [`question`] asks them. [`bundle`] takes an answer with all its proofs to somebody else.
+//! [`question`] asks them. [`bundle`] takes an answer with all its proofs to somebody else. [`reconcile`] puts
+//! PostgreSQL's own log beside the ledger.
 
 pub mod bundle;
 pub mod columns;
 pub mod index;
 pub mod question;
+pub mod reconcile;
 
 /// Why an index cannot be made or asked.
 #[derive(Debug, thiserror::Error)]

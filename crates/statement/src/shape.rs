@@ -19,6 +19,12 @@ pub fn with_key<T>(text: &str, with: impl FnOnce(&str) -> T) -> T {
     })
 }
 
+/// libpg_query's fingerprint of a text, which its constants do not change.
+pub fn fingerprint(text: &str) -> String {
+    let (parser, options) = (pg_query::ParserOptions::default(), pg_query::FingerprintOptions::FULL_RELNAME);
+    pg_query::fingerprint(text, parser, options).map_or_else(|_| "not understood".to_owned(), |f| f.hex)
+}
+
 /// Writes the text with `0` for each run of digits that no word goes on with and `''` for each plain string.
 fn write_key(text: &str, key: &mut String) -> Option<()> {
     let bytes = text.as_bytes();

@@ -116,6 +116,94 @@ impl Found {
     }
 }
 
+/// The tables that statements of `text` read or change the rows of, with their schemas (empty where none is named); `None` if
+/// it is no SQL. Definitions (CREATE VIEW, GRANT and the like) name tables without reading them.
+pub fn tables(text: &str) -> Option<Vec<(String, String)>> {
+    let mut found = Vec::new();
+    for statement in statements(text)? {
+        if reads_rows(&statement) {
+            collect_tables(&statement, &mut found);
+        }
+    }
+    Some(found)
+}
+
+/// Whether each statement that reads rows gives back constants and counts only.
+pub fn gives_no_values(text: &str) -> bool {
+    statements(text).is_some_and(|all| all.iter().all(|one| !reads_rows(one) || selects_no_values(one)))
+}
+
+/// The statements of a text, each as `{"KindStmt": {…}}`.
+fn statements(text: &str) -> Option<Vec<Value>> {
+    let parsed = pg_query::parse(text, pg_query::ParserOptions::default()).ok()?;
+    let tree = serde_json::to_value(&parsed.protobuf).ok()?;
+    let all = tree["stmts"].as_array()?;
+    Some(all.iter().map(|one| one["stmt"]["node"].clone()).collect())
+}
+
+/// Statements that define things, or the session, and give no rows back.
+const DEFINITIONS: &[&str] = &[
+    "ViewStmt",
+    "GrantStmt",
+    "GrantRoleStmt",
+    "CreateSchemaStmt",
+    "CreateRoleStmt",
+    "AlterRoleStmt",
+    "AlterRoleSetStmt",
+    "DropStmt",
+    "DropRoleStmt",
+    "CreatePolicyStmt",
+    "AlterPolicyStmt",
+    "AlterTableStmt",
+    "AlterOwnerStmt",
+    "CommentStmt",
+    "TransactionStmt",
+    "VariableSetStmt",
+    "VariableShowStmt",
+    "AlterDefaultPrivilegesStmt",
+    "CreateStmt",
+    "IndexStmt",
+    "DropOwnedStmt",
+    "ReassignOwnedStmt",
+    "RenameStmt",
+    "AlterObjectSchemaStmt",
+    "DiscardStmt",
+    "AlterDatabaseSetStmt",
+];
+
+fn reads_rows(statement: &Value) -> bool {
+    let kind = statement.as_object().and_then(|o| o.keys().next()).map_or("", String::as_str);
+    !DEFINITIONS.contains(&kind)
+}
+
+fn collect_tables(value: &Value, found: &mut Vec<(String, String)>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| collect_tables(item, found)),
+        Value::Object(fields) => {
+            if let Some(name) = fields.get("relname").and_then(Value::as_str).filter(|n| !n.is_empty()) {
+                let schema = fields.get("schemaname").and_then(Value::as_str).unwrap_or_default();
+                found.push((schema.to_owned(), name.to_owned()));
+            }
+            fields.values().for_each(|inner| collect_tables(inner, found));
+        }
+        _ => {}
+    }
+}
+
+fn selects_no_values(statement: &Value) -> bool {
+    let select = &statement["SelectStmt"];
+    let Some(targets) = select["target_list"].as_array() else { return false };
+    let is_plain = |target: &Value| {
+        let value = &target["node"]["ResTarget"]["val"]["node"];
+        let is_count = value["FuncCall"]["agg_star"] == true
+            && value["FuncCall"]["funcname"][0]["node"]["String"]["sval"] == "count"
+            && value["FuncCall"]["funcname"].as_array().is_some_and(|name| name.len() == 1);
+        value["AConst"].is_object() || is_count
+    };
+    let unused = ["larg", "rarg", "into_clause"];
+    select.is_object() && targets.iter().all(is_plain) && unused.iter().all(|field| select[field].is_null())
+}
+
 /// Whether a set of columns may hold `wanted`, as in `users.email`.
 pub fn may_reach<'a>(mut columns: impl Iterator<Item = &'a str>, wanted: &str) -> bool {
     let whole = wanted.split_once('.').map_or_else(String::new, |(table, _)| format!("{table}.*"));

@@ -4,6 +4,7 @@ mod audit;
 mod console;
 mod ledger;
 mod logs;
+mod reconcile;
 mod store;
 mod witness;
 
@@ -51,6 +52,8 @@ enum Command {
     /// Ask the ledger who reached what, and take the answer with its proofs to somebody else.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Compare a store's own log with the ledger: name what did not come through the gateway.
+    Reconcile(reconcile::ReconcileArgs),
     /// Keep the signed list of all logs, and verify them together.
     #[command(subcommand)]
     Logs(logs::LogsCommand),
@@ -158,6 +161,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Revoke(args) => console::end(args, "revoke").await,
         Command::Ledger(command) => ledger::run(command),
         Command::Audit(command) => audit::run(command),
+        Command::Reconcile(args) => reconcile::run(args),
         Command::Logs(command) => logs::run(command),
         Command::Witness(command) => witness::run(command).await,
         Command::Init(args) => store::init(args).await,
