@@ -137,6 +137,9 @@ pub struct PolicyRecord {
     pub approvals: usize,
     /// The approvers' public keys, with which the log's approvals verify.
     pub approver_keys: BTreeMap<String, String>,
+    /// The text that the digest is of, unless it is too long: what an auditor judges an access by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rules: Option<String>,
 }
 
 /// The gateway's start or stop.

@@ -38,6 +38,8 @@ use crate::{border, listen};
 const REFRESH: Duration = Duration::from_secs(1);
 /// How often counts are written and what is unused is dropped.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// The longest text of the rules that goes into the ledger whole, in bytes: an entry holds 4 MiB.
+const MAX_RULES: usize = 2 << 20;
 /// How long a face may be unused before it is dropped.
 const FACE_IDLE: Duration = Duration::from_secs(600);
 
@@ -382,6 +384,7 @@ fn policy_entry(policy: &Policy) -> Entry {
         digest: policy.digest().to_owned(),
         approvals: registry.approvals,
         approver_keys: keys.collect(),
+        rules: Some(policy.rules()).filter(|text| text.len() <= MAX_RULES).map(str::to_owned),
     };
     Entry::new(Kind::PolicyChanged, "-", &record)
 }

@@ -60,7 +60,7 @@ impl Entry {
     }
 
     /// Makes the leaf, with a salt that is used for nothing else.
-    pub(crate) fn seal(&self, time: u64, salt: &[u8; SALT]) -> Vec<u8> {
+    pub fn seal(&self, time: u64, salt: &[u8; SALT]) -> Vec<u8> {
         let leaf = Leaf {
             v: 1,
             kind: self.kind,

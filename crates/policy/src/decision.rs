@@ -89,6 +89,7 @@ pub struct Policy {
     covered: CoveredCompanies,
     stores: BTreeMap<String, (Store, Catalogue)>,
     digest: String,
+    rules: String,
 }
 
 fn uid(kind: &str, id: &str) -> Value {
@@ -137,19 +138,25 @@ impl Policy {
         if !problems.is_empty() {
             return Err(Error::Invalid(problems));
         }
-        let digest = digest(&registry, &stores, policies);
+        let rules = rules(&registry, &stores, policies);
+        let digest = hex::encode(Sha256::digest(&rules));
         let covered = covered_companies(&registry);
         let stores: BTreeMap<_, _> = stores.into_iter().map(|(s, c)| (s.name.clone(), (s, c))).collect();
         let entities = build_entities(&registry, &covered, &stores);
         let entities = Entities::from_json_value(entities, Some(&schema))
             .map_err(|e| parse("the registry as Cedar entities", format!("{e:?}")))?;
-        Ok(Self { schema, policies: set, entities, registry, covered, stores, digest })
+        Ok(Self { schema, policies: set, entities, registry, covered, stores, digest, rules })
     }
 
     /// SHA-256 over registry (without passwords), catalogues and policies, in hex: the version that decisions and the
     /// ledger name.
     pub fn digest(&self) -> &str {
         &self.digest
+    }
+
+    /// The text that [`Self::digest`] is of: registry (without passwords), catalogues and policies as JSON.
+    pub fn rules(&self) -> &str {
+        &self.rules
     }
 
     /// Who connects, for whom they work, where.
@@ -380,13 +387,12 @@ impl Policy {
     }
 }
 
-fn digest(registry: &Registry, stores: &[(Store, Catalogue)], policies: &str) -> String {
+fn rules(registry: &Registry, stores: &[(Store, Catalogue)], policies: &str) -> String {
     let mut public = registry.clone();
     for person in &mut public.people {
         person.password = None;
     }
-    let text = serde_json::to_string(&(public, stores, policies)).expect("plain data with string keys");
-    hex::encode(Sha256::digest(text))
+    serde_json::to_string(&(public, stores, policies)).expect("plain data with string keys")
 }
 
 fn build_entities(

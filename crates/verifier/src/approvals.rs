@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use ssh_key::{PublicKey, SshSig};
 
 /// The SSHSIG namespace: a signature for another purpose is no approval.
@@ -54,6 +55,10 @@ pub struct Approvals {
 struct PolicyRecord {
     approver_keys: BTreeMap<String, String>,
     approvals: usize,
+    #[serde(default)]
+    digest: String,
+    #[serde(default)]
+    rules: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -82,6 +87,9 @@ impl Approvals {
     /// The policy, and with it the approvers' keys, as of here.
     pub fn policy(&mut self, record: &[u8]) -> Result<(), String> {
         let record: PolicyRecord = read(record)?;
+        if record.rules.is_some_and(|rules| hex::encode(Sha256::digest(rules)) != record.digest) {
+            return Err("its rules are not those that its digest is of".to_owned());
+        }
         self.keys = record.approver_keys;
         self.quorum = record.approvals;
         Ok(())

@@ -178,8 +178,8 @@ impl Checking<'_> {
         for (part, log) in bundle.logs.iter().zip(&logs) {
             answering.statements(&log.entries).map_err(|e| format!("{}: {e}", part.dir))?;
         }
-        let approvals = answering.verified;
-        self.compare(&bundle, &answering.conclude(), approvals)?;
+        let (approvals, rules) = (answering.verified, answering.rules.len());
+        self.compare(&bundle, &answering.conclude(), approvals, rules)?;
         let is_complete = logs.iter().all(|log| log.is_complete);
         self.completeness(&bundle, is_complete, logs.iter().map(|log| log.undisclosed).sum());
         Ok(())
@@ -283,6 +283,7 @@ impl Checking<'_> {
         bundle: &Bundle,
         people: &BTreeMap<Who, Reach>,
         approvals: u64,
+        rules: usize,
     ) -> Result<(), String> {
         let mut told = BTreeMap::new();
         for (who, reach) in &bundle.people {
@@ -320,6 +321,10 @@ impl Checking<'_> {
         }
         if people.is_empty() {
             self.verdict.proven.push("the bundle shows nobody".to_owned());
+        }
+        if rules > 0 {
+            let shown = "versions of the rules (people, companies, catalogue, policies) are shown in full";
+            self.verdict.proven.push(format!("{rules} {shown}"));
         }
         if approvals > 0 {
             self.verdict
@@ -409,11 +414,15 @@ impl Leaves {
         if until < from || until > head.size || texts.len() as u64 != until - from || !is_aligned {
             return Err(format!("{LEAVES} are not those from {from} until {until}"));
         }
+        // What is inside the tiles comes from the leaves themselves, so the proof of one leaf of a full tile binds all. Tiles
+        // are each other's siblings: all are hashed before any is proven.
+        let mut first_hashes = Vec::new();
         for (tile, leaves) in (from / width..).zip(texts.chunks(WIDTH)) {
             let first = tile * width;
-            let mut level: Vec<Hash> = leaves.iter().map(|leaf| record_hash(leaf)).collect();
-            let (leaf_hashes, mut height) = (level.clone(), 0);
-            // What is inside the tile comes from the leaves themselves, so the proof of one of them binds all.
+            let (mut level, mut height) =
+                (leaves.iter().map(|leaf| record_hash(leaf)).collect::<Vec<Hash>>(), 0);
+            let bound = if leaves.len() == WIDTH { 1 } else { leaves.len() };
+            first_hashes.extend((first..).zip(level.iter().copied()).take(bound));
             while !level.is_empty() {
                 for (n, hash) in (first >> height..).zip(&level) {
                     hashes.0.insert(stored_hash_index(height, n), *hash);
@@ -421,10 +430,9 @@ impl Leaves {
                 level = level.chunks_exact(2).map(|pair| node_hash(pair[0], pair[1])).collect();
                 height += 1;
             }
-            let bound = if leaves.len() == WIDTH { 1 } else { leaves.len() };
-            for (index, hash) in (first..).zip(&leaf_hashes).take(bound) {
-                prove(head, index, *hash, hashes)?;
-            }
+        }
+        for (index, hash) in first_hashes {
+            prove(head, index, hash, hashes)?;
         }
         let parsed: Result<Vec<Leaf>, _> = texts.iter().map(|leaf| serde_json::from_slice(leaf)).collect();
         let parsed = parsed.map_err(|_| format!("{LEAVES}: there is one that is not of this format"))?;
@@ -517,6 +525,8 @@ struct Answering<'a> {
     purposes: BTreeMap<String, String>,
     granted: BTreeSet<String>,
     verified: u64,
+    /// Digests of the rules that are shown in full.
+    rules: BTreeSet<String>,
     running: BTreeMap<(String, u64), (Who, Reach)>,
     people: BTreeMap<Who, Reach>,
 }
@@ -529,6 +539,7 @@ impl<'a> Answering<'a> {
             purposes: BTreeMap::new(),
             granted: BTreeSet::new(),
             verified: 0,
+            rules: BTreeSet::new(),
             running: BTreeMap::new(),
             people: BTreeMap::new(),
         }
@@ -563,6 +574,9 @@ impl<'a> Answering<'a> {
                 _ => Ok(()),
             };
             followed.map_err(|problem| format!("entry {index}: {problem}"))?;
+            if entry.leaf.kind == Kind::PolicyChanged && entry.record["rules"].is_string() {
+                self.rules.insert(text("digest").to_owned());
+            }
             if entry.leaf.kind == Kind::Granted {
                 self.granted.insert(text("id").to_owned());
             }
