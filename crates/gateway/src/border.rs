@@ -5,7 +5,7 @@
 //! on. Both are told in the program's log and in the ledger.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringfence_ledger::witnessing::State;
 use ringfence_ledger::{Entry, Kind};
@@ -16,12 +16,20 @@ use crate::server::Shared;
 
 /// How often to look.
 pub const LOOK: Duration = Duration::from_millis(250);
+/// How long the first confirmation after a start may take before that is told.
+const FIRST: Duration = Duration::from_secs(10);
 
 /// See the module's text.
-#[derive(Default)]
 pub struct Border {
-    /// What the last look found; a new gateway has found nothing yet and has nothing to tell.
+    /// What the last look told.
     was_closed: AtomicBool,
+    began: Instant,
+}
+
+impl Default for Border {
+    fn default() -> Self {
+        Self { was_closed: AtomicBool::new(false), began: Instant::now() }
+    }
 }
 
 impl Border {
@@ -36,6 +44,10 @@ impl Border {
     /// Cuts cross-border sessions when the last confirmation has become too old, and tells of each change.
     pub fn look(&self, shared: &Shared) {
         let found = self.is_open(shared);
+        let is_first = matches!(found, Err(Cut::Unwitnessed { age: None })) && self.began.elapsed() < FIRST;
+        if is_first {
+            return; // closed, with nobody to cut and nothing to tell yet
+        }
         let was_closed = self.was_closed.swap(found.is_err(), Ordering::AcqRel);
         match (&found, was_closed) {
             (Err(cut), false) => {

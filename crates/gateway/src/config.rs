@@ -20,6 +20,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// A folder for a Unix socket, named as libpq expects it (`.s.PGSQL.PORT`, with the first address's port).
     pub unix_dir: Option<PathBuf>,
+    /// A socket at which a successor may ask for the listening sockets.
+    pub handover: Option<PathBuf>,
     /// The certificate, if TLS is offered.
     pub tls: Option<Arc<Tls>>,
     /// Whether clients without TLS are refused.

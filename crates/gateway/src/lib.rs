@@ -32,6 +32,7 @@ pub mod explain;
 pub mod flow;
 pub mod frame;
 pub mod grants;
+pub mod handover;
 pub mod listen;
 pub mod login;
 pub mod pin;
@@ -50,4 +51,5 @@ pub mod store_side;
 pub mod worker;
 
 pub use config::{Config, StoreConfig};
+pub use handover::Inherited;
 pub use server::{Gateway, StartError};

@@ -107,7 +107,9 @@ pub async fn accept_unix(
             }
         }
     }
-    let _ = std::fs::remove_file(path);
+    if !shared.is_handed_over.load(Ordering::Acquire) {
+        let _ = std::fs::remove_file(path);
+    }
 }
 
 /// Counts a client while it is there.

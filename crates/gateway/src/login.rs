@@ -163,6 +163,8 @@ async fn first_packets(
             Ok(Packet::Cancel(key)) => {
                 if let Some(target) = shared.cancels.find(&key) {
                     target.cancel().await;
+                } else {
+                    shared.older.cancel(&key);
                 }
                 return Ok(None);
             }

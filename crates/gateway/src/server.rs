@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::counting::Counting;
 use crate::flow::Traffic;
 use crate::grants::{Cut, LiveGrants};
+use crate::handover::{self, Inherited, Older};
 use crate::pin::{Pins, SharedNames};
 use crate::pool::{Pool, PoolSettings};
 use crate::records::{GatewayRecord, PolicyRecord, RefusedRecord};
@@ -65,6 +66,10 @@ pub struct Shared {
     pub shared_names: SharedNames,
     /// Keys for cancel requests.
     pub cancels: Cancels,
+    /// The process that this one took over from, while sessions of its may run.
+    pub older: Older,
+    /// Whether a successor has the listening sockets.
+    pub is_handed_over: AtomicBool,
     /// Grants in force.
     pub grants: Arc<LiveGrants>,
     /// Verdicts on statements.
@@ -214,6 +219,9 @@ pub enum StartError {
     /// The address cannot be had.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
+    /// The socket for a successor cannot be had, or the older process does not hand over.
+    #[error("{0}: {1}")]
+    Handover(PathBuf, std::io::Error),
     /// The Unix socket cannot be had.
     #[error("cannot listen on {0}: {1}")]
     ListenUnix(PathBuf, std::io::Error),
@@ -235,7 +243,11 @@ pub enum StartError {
 pub struct Gateway {
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
+    /// Ends the housekeeping.
     stop: watch::Sender<bool>,
+    /// Ends the listening, which is earlier where a successor takes over.
+    close: watch::Sender<bool>,
+    succeeded: watch::Receiver<bool>,
     _workers: Arc<Workers>,
 }
 
@@ -246,6 +258,7 @@ impl Gateway {
         policy: Policy,
         ledger: Ledger,
         control: Control,
+        inherited: Option<Inherited>,
     ) -> Result<Self, StartError> {
         let mut stores = HashMap::new();
         for store in &config.stores {
@@ -264,17 +277,21 @@ impl Gateway {
         }
         let control = Arc::new(control);
         let grants = LiveGrants::new(Arc::clone(&control));
-        let mut listeners = Vec::new();
-        for address in &config.listen {
+        let broken = |e| StartError::Handover(PathBuf::from("the older process"), e);
+        let (mut listeners, mut unix, older) = match inherited.map(Inherited::into_parts) {
+            Some(parts) => parts.map(|(tcp, unix, older)| (tcp, unix, Some(older))).map_err(broken)?,
+            None => (Vec::new(), None, None),
+        };
+        let already = listen::addresses(&listeners);
+        for address in config.listen.iter().filter(|a| !already.contains(a)) {
             listeners.push(TcpListener::bind(address).await.map_err(|e| StartError::Listen(*address, e))?);
         }
-        let unix = config.unix_dir.as_deref().map(|dir| {
+        if let Some(dir) = config.unix_dir.as_deref().filter(|_| unix.is_none()) {
             let port = listen::addresses(&listeners).first().map_or(5432, SocketAddr::port);
-            dir.join(format!(".s.PGSQL.{port}"))
-        });
-        let unix = unix
-            .map(|path| listen::bind_unix(&path).map_err(|e| StartError::ListenUnix(path, e)))
-            .transpose()?;
+            let path = dir.join(format!(".s.PGSQL.{port}"));
+            unix = Some(listen::bind_unix(&path).map_err(|e| StartError::ListenUnix(path, e))?);
+        }
+        let offer = handover::Offer::new(&listeners, unix.as_ref().map(|(l, path)| (l, path.as_path())));
         let shared = Arc::new(Shared {
             tls: RwLock::new(config.tls.clone()),
             config,
@@ -287,6 +304,8 @@ impl Gateway {
             pins: Pins::default(),
             shared_names: SharedNames::default(),
             cancels: Cancels::default(),
+            older: Older::default(),
+            is_handed_over: AtomicBool::new(false),
             grants,
             statements: Cache::default(),
             counting: Counting::default(),
@@ -305,21 +324,41 @@ impl Gateway {
         });
         let workers = Arc::new(workers.map_err(StartError::Worker)?);
         let (stop, stopping) = watch::channel(false);
+        let (close, closing) = watch::channel(false);
         let addresses = listen::addresses(&listeners);
         if let Some((listener, path)) = unix {
             let (shared, workers) = (Arc::clone(&shared), Arc::clone(&workers));
-            tokio::spawn(listen::accept_unix(shared, workers, listener, path, stopping.clone()));
+            tokio::spawn(listen::accept_unix(shared, workers, listener, path, closing.clone()));
         }
         for listener in listeners {
             tokio::spawn(listen::accept(
                 Arc::clone(&shared),
                 Arc::clone(&workers),
                 listener,
-                stopping.clone(),
+                closing.clone(),
             ));
         }
         tokio::spawn(housekeeping(Arc::clone(&shared), stopping));
-        Ok(Self { shared, addresses, stop, _workers: workers })
+        if let Some(older) = older {
+            let ready = {
+                let shared = Arc::clone(&shared);
+                move || Inherited::ready(older, &shared.older)
+            };
+            let told = tokio::task::spawn_blocking(ready).await.map_err(std::io::Error::other);
+            told.flatten().map_err(broken)?;
+        }
+        let (succeed, succeeded) = watch::channel(false);
+        if let Some(path) = shared.config.handover.clone() {
+            let failed = |e| StartError::Handover(path.clone(), e);
+            let (listener, offer) = (handover::listen(&path).map_err(failed)?, offer.map_err(failed)?);
+            let (for_them, close) = (Arc::clone(&shared), close.clone());
+            tokio::spawn(handover::serve(listener, path, offer, Arc::clone(&shared), move || {
+                for_them.is_handed_over.store(true, Ordering::Release);
+                close.send_replace(true);
+                succeed.send_replace(true);
+            }));
+        }
+        Ok(Self { shared, addresses, stop, close, succeeded, _workers: workers })
     }
 
     /// Where it listens.
@@ -356,9 +395,25 @@ impl Gateway {
         }
     }
 
+    /// Waits until a successor has taken the listening sockets over. From then on this gateway takes no new clients; its
+    /// sessions go on.
+    pub async fn succeeded(&self) {
+        let mut succeeded = self.succeeded.clone();
+        if succeeded.wait_for(|done| *done).await.is_err() {
+            std::future::pending::<()>().await; // nobody can succeed it
+        }
+    }
+
+    /// Waits until the last session has ended by itself.
+    pub async fn last_session_ended(&self) {
+        while self.shared.clients.load(Ordering::Acquire) > 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Stops: no new clients, idle sessions end, the others may finish until the drain time is over.
     pub async fn stop(self, reason: &str) {
-        self.stop.send_replace(true);
+        self.close.send_replace(true);
         self.shared.grants.cut_where(&Cut::Drain, |_| true);
         let until = Instant::now() + self.shared.config.drain;
         while self.shared.grants.sessions() > 0 && Instant::now() < until {
@@ -369,6 +424,7 @@ impl Gateway {
         while self.shared.grants.sessions() > 0 && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        self.stop.send_replace(true);
         self.shared.counting.flush(&self.shared.ledger);
         heartbeat(&self.shared);
         let record =

@@ -6,12 +6,14 @@
 //! When the disk is full or the log cannot be written, tickets resolve to [`Unavailable`], entries that nobody waits for
 //! (outcomes, refusals) are kept in memory up to a bound, and the journal thread tries again until it works.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use ringfence_verifier::checkpoint::{Head, read_head};
+use ringfence_verifier::tiles::LOCK;
 use ringfence_verifier::{Error, keys, segment};
 
 use crate::entry::{Entry, now_ms, salts};
@@ -76,6 +78,8 @@ struct Inner {
     witnessing: Option<Arc<Witnessing>>,
     vkey: String,
     dir: PathBuf,
+    /// Held as long as the log is open: a second writer would cut what the first has written.
+    _lock: File,
 }
 
 impl Ledger {
@@ -84,6 +88,7 @@ impl Ledger {
         keys::signers(&settings.skey)?;
         keys::verifiers(&settings.vkey)?;
         let root = settings.dir.as_path();
+        let lock = lock(root)?;
         let _ = std::fs::remove_file(root.join(ringfence_verifier::tiles::TEMPORARY));
         let head = read_head(root, &settings.vkey)?;
         let mut sequencer = Sequencer::open(root, &settings.skey, head.as_ref())?;
@@ -128,8 +133,14 @@ impl Ledger {
             });
         })?;
         let threads = Mutex::new(vec![journal_thread, sequencer_thread]);
-        let inner =
-            Inner { shared, threads, witnessing, vkey: settings.vkey.clone(), dir: settings.dir.clone() };
+        let inner = Inner {
+            shared,
+            threads,
+            witnessing,
+            vkey: settings.vkey.clone(),
+            dir: settings.dir.clone(),
+            _lock: lock,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -224,6 +235,16 @@ impl Drop for Inner {
             witnessing.close();
         }
     }
+}
+
+fn lock(root: &Path) -> Result<File, Error> {
+    std::fs::create_dir_all(root).map_err(Error::io("cannot create", root))?;
+    let path = root.join(LOCK);
+    let file = File::create(&path).map_err(Error::io("cannot create", &path))?;
+    file.try_lock().map_err(|_| {
+        Error::corrupt(root, "another process writes this log; each gateway needs a log of its own")
+    })?;
+    Ok(file)
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>, Error> {

@@ -53,7 +53,7 @@ fn whole_tiles_prove_that_nothing_was_kept_back() {
     let mut seen = 0;
     update(&index, &dir, &keys.verifier, |progress| seen = progress.entries).unwrap();
     let question = Question { from: Some("CN".into()), ..Question::default() };
-    let answer = ask(&[index.clone()], &question, true).unwrap();
+    let answer = ask(std::slice::from_ref(&index), &question, true).unwrap();
     assert_eq!((answer.people[0].1.statements, answer.people[0].1.rows), (333, 2 * (333 - 4)));
 
     let trust = format!("log {}\nquorum none\n", keys.verifier);
@@ -81,7 +81,7 @@ fn whole_tiles_prove_that_nothing_was_kept_back() {
     }
     drop(ledger);
     update(&index, &dir, &keys.verifier, |_| {}).unwrap();
-    let grown = ask(&[index.clone()], &question, true).unwrap();
+    let grown = ask(std::slice::from_ref(&index), &question, true).unwrap();
     assert_eq!((grown.people[0].1.statements, grown.people[0].1.rows), (333, 2 * (333 - 2)));
     let anew = place.path().join("anew");
     update(&anew, &dir, &keys.verifier, |_| {}).unwrap();

@@ -36,6 +36,8 @@ struct GatewayFile {
     listen: Vec<SocketAddr>,
     /// A folder for a Unix socket as libpq expects it, with the first address's port.
     unix_dir: Option<PathBuf>,
+    /// A socket at which `ringfence serve --take-over` asks for the listening sockets.
+    handover: Option<PathBuf>,
     /// A file with 32 bytes or more, made by `ringfence keys`: the passwords of store logins come from it.
     secret: PathBuf,
     /// PEM files. Without them there is no TLS.
@@ -373,6 +375,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
         (Some(policy), Some(control)) if problems.is_empty() => Ok(Loaded {
             gateway: GatewayConfig {
                 unix_dir: file.gateway.unix_dir.map(|p| dir.join(p)),
+                handover: file.gateway.handover.map(|p| dir.join(p)),
                 listen: file.gateway.listen,
                 tls,
                 tls_required,

@@ -1,20 +1,26 @@
 //! `ringfence serve`: a gateway until somebody stops it. SIGTERM and SIGINT drain, SIGHUP reads the rules anew.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use ringfence_control::Control;
-use ringfence_gateway::Gateway;
+use ringfence_gateway::{Gateway, handover};
 use ringfence_ledger::Ledger;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::command::Failure;
+use crate::command::{ConfigArgs, Failure};
 use crate::config;
 
 /// Starts a gateway from a configuration.
-pub(crate) async fn start(path: &Path) -> Result<Gateway, Failure> {
+pub(crate) async fn start(path: &Path, take_over: Option<&Path>) -> Result<Gateway, Failure> {
     let loaded = config::load(path)?;
+    let inherited = take_over.map(|from| {
+        handover::ask(from)
+            .map_err(|e| Failure::setup(format!("cannot take over from {}: {e}", from.display())))
+    });
+    let inherited = inherited.transpose()?;
     let ledger = Ledger::open(&loaded.ledger).map_err(|e| Failure::setup(e.to_string()))?;
-    Gateway::start(loaded.gateway, loaded.policy, ledger, Control::new(loaded.control))
+    Gateway::start(loaded.gateway, loaded.policy, ledger, Control::new(loaded.control), inherited)
         .await
         .map_err(|e| Failure::setup(e.to_string()))
 }
@@ -65,16 +71,50 @@ pub(crate) fn reload(gateway: &Gateway, path: &Path) {
 }
 
 /// `ringfence serve`.
-pub(crate) async fn run(path: &Path) -> Result<(), Failure> {
+#[derive(Args)]
+pub(crate) struct ServeArgs {
+    /// Take the listening sockets over from the gateway that waits at this socket (its `handover`), which then takes no more
+    /// clients and ends when its last session has. Each needs a log of its own.
+    #[arg(long, value_name = "SOCKET")]
+    take_over: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// `ringfence serve`.
+pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
+    let path = args.config.path();
     let mut signals = Signals::new()?;
-    let gateway = start(path).await?;
+    let gateway = start(&path, args.take_over.as_deref()).await?;
     for address in gateway.addresses() {
         println!("ringfence listens on {address}");
     }
-    while let Asked::Reload = signals.next().await {
-        reload(&gateway, path);
-    }
+    let reason = loop {
+        tokio::select! {
+            asked = signals.next() => match asked {
+                Asked::Reload => reload(&gateway, &path),
+                Asked::Stop => break "a signal asked for it",
+            },
+            () = gateway.succeeded() => {
+                eprintln!("ringfence has a successor; running sessions go on until they end");
+                break wait_for_sessions(&gateway, &mut signals, &path).await;
+            }
+        }
+    };
     eprintln!("ringfence is stopping; running statements may finish");
-    gateway.stop("a signal asked for it").await;
+    gateway.stop(reason).await;
     Ok(())
+}
+
+/// A successor takes the clients: what is left are the sessions that run.
+async fn wait_for_sessions(gateway: &Gateway, signals: &mut Signals, path: &Path) -> &'static str {
+    loop {
+        tokio::select! {
+            asked = signals.next() => match asked {
+                Asked::Reload => reload(gateway, path),
+                Asked::Stop => return "a signal asked for it",
+            },
+            () = gateway.last_session_ended() => return "a successor took over",
+        }
+    }
 }

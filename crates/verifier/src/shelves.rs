@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{CHECKPOINT, WITNESSED};
-use crate::tiles::{self, Shelf, TEMPORARY, TileFile, WIDTH};
+use crate::tiles::{self, LOCK, Shelf, TEMPORARY, TileFile, WIDTH};
 
 /// What lies on a shelf: names only.
 pub(crate) struct Shelves {
@@ -32,8 +32,8 @@ impl Shelves {
             for entry in entries.flatten() {
                 let path = entry.path();
                 let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
-                let is_ours =
-                    [CHECKPOINT, WITNESSED, TEMPORARY, "private", ".witnessed"].contains(&name.as_str());
+                let is_ours = [CHECKPOINT, WITNESSED, TEMPORARY, LOCK, "private", ".witnessed"]
+                    .contains(&name.as_str());
                 if is_ours {
                     continue;
                 }

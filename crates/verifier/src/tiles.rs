@@ -222,6 +222,8 @@ fn perfect(hashes: &[Hash]) -> Hash {
     }
 }
 
+/// The name of the file that whoever writes the log holds locked.
+pub const LOCK: &str = ".lock";
 /// The name of a file that is being written; one that is found later is left from a crash and worth nothing.
 pub const TEMPORARY: &str = ".writing";
 

@@ -33,7 +33,7 @@ enum Command {
     /// Start PostgreSQL clusters, load a short-video platform's data, and serve them: the five-minute tour.
     Demo(demo::DemoArgs),
     /// Serve the stores of a configuration.
-    Serve(ConfigArgs),
+    Serve(serve::ServeArgs),
     /// Ask for more than you see.
     Request(console::RequestArgs),
     /// List requests, or show one.
@@ -152,7 +152,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
     log_to_stderr(cli.verbose);
     match cli.command {
         Command::Demo(args) => demo::run(args).await,
-        Command::Serve(args) => serve::run(&args.path()).await,
+        Command::Serve(args) => serve::run(args).await,
         Command::Request(args) => console::request(args).await,
         Command::Requests(args) => console::list(args, false).await,
         Command::Grants(args) => console::list(args, true).await,

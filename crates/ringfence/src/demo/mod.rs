@@ -165,7 +165,7 @@ async fn start(
     }
     *witnesses = witnesses::start(dir)?;
     people::write_config(dir, args.port, clusters.iter().map(|c| (c.name, c.socket_dir())))?;
-    let gateway = serve::start(&dir.join("ringfence.toml")).await?;
+    let gateway = serve::start(&dir.join("ringfence.toml"), None).await?;
     witnesses::wait_confirmed(gateway.ledger()).await;
     // With port 0 only the gateway knows; the command line reads it here.
     if let Some(address) = gateway.addresses().first() {
