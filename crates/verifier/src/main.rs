@@ -1,6 +1,7 @@
 //! `ringfence-verify`: checks what somebody hands over (a bundle, a log, a proof, all logs of an installation) from the files
 //! alone. Exit code 0: it holds; 1: it does not; 2: it cannot be checked like this.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -75,7 +76,7 @@ fn parse() -> Result<Asked, String> {
 fn main() -> ExitCode {
     let checked = match parse() {
         Ok(Asked::Tell(text)) => {
-            println!("{text}");
+            say(text);
             return ExitCode::SUCCESS;
         }
         Ok(Asked::Check(arguments)) => check(&arguments),
@@ -95,8 +96,13 @@ fn read(path: &Path) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|e| format!("cannot read {}: {e}", path.display()))
 }
 
+/// One line of the answer. Whoever reads may stop listening: that changes nothing about what holds.
+fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
 fn print_json(value: &impl serde::Serialize) {
-    println!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
+    say(serde_json::to_string_pretty(value).unwrap_or_default());
 }
 
 fn check(arguments: &Arguments) -> Result<bool, String> {
@@ -151,16 +157,16 @@ fn check_bundle(path: &Path, trust: Option<&Quorum>, json: bool) -> bool {
         return holds;
     }
     for line in &verdict.proven {
-        println!("PROVEN   {line}");
+        say(format!("PROVEN   {line}"));
     }
     for line in &verdict.claimed {
-        println!("CLAIMED  {line}");
+        say(format!("CLAIMED  {line}"));
     }
     for line in &verdict.problems {
-        println!("WRONG    {line}");
+        say(format!("WRONG    {line}"));
     }
     if !holds {
-        println!("{} proves nothing.", path.display());
+        say(format!("{} proves nothing.", path.display()));
     }
     holds
 }
@@ -176,35 +182,35 @@ fn check_log(path: &Path, vkeys: &str, trust: Option<&Quorum>, json: bool) -> bo
         return holds;
     }
     for problem in &report.problems {
-        println!("WRONG    {problem}");
+        say(format!("WRONG    {problem}"));
     }
     if holds {
-        println!(
+        say(format!(
             "PROVEN   {} entries hash to the root {} that the log has signed",
             report.entries, report.root
-        );
-        println!("PROVEN   {} private records are the ones that the entries commit to", report.records);
-        println!("PROVEN   {} approvals are signed by the approvers' own keys", judge.approvals.verified);
+        ));
+        say(format!("PROVEN   {} private records are the ones that the entries commit to", report.records));
+        say(format!("PROVEN   {} approvals are signed by the approvers' own keys", judge.approvals.verified));
         match &report.witnessed {
             Some(w) => {
                 for cosigned in &w.cosigned {
                     let at = rfc3339(cosigned.time);
-                    println!(
+                    say(format!(
                         "PROVEN   {} saw the first {} entries like this at {at}",
                         cosigned.witness, w.size
-                    );
+                    ));
                 }
             }
             None => {
-                println!("CLAIMED  that everybody is shown the same log: no witness is in the trust policy");
+                say("CLAIMED  that everybody is shown the same log: no witness is in the trust policy");
             }
         }
         for gap in &report.gaps {
-            println!(
+            say(format!(
                 "NOTE     no entry from {} until {}",
                 rfc3339(gap.from / 1000),
                 rfc3339(gap.until / 1000)
-            );
+            ));
         }
     }
     holds
@@ -217,16 +223,16 @@ fn check_proof(path: &Path, arguments: &Arguments, trust: Option<&Quorum>) -> Re
     match proof::check(&bytes, &named_keys(arguments, origin, trust)?, trust) {
         Ok(shown) if arguments.json => print_json(&shown),
         Ok(shown) => {
-            println!("PROVEN   entry {} is in a log of {} entries", shown.index, shown.size);
+            say(format!("PROVEN   entry {} is in a log of {} entries", shown.index, shown.size));
             for cosigned in &shown.cosigned {
-                println!("PROVEN   {} saw that log at {}", cosigned.witness, rfc3339(cosigned.time));
+                say(format!("PROVEN   {} saw that log at {}", cosigned.witness, rfc3339(cosigned.time)));
             }
             if let Some(record) = shown.record {
-                println!("{}", serde_json::to_string_pretty(&record).unwrap_or_default());
+                say(serde_json::to_string_pretty(&record).unwrap_or_default());
             }
         }
         Err(problem) => {
-            println!("WRONG    {problem}");
+            say(format!("WRONG    {problem}"));
             return Ok(false);
         }
     }
@@ -246,13 +252,13 @@ fn check_installation(arguments: &Arguments, file: &Path, trust: Option<&Quorum>
         return Ok(found.holds());
     }
     for log in &found.logs {
-        println!("PROVEN   {}: {} entries", log.origin, log.report.entries);
+        say(format!("PROVEN   {}: {} entries", log.origin, log.report.entries));
         for problem in &log.report.problems {
-            println!("WRONG    {}: {problem}", log.origin);
+            say(format!("WRONG    {}: {problem}", log.origin));
         }
     }
     for problem in &found.problems {
-        println!("WRONG    {problem}");
+        say(format!("WRONG    {problem}"));
     }
     Ok(found.holds())
 }
