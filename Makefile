@@ -11,9 +11,9 @@ demo: build ## Start the demo: PostgreSQL, data, gateway; Ctrl-C stops all of it
 check: build ## Walk the README's tour against a demo and say what was seen
 	@./target/release/ringfence demo --check
 
-build: ## Build the program (target/release/ringfence)
+build: ## Build the program (target/release/ringfence and ringfence-verify)
 	@scripts/install.sh build
-	cargo build --release --locked -p ringfence
+	cargo build --release --locked -p ringfence -p ringfence-verifier
 
 test: ## Everything that CI runs: format, lints, unit tests, end to end, attacks, crashes, drivers
 	@scripts/install.sh build test

@@ -232,8 +232,14 @@ fn a_wrong_configuration_is_told_whole(demo: &Demo) {
     std::fs::write(&file, good.replace("[gateway]", "[gateway]\nlistn = 1")).unwrap();
     let told = text(&demo.ringfence(&["serve", "--config", &file.display().to_string()]));
     assert!(told.contains("unknown field `listn`"), "{told}");
-    // A busy port.
-    std::fs::write(&file, good).unwrap();
+    std::fs::write(&file, good.replace("full_access_role", "ful_access_role")).unwrap();
+    let told = text(&demo.ringfence(&["serve", "--config", &file.display().to_string()]));
+    assert!(told.contains("[[stores]] has no key ful_access_role"), "{told}");
+    // A log that another gateway writes, and a busy port.
+    std::fs::write(&file, &good).unwrap();
+    let told = text(&demo.ringfence(&["serve", "--config", &file.display().to_string()]));
+    assert!(told.contains("another process writes this log"), "{told}");
+    std::fs::write(&file, good.replace("dir = \"ledger\"", "dir = \"ledger-busy\"")).unwrap();
     let told = text(&demo.ringfence(&["serve", "--config", &file.display().to_string()]));
     assert!(told.contains("cannot listen on"), "{told}");
     let short = Command::new(PROGRAM)

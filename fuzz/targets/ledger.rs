@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ringfence_ledger::{proof, segment, sequencer, tiles};
+use ringfence_verifier::{checkpoint, proof, segment, tiles};
 
 const VKEY: &str = "example.com/log+3ae5e2d8+AbEBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=";
 
@@ -20,6 +20,6 @@ fuzz_target!(|data: &[u8]| {
             assert_eq!(tiles::path(shelf, n, width), text);
         }
     }
-    assert!(sequencer::open_head(data, VKEY).is_err());
-    assert!(proof::check(data, VKEY).is_err());
+    assert!(checkpoint::open_head(data, VKEY).is_err());
+    assert!(proof::check(data, VKEY, None).is_err());
 });

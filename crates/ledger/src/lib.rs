@@ -10,6 +10,7 @@
 //! the machine. What must never happen: a public leaf with personal data in it.
 
 pub mod entry;
+pub mod erase;
 pub(crate) mod inbox;
 pub(crate) mod journal;
 pub mod sequencer;

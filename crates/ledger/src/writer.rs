@@ -89,6 +89,7 @@ impl Ledger {
         keys::verifiers(&settings.vkey)?;
         let root = settings.dir.as_path();
         let lock = lock(root)?;
+        crate::erase::clean_up(root);
         let _ = std::fs::remove_file(root.join(ringfence_verifier::tiles::TEMPORARY));
         let head = read_head(root, &settings.vkey)?;
         let mut sequencer = Sequencer::open(root, &settings.skey, head.as_ref())?;

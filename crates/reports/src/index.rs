@@ -14,7 +14,7 @@ use crate::Error;
 use crate::columns::{Column, write_whole};
 
 /// What an index of another program version is not.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Stands for "there is none".
 pub(crate) const NONE: u64 = u64::MAX;
 /// Shapes whose columns are remembered.
@@ -75,6 +75,9 @@ pub(crate) struct State {
     pub(crate) entries: u64,
     pub(crate) statements: u64,
     pub(crate) sessions: u64,
+    /// Entries whose records were erased: of those the index can say nothing.
+    #[serde(default)]
+    pub(crate) erased: u64,
     /// The time of the last entry.
     pub(crate) newest: u64,
     /// Words, each once.
@@ -188,6 +191,12 @@ pub fn update(
             continue;
         }
         let leaf = entry.parse_leaf().map_err(|e| Error::corrupt(log, format!("entry {index}: {e}")))?;
+        if entry.is_erased() {
+            builder.state.erased += 1;
+            builder.state.newest = leaf.time;
+            at.entries += 1;
+            continue;
+        }
         builder.entry(index, &leaf, &entry.record).map_err(|e| match e {
             Broken::Io(e) => e,
             Broken::Record => Error::corrupt(

@@ -47,6 +47,8 @@ pub struct Asked {
     pub entries: u64,
     /// Statements that it has.
     pub statements: u64,
+    /// Entries whose records were erased: what they were, nobody can say any more.
+    pub erased: u64,
 }
 
 /// The answer.
@@ -114,7 +116,8 @@ pub fn ask(dirs: &[PathBuf], question: &Question, each: bool) -> Result<Answer, 
     for (log, index) in indexes.iter().enumerate() {
         let (origin, dir) = (index.state.origin.clone(), index.state.dir.clone());
         let (entries, statements) = (index.state.entries, index.state.statements);
-        answer.logs.push(Asked { origin, dir, entries, statements });
+        let erased = index.state.erased;
+        answer.logs.push(Asked { origin, dir, entries, statements, erased });
         let teller = Teller {
             index,
             log,

@@ -176,6 +176,38 @@ struct StoreFile {
     store_wait: Option<u64>,
 }
 
+/// All keys of a store. serde cannot refuse others where structures are flattened.
+const STORE_KEYS: &[&str] = &[
+    "name",
+    "jurisdiction",
+    "location",
+    "kind",
+    "full_access",
+    "approvers",
+    "auditors",
+    "url",
+    "password_file",
+    "tls_root",
+    "catalogue",
+    "full_access_role",
+    "face_connections",
+    "pool_mode",
+    "pool_size",
+    "pool_wait",
+    "server_idle",
+    "server_lifetime",
+    "store_wait",
+];
+
+/// A misspelt key would silently leave its default in force.
+fn unknown_store_key(text: &str) -> Option<String> {
+    let table: toml::Table = toml::from_str(text).ok()?;
+    let stores = table.get("stores")?.as_array()?;
+    let mut keys = stores.iter().filter_map(|s| s.as_table()).flat_map(|s| s.keys());
+    let unknown = keys.find(|key| !STORE_KEYS.contains(&key.as_str()))?;
+    Some(format!("[[stores]] has no key {unknown}; known are {}", STORE_KEYS.join(", ")))
+}
+
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum PoolModeFile {
@@ -225,7 +257,11 @@ fn parse(path: &Path) -> Result<(File, PathBuf), Failure> {
         Failure::setup(format!("cannot read the configuration {}: {e}", path.display()))
             .hint("name it with --config FILE, or start `ringfence demo`, which writes one")
     })?;
-    let file = toml::from_str(&text).map_err(|e| Failure::setup(format!("{}: {e}", path.display())))?;
+    let wrong = |problem: String| Failure::setup(format!("{}: {problem}", path.display()));
+    let file = toml::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+    if let Some(problem) = unknown_store_key(&text) {
+        return Err(wrong(problem));
+    }
     let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
     Ok((file, dir))
 }

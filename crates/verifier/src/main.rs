@@ -191,6 +191,9 @@ fn check_log(path: &Path, vkeys: &str, trust: Option<&Quorum>, json: bool) -> bo
         ));
         say(format!("PROVEN   {} private records are the ones that the entries commit to", report.records));
         say(format!("PROVEN   {} approvals are signed by the approvers' own keys", judge.approvals.verified));
+        if report.erased > 0 {
+            say(format!("PROVEN   {} private records were erased, and the log says why", report.erased));
+        }
         match &report.witnessed {
             Some(w) => {
                 for cosigned in &w.cosigned {

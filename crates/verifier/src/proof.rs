@@ -53,6 +53,9 @@ pub fn prove(root: &Path, vkey: &str, index: u64, disclose: bool) -> Result<Stri
     let entry = segment::find(root, index)?.ok_or_else(|| {
         Error::corrupt(&root.join("private"), format!("the record of entry {index} is not here"))
     })?;
+    if disclose && entry.is_erased() {
+        return Err(Error::corrupt(&root.join("private"), format!("the record of entry {index} was erased")));
+    }
     let extra = extra(&entry, disclose)?;
     let mut text = format!("{HEADER}\nextra {}\nindex {index}\n", BASE64.encode(extra));
     for hash in proof {

@@ -46,11 +46,15 @@ pub enum Kind {
     BorderClosed,
     /// Cross-border access opened again.
     BorderOpened,
+    /// Private records were erased, as the law may ask; the record says which, why and by whom. Their commitments stay.
+    Erased,
+    /// A legal hold was placed or released: while it stands, nothing is erased.
+    LegalHold,
 }
 
 impl Kind {
     /// How many kinds there are.
-    pub const COUNT: usize = 18;
+    pub const COUNT: usize = 20;
 
     /// The name in a leaf.
     pub fn word(self) -> String {
@@ -126,11 +130,43 @@ impl Sealed {
         serde_json::from_slice(&self.leaf)
     }
 
+    /// Whether the record is gone: its frame has neither record nor salt. Whether it may be is for [`crate::verify`] to say.
+    pub fn is_erased(&self) -> bool {
+        self.record.is_empty() && self.salt == [0; 32]
+    }
+
+    /// The private record, if it is there.
+    pub fn record(&self) -> Option<&[u8]> {
+        (!self.is_erased()).then_some(self.record.as_slice())
+    }
+
     /// Whether the leaf commits to this salt and record.
     pub fn is_committed(&self) -> bool {
         self.parse_leaf()
             .is_ok_and(|leaf| leaf.commitment == hex::encode(commitment(&self.salt, &self.record)))
     }
+}
+
+/// The private record of an [`Kind::Erased`] entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErasedRecord {
+    /// Which entries: from, and until (exclusive).
+    pub entries: Vec<(u64, u64)>,
+    /// Why.
+    pub reason: String,
+    /// By whom.
+    pub by: String,
+}
+
+/// The private record of a [`Kind::LegalHold`] entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldRecord {
+    /// Whether it stands from here on.
+    pub stands: bool,
+    /// Why.
+    pub reason: String,
+    /// By whom.
+    pub by: String,
 }
 
 /// SHA-256 over a domain label, a 32-byte random salt and the record. The salt keeps a guess at a record (a name, a

@@ -2,7 +2,8 @@
 //!
 //! A frame is `u32 length ‖ u16 leaf length ‖ leaf ‖ 32 bytes of salt ‖ record`, numbers big-endian; `length` counts what
 //! follows it. There is no checksum: a whole frame proves itself, since its leaf commits to its record. A frame that does
-//! not is a torn write when it is the last, and damage when it lies under the checkpoint. The open segment may end in zeros:
+//! not is a torn write when it is the last, and damage when it lies under the checkpoint. A record that was erased leaves its
+//! leaf, zeros for a salt, and nothing. The open segment may end in zeros:
 //! room that is reserved ahead, so that a sync need not wait for the file system to note that the file grew.
 
 use std::fs::{self, File};
@@ -48,7 +49,7 @@ pub fn decode(bytes: &[u8]) -> Option<(Sealed, usize)> {
     let (leaf, rest) = frame[HEADER..].split_at(leaf_len);
     let (salt, record) = rest.split_at(SALT);
     let entry = Sealed { leaf: leaf.to_vec(), salt: salt.try_into().ok()?, record: record.to_vec() };
-    entry.is_committed().then_some((entry, 4 + length))
+    (entry.is_erased() || entry.is_committed()).then_some((entry, 4 + length))
 }
 
 /// One file of entries.

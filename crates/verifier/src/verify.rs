@@ -11,7 +11,7 @@ use tlog_tiles::Hash;
 
 use crate::checkpoint::{CHECKPOINT, Head, WITNESSED, Witnessed, read_head, read_witnessed};
 use crate::quorum::Quorum;
-use crate::record::{Leaf, Sealed};
+use crate::record::{ErasedRecord, Kind, Leaf, Sealed};
 use crate::segment::Records;
 use crate::shelves::Shelves;
 use crate::tally::{Gap, Tally};
@@ -26,6 +26,8 @@ pub struct Report {
     pub waiting: u64,
     /// Private records that were there and match their commitments.
     pub records: u64,
+    /// Private records that were erased, with an entry that says so.
+    pub erased: u64,
     /// The root hash, base64.
     pub root: String,
     /// What witnesses say, where they are asked about.
@@ -121,6 +123,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn walk(mut self, mut records: Option<&mut Records>, witness: &mut impl Witness) -> Result<(), String> {
         let (mut tree, mut tally, mut time, mut full) = (Tree::default(), Tally::default(), 0, Vec::new());
+        let mut erasures = Erasures::default();
         let (mut missing_from, mut root_at_witnessed) = (None, None);
         for bundle in 0..self.head.size.div_ceil(WIDTH as u64) {
             let (bytes, width) = self.bundle(bundle)?;
@@ -136,6 +139,7 @@ impl Walk<'_> {
                     missing_from = Some(index);
                 }
                 tree.push(leaf, &mut full).map_err(|e| e.to_string())?;
+                erasures.note(index, record.as_ref());
                 if let Err(problem) = self.entry(index, leaf, record.as_ref(), &mut tally, &mut time, witness)
                 {
                     self.report.problems.push(format!("entry {index}: {problem}"));
@@ -154,6 +158,7 @@ impl Walk<'_> {
         // What is durable and waits for a checkpoint: its tiles may be there already.
         while let Some(record) = records.as_mut().and_then(|r| r.next(&mut self.report.problems)) {
             self.note_root(&tree, &mut root_at_witnessed);
+            erasures.note(tree.size(), Some(&record));
             tree.push(&record.leaf, &mut full).map_err(|e| e.to_string())?;
             self.shelves.settle(&mut full, false, &mut self.report.problems);
             self.report.waiting += 1;
@@ -162,6 +167,7 @@ impl Walk<'_> {
         let mut partial = tree.partial();
         self.shelves.settle(&mut partial, false, &mut self.report.problems);
         self.check_witnessed(&tree, root_at_witnessed);
+        self.report.erased = erasures.conclude(&mut self.report.problems);
         self.report.newest = time;
         self.report.gaps = tally.gaps;
         self.report.crashes = tally.crashes;
@@ -203,9 +209,9 @@ impl Walk<'_> {
             return Err("the journal's leaf is not the one in the tree".to_owned());
         }
         let parsed: Leaf = serde_json::from_slice(leaf).map_err(|_| "is not a leaf of this format")?;
-        self.report.records += u64::from(record.is_some());
         let before = std::mem::replace(time, parsed.time);
-        let record = record.map(|r| r.record.as_slice());
+        let record = record.and_then(Sealed::record);
+        self.report.records += u64::from(record.is_some());
         let tallied = tally.entry(&parsed, record);
         witness.entry(index, &parsed, record)?;
         tallied?;
@@ -251,5 +257,49 @@ fn witnessed(root: &Path, vkey: &str, quorum: &Quorum, problems: &mut Vec<String
             problems.push(e.to_string());
             None
         }
+    }
+}
+
+/// Records that are gone, and entries that say why.
+#[derive(Default)]
+struct Erasures {
+    /// Runs of entries without a record: from, and until (exclusive).
+    gone: Vec<(u64, u64)>,
+    /// Those that the log says were erased.
+    on_record: Vec<(u64, u64)>,
+}
+
+impl Erasures {
+    fn note(&mut self, index: u64, entry: Option<&Sealed>) {
+        let Some(entry) = entry else { return };
+        if entry.is_erased() {
+            match self.gone.last_mut() {
+                Some((_, until)) if *until == index => *until += 1,
+                _ => self.gone.push((index, index + 1)),
+            }
+        } else if entry.parse_leaf().is_ok_and(|leaf| leaf.kind == Kind::Erased)
+            && let Ok(record) = serde_json::from_slice::<ErasedRecord>(&entry.record)
+        {
+            self.on_record.extend(record.entries);
+        }
+    }
+
+    /// How many were erased on record; the others are named.
+    fn conclude(mut self, problems: &mut Vec<String>) -> u64 {
+        self.on_record.sort_unstable();
+        let mut erased = 0;
+        for (from, until) in self.gone {
+            let mut at = from;
+            for (covered_from, covered_until) in &self.on_record {
+                if *covered_from <= at && *covered_until > at {
+                    erased += (*covered_until).min(until) - at;
+                    at = (*covered_until).min(until);
+                }
+            }
+            if at < until {
+                problems.push(format!("private/: the records of entries {at} to {} are gone, and no entry says that they were erased", until - 1));
+            }
+        }
+        erased
     }
 }

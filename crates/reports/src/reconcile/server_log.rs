@@ -93,7 +93,11 @@ impl ServerLog {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let file = File::open(path).map_err(Error::io("cannot open", path))?;
         let total = file.metadata().map_err(Error::io("cannot read", path))?.len();
-        let mut reader: Box<dyn BufRead> = Box::new(BufReader::with_capacity(1 << 20, file));
+        Self::read(path, Box::new(BufReader::with_capacity(1 << 20, file)), total)
+    }
+
+    /// Reads what comes from `reader`, which is `total` bytes long; `path` is for error texts.
+    pub fn read(path: &Path, mut reader: Box<dyn BufRead>, total: u64) -> Result<Self, Error> {
         let is_json = reader.fill_buf().map_err(Error::io("cannot read", path))?.first() == Some(&b'{');
         let format = if is_json {
             Format::Json(reader, String::new())

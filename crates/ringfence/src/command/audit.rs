@@ -289,6 +289,10 @@ fn print_text(answer: &Answer, took: std::time::Duration) {
             hit.intent
         );
     }
+    let erased: u64 = answer.logs.iter().map(|l| l.erased).sum();
+    if erased > 0 {
+        println!("{} entries are not in the answer: their records were erased.", HumanCount(erased));
+    }
     eprintln!(
         "{} statements in {} entries were asked in {:.0} ms.",
         HumanCount(statements),

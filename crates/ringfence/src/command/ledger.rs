@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use rand_core::{OsRng, RngCore as _};
 use ringfence_grants::request::rfc3339;
+use ringfence_ledger::erase::{self, What};
 use ringfence_ledger::{Kind, Leaf};
 use ringfence_verifier::installation::Judge;
+use ringfence_verifier::manifest::seconds;
 use ringfence_verifier::quorum::Quorum;
 use ringfence_verifier::{proof, segment, verify};
 use serde_json::{Value, json};
@@ -51,11 +53,44 @@ pub(crate) enum LedgerCommand {
         #[command(flatten)]
         place: PlaceArgs,
     },
+    /// Erase private records, where the law says so, while the gateway is stopped. The log goes on to verify, and says what was
+    /// erased, why and by whom.
+    Erase {
+        /// An entry; may be given several times.
+        #[arg(long = "entry", required_unless_present = "before")]
+        entries: Vec<u64>,
+        /// All that is older than this day; at least ten years (28 CFR 202.1101).
+        #[arg(long, conflicts_with = "entries")]
+        before: Option<String>,
+        #[command(flatten)]
+        why: WhyArgs,
+    },
+    /// Place a legal hold, while the gateway is stopped: nothing is erased until it is released.
+    Hold {
+        /// Release it.
+        #[arg(long)]
+        release: bool,
+        #[command(flatten)]
+        why: WhyArgs,
+    },
     /// Print the log's public key (C2SP signed-note form).
     Vkey {
         #[command(flatten)]
         place: PlaceArgs,
     },
+}
+
+/// Why something is done to the log, and by whom: it goes on record.
+#[derive(Args)]
+pub(crate) struct WhyArgs {
+    /// Why, as in the name of an order.
+    #[arg(long)]
+    reason: String,
+    /// By whom.
+    #[arg(long)]
+    by: String,
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
 /// Which log.
@@ -127,6 +162,26 @@ pub(crate) fn run(command: LedgerCommand) -> Result<(), Failure> {
         }
         LedgerCommand::Disclose { index, place } => {
             print!("{}", proof::prove(&place.dir()?, &place.vkey()?, index, true)?);
+            Ok(())
+        }
+        LedgerCommand::Erase { entries, before, why } => {
+            let what = match before {
+                Some(day) => {
+                    let time =
+                        seconds(&day).ok_or_else(|| Failure::setup(format!("--before {day} is no day")))?;
+                    What::Before(time.saturating_mul(1000))
+                }
+                None => What::Entries(entries),
+            };
+            let settings = config::load(&why.config.path())?.ledger;
+            let count = erase::erase(&settings, &what, &why.reason, &why.by)?;
+            println!("{count} private records were erased; the log says why.");
+            Ok(())
+        }
+        LedgerCommand::Hold { release, why } => {
+            let settings = config::load(&why.config.path())?.ledger;
+            let entry = erase::hold(&settings, !release, &why.reason, &why.by)?;
+            println!("Entry {entry}: the legal hold {}.", if release { "is released" } else { "stands" });
             Ok(())
         }
         LedgerCommand::Vkey { place } => {
@@ -201,6 +256,9 @@ fn gist(leaf: &Leaf, record: &Value) -> String {
         }
         Kind::BorderClosed => get("reason"),
         Kind::BorderOpened => String::new(),
+        Kind::Erased => format!("{} by {}: {}", record["entries"], get("by"), get("reason")),
+        Kind::LegalHold if record["stands"] == true => format!("placed by {}: {}", get("by"), get("reason")),
+        Kind::LegalHold => format!("released by {}: {}", get("by"), get("reason")),
     }
 }
 
@@ -225,6 +283,9 @@ fn verify_log(place: &PlaceArgs) -> Result<(), Failure> {
             );
         } else {
             println!("The private records are not here, so commitments and approvals were not checked.");
+        }
+        if report.erased > 0 {
+            println!("{} private records were erased, and the log says why.", report.erased);
         }
         match &report.witnessed {
             Some(witnessed) => {

@@ -142,6 +142,12 @@ impl From<ringfence_verifier::Error> for Failure {
     }
 }
 
+impl From<ringfence_ledger::erase::Refused> for Failure {
+    fn from(e: ringfence_ledger::erase::Refused) -> Self {
+        Self::refused(e.to_string())
+    }
+}
+
 impl From<ringfence_reports::Error> for Failure {
     fn from(e: ringfence_reports::Error) -> Self {
         Self::refused(e.to_string())

@@ -292,13 +292,26 @@ impl Tour {
     }
 
     fn on_record(&mut self, id: &str) {
-        // The checkpoint follows the last entry within a quarter of a second.
-        std::thread::sleep(Duration::from_millis(600));
+        // The checkpoint follows the last entry within a second, and the witnesses soon after.
+        std::thread::sleep(Duration::from_millis(2500));
         let verify = self.ringfence(&["ledger", "verify"]);
         self.step(
             "Anyone verifies the log from its files and the public key",
             verify,
-            &[Expect::Shows("The log verifies")],
+            &[Expect::Shows("The log verifies"), Expect::Shows("Witnesses confirm the first")],
+        );
+        let who = self.ringfence(&["audit", "who-accessed", "--jurisdiction", "us", "--from", "SG"]);
+        self.step(
+            "Who in Singapore reached U.S. data, and why?",
+            who,
+            &[Expect::Shows("singapore-analyst (SG, clips-singapore) at us"), Expect::Shows("refund")],
+        );
+        let out = self.dir.join(format!("answer-{}", std::process::id())).display().to_string();
+        let bundle = self.ringfence(&["audit", "bundle", "--from", "SG", "--complete", "--out", &out]);
+        self.step(
+            "The answer goes to a stranger, with proof that nothing was kept back",
+            bundle,
+            &[Expect::Shows("entries with their records")],
         );
         let show = self.ringfence(&["ledger", "show", "--grep", id]);
         self.step(
