@@ -16,7 +16,12 @@ fn files_under(root: &Path) -> Vec<PathBuf> {
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
         for path in fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()) {
-            if path.is_dir() { folders.push(path) } else { found.push(path) }
+            let is_lock = path.file_name().is_some_and(|name| name == ".lock");
+            if path.is_dir() {
+                folders.push(path);
+            } else if !is_lock {
+                found.push(path);
+            }
         }
     }
     found.sort();
