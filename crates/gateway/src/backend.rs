@@ -34,6 +34,15 @@ pub const SETTABLE: &[&str] = &[
 /// The longest message of a login.
 const MAX_LOGIN_MESSAGE: usize = 64 * 1024;
 
+/// A value as SQL, whatever `standard_conforming_strings` and `client_encoding` are at the moment: only ASCII goes (PostgreSQL
+/// shows other characters of an application's name as `?` itself), and where there is a backslash, as an escape string.
+fn literal(value: &str) -> String {
+    let ascii: String =
+        value.chars().map(|c| if c.is_ascii() && !c.is_ascii_control() { c } else { '?' }).collect();
+    let quoted = ascii.replace('\'', "''");
+    if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
+}
+
 /// Something to speak over.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
     /// Moves to the runtime of this thread, where it can be moved; elsewhere its wakings cross threads.
@@ -344,7 +353,7 @@ impl Backend {
         let mut statement = String::new();
         for (name, value) in wanted.iter().filter(|(name, _)| SETTABLE.contains(&name.as_str())) {
             if !self.parameters.iter().any(|(n, v)| n == name && v == value) {
-                let _ = write!(statement, "SET {name} = '{}';", value.replace('\'', "''"));
+                let _ = write!(statement, "SET {name} = {};", literal(value));
             }
         }
         if !statement.is_empty() {
@@ -392,5 +401,18 @@ impl Backend {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::literal;
+
+    #[test]
+    fn no_value_ends_its_literal() {
+        assert_eq!(literal("psql"), "'psql'");
+        assert_eq!(literal("it's"), "'it''s'");
+        assert_eq!(literal("\\'; select 1;--"), "E'\\\\''; select 1;--'");
+        assert_eq!(literal("あ\\"), "E'?\\\\'");
     }
 }

@@ -329,6 +329,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     fn announce(&mut self, text: &str, parameters: &[Box<str>]) -> Result<u64, Refusal> {
         let session = self.session;
         session.shared.ledger.healthy().map_err(|e| unrecorded(&e))?;
+        if session.crossing.is_some() {
+            session.shared.border.is_open(&session.shared).map_err(|cut| cut.refusal())?;
+        }
         let mut flow = session.flow();
         let n = flow.number();
         let statement = truncate(text, MAX_RECORDED);

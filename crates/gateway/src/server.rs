@@ -338,6 +338,7 @@ impl Gateway {
                 closing.clone(),
             ));
         }
+        tokio::spawn(watch_over(Arc::clone(&shared), stopping.clone()));
         tokio::spawn(housekeeping(Arc::clone(&shared), stopping));
         if let Some(older) = older {
             let ready = {
@@ -469,15 +470,24 @@ async fn record_start(shared: &Shared) -> Result<(), ringfence_ledger::Unavailab
     Ok(())
 }
 
-async fn housekeeping(shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {
-    let mut refresh = tokio::time::interval(REFRESH);
-    let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+/// What must not wait for any database.
+async fn watch_over(shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {
     let mut heartbeats = tokio::time::interval(Duration::from_millis(HEARTBEAT_MS));
     let mut border = tokio::time::interval(border::LOOK);
     loop {
         tokio::select! {
             _ = heartbeats.tick() => heartbeat(&shared),
             _ = border.tick() => shared.border.look(&shared),
+            _ = stopping.changed() => return,
+        }
+    }
+}
+
+async fn housekeeping(shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {
+    let mut refresh = tokio::time::interval(REFRESH);
+    let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+    loop {
+        tokio::select! {
             _ = refresh.tick() => {
                 if let Err(error) = shared.refresh().await {
                     tracing::warn!(%error, "grants in force stay as they are until the control database answers");

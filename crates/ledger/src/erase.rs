@@ -19,10 +19,6 @@ use crate::writer::{Ledger, Settings};
 /// How long private records are kept, in milliseconds: ten years (28 CFR 202.1101).
 pub const RETENTION_MS: u64 = 3653 * 24 * 3600 * 1000;
 
-/// Kinds whose records may go. Of the others the verifier needs every one: rules, approvals, counts.
-const ERASABLE: [Kind; 6] =
-    [Kind::SessionOpened, Kind::SessionClosed, Kind::Intent, Kind::Outcome, Kind::Refused, Kind::Counted];
-
 /// What to erase.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
@@ -108,16 +104,12 @@ fn choose(dir: &Path, what: &What) -> Result<Vec<(u64, u64)>, Refused> {
                 .map_err(|_| Error::corrupt(dir, format!("entry {index}: is no legal hold")))?;
             held = record.stands.then_some((index, record.reason));
         }
-        let may_go = ERASABLE.contains(&leaf.kind) && !entry.is_erased();
+        let may_go = leaf.kind.is_erasable();
         let goes = match what {
-            What::Before(time) => may_go && leaf.time < *time,
+            What::Before(time) => may_go && leaf.time < *time && !entry.is_erased(),
             What::Entries(_) if wanted.binary_search(&index).is_ok() => {
                 if !may_go {
-                    let why = if entry.is_erased() {
-                        "it is gone already"
-                    } else {
-                        "the log cannot be verified without it"
-                    };
+                    let why = "the log cannot be verified without it";
                     return Err(Refused::NotErasable { index, why: why.to_owned() });
                 }
                 true

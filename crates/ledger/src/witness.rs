@@ -159,7 +159,14 @@ impl Witness {
             return Err((answer, format!("{}: old is {}, not {size}", asked.origin, asked.old)));
         }
         if let Err(problem) = grew(log.last.as_ref().map(|(head, _)| head), &head, &asked.proof) {
-            self.keep_evidence(&asked, head.size);
+            // Only a note of the same size proves by itself that there are two histories; of others, some are kept: they may
+            // come with a wrong proof from anybody.
+            let proves_itself = asked.old == head.size;
+            self.keep_evidence(
+                &asked,
+                head.size,
+                if proves_itself { MAX_EVIDENCE } else { MAX_EVIDENCE / 4 },
+            );
             let answer = Answer::refuse(422, &problem);
             return Ok((answer, Event::Contradiction { origin: asked.origin, problem }));
         }
@@ -170,9 +177,9 @@ impl Witness {
         let note = Note::new(&opened.text, &[opened.by_log, vec![cosignature.clone()]].concat())
             .map_err(|e| refuse(400, format!("the checkpoint is malformed: {e}")))?;
         write_whole(&self.dir, &file_of(&asked.origin), &note.to_bytes()).map_err(failed)?;
-        sync_dir(&self.dir.join("x")).map_err(failed)?;
         let size = head.size;
-        log.last = Some((head, time));
+        log.last = Some((head, time)); // before anything can fail: it may be read from the file already
+        sync_dir(&self.dir.join("x")).map_err(failed)?;
         let event = Event::Cosigned { origin: asked.origin, size };
         Ok((Answer::ok(cosignature.to_bytes()), event))
     }
@@ -189,11 +196,15 @@ impl Witness {
     }
 
     /// Best effort: the log's own signature under two histories proves that it shows different people different things.
-    fn keep_evidence(&self, asked: &Asked<'_>, size: u64) {
+    fn keep_evidence(&self, asked: &Asked<'_>, size: u64, most: usize) {
         let dir = self.dir.join("evidence");
-        let kept = fs::read_dir(&dir).map_or(0, Iterator::count);
-        if kept < MAX_EVIDENCE {
-            let name = format!("evidence/{}-{size}-{kept}.note", &hash_of(&asked.origin)[..16]);
+        let log = &hash_of(&asked.origin)[..16];
+        let of_log = |name: &std::ffi::OsString| name.to_string_lossy().starts_with(log);
+        let kept =
+            fs::read_dir(&dir).map_or(0, |all| all.flatten().filter(|e| of_log(&e.file_name())).count());
+        let digest = hex::encode(&Sha256::digest(asked.note)[..8]);
+        let name = format!("evidence/{log}-{size}-{digest}.note");
+        if kept < most && !self.dir.join(&name).exists() {
             let _ = write_whole(&self.dir, &name, asked.note);
         }
     }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::approvals::Approvals;
-use crate::checkpoint::{CHECKPOINT, origin_of};
-use crate::manifest::{Manifest, Mention, rfc3339};
+use crate::checkpoint::{CHECKPOINT, open, origin_of};
+use crate::manifest::{LogKey, Manifest, Mention, rfc3339};
 use crate::quorum::Quorum;
 use crate::record::{Kind, Leaf};
 use crate::tally::HEARTBEAT_MS;
@@ -119,6 +119,10 @@ pub fn verify(
         let mut judge = Judge::default();
         let report = verify_with(&dir, &vkeys.join("\n"), quorum, &mut judge);
         let newest = report.newest / 1000;
+        if !signed_in_time(&dir, &vkeys.join("\n"), keys, newest) {
+            let problem = "no key whose time it was has signed its checkpoint";
+            found.problems.push(format!("{origin}: {problem} (newest entry {})", rfc3339(newest)));
+        }
         let lives_until = if keys.iter().any(|k| k.until.is_none()) {
             None
         } else {
@@ -146,6 +150,17 @@ pub fn verify(
         found.logs.push(LogReport { origin, dir, report });
     }
     found
+}
+
+/// Whether a key signed the newest checkpoint in whose time its newest entry lies. A key that was retired, perhaps because it
+/// was stolen, vouches only for what is older.
+fn signed_in_time(dir: &Path, vkeys: &str, keys: &[&LogKey], newest: u64) -> bool {
+    let Ok(note) = std::fs::read(dir.join(CHECKPOINT)) else { return false };
+    let Ok(opened) = open(&note, vkeys) else { return false };
+    keys.iter().filter(|key| key.until.is_none_or(|until| newest <= until)).any(|key| {
+        let id = key.vkey.split('+').nth(1).and_then(|id| u32::from_str_radix(id, 16).ok());
+        opened.by_log.iter().any(|line| Some(line.id()) == id)
+    })
 }
 
 /// The folders below `root` that hold a log.

@@ -39,11 +39,11 @@ pub struct Witness {
     pub url: Option<String>,
 }
 
+/// What a name stands for. Members are named by their places in the list of rules, all before the group's own.
 #[derive(Clone, Debug)]
 enum Rule {
-    None,
     Witness(usize),
-    Group { at_least: usize, members: Vec<Rule> },
+    Group { at_least: usize, members: Vec<usize> },
 }
 
 /// A trust policy.
@@ -53,7 +53,9 @@ pub struct Quorum {
     pub logs: Vec<Log>,
     /// The witnesses that are known.
     pub witnesses: Vec<Witness>,
-    rule: Rule,
+    rules: Vec<Rule>,
+    /// The rule that decides; `None` asks for nobody.
+    quorum: Option<usize>,
 }
 
 impl Quorum {
@@ -75,20 +77,31 @@ impl Quorum {
             }
             reading.line(&words).map_err(|problem| fail(number, problem))?;
         }
-        let Reading { logs, witnesses, rule, .. } = reading;
-        let rule =
-            rule.ok_or_else(|| fail(text.lines().count().max(1), "there is no quorum line".to_owned()))?;
-        Ok(Self { logs, witnesses, rule })
+        let Reading { logs, witnesses, rules, quorum, .. } = reading;
+        let quorum =
+            quorum.ok_or_else(|| fail(text.lines().count().max(1), "there is no quorum line".to_owned()))?;
+        Ok(Self { logs, witnesses, rules, quorum })
     }
 
     /// Whether the witnesses at these places of [`Self::witnesses`] suffice.
     pub fn is_met(&self, cosigned: &BTreeSet<usize>) -> bool {
-        holds(&self.rule, cosigned)
+        let Some(quorum) = self.quorum else { return true };
+        // In the order of definition, so members are known before their group.
+        let mut met = Vec::with_capacity(self.rules.len());
+        for rule in &self.rules {
+            met.push(match rule {
+                Rule::Witness(witness) => cosigned.contains(witness),
+                Rule::Group { at_least, members } => {
+                    members.iter().filter(|m| met.get(**m) == Some(&true)).count() >= *at_least
+                }
+            });
+        }
+        met.get(quorum) == Some(&true)
     }
 
-    /// Whether anybody needs to cosign at all.
+    /// Whether nobody needs to cosign at all.
     pub fn is_none(&self) -> bool {
-        matches!(self.rule, Rule::None)
+        self.quorum.is_none()
     }
 
     /// The keys of the log `origin`, one a line.
@@ -98,23 +111,14 @@ impl Quorum {
     }
 }
 
-fn holds(rule: &Rule, cosigned: &BTreeSet<usize>) -> bool {
-    match rule {
-        Rule::None => true,
-        Rule::Witness(witness) => cosigned.contains(witness),
-        Rule::Group { at_least, members } => {
-            members.iter().filter(|member| holds(member, cosigned)).count() >= *at_least
-        }
-    }
-}
-
 #[derive(Default)]
 struct Reading {
     logs: Vec<Log>,
     witnesses: Vec<Witness>,
-    names: BTreeMap<String, Rule>,
+    rules: Vec<Rule>,
+    names: BTreeMap<String, usize>,
     used: BTreeSet<String>,
-    rule: Option<Rule>,
+    quorum: Option<Option<usize>>,
 }
 
 impl Reading {
@@ -147,7 +151,8 @@ impl Reading {
         if name == "none" || self.names.contains_key(name) {
             return Err(format!("the name {name} is taken"));
         }
-        self.names.insert(name.to_owned(), rule);
+        self.names.insert(name.to_owned(), self.rules.len());
+        self.rules.push(rule);
         Ok(())
     }
 
@@ -162,32 +167,37 @@ impl Reading {
     }
 
     fn group(&mut self, name: &str, at_least: &str, members: &[&str]) -> Result<(), String> {
-        let mut rules = Vec::new();
+        let mut members_found = Vec::new();
         for member in members {
             let rule = self.names.get(*member).ok_or_else(|| format!("{member} is not defined above"))?;
             if !self.used.insert((*member).to_owned()) {
                 return Err(format!("{member} is in a group already"));
             }
-            rules.push(rule.clone());
+            members_found.push(*rule);
         }
         let at_least = match at_least {
             "any" => 1,
-            "all" => rules.len(),
+            "all" => members_found.len(),
             number => number.parse().map_err(|_| format!("{number} is neither all, any nor a number"))?,
         };
-        if at_least < 1 || at_least > rules.len() {
-            return Err(format!("{at_least} of {} members cannot be had", rules.len()));
+        if at_least < 1 || at_least > members_found.len() {
+            return Err(format!("{at_least} of {} members cannot be had", members_found.len()));
         }
-        self.name(name, Rule::Group { at_least, members: rules })
+        self.name(name, Rule::Group { at_least, members: members_found })
     }
 
     fn quorum(&mut self, name: &str) -> Result<(), String> {
-        if self.rule.is_some() {
+        if self.quorum.is_some() {
             return Err("there is a quorum line already".to_owned());
         }
-        self.rule = Some(match name {
-            "none" => Rule::None,
-            name => self.names.get(name).cloned().ok_or_else(|| format!("{name} is not defined above"))?,
+        self.quorum = Some(match name {
+            "none" => None,
+            name => self
+                .names
+                .get(name)
+                .copied()
+                .map(Some)
+                .ok_or_else(|| format!("{name} is not defined above"))?,
         });
         Ok(())
     }

@@ -53,8 +53,11 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// How many kinds there are.
-    pub const COUNT: usize = 20;
+    /// Whether its private record may be erased. Of the others the verifier needs every one: rules, approvals, counts, holds.
+    pub fn is_erasable(self) -> bool {
+        use Kind::{Counted, Intent, Outcome, Refused, SessionClosed, SessionOpened};
+        matches!(self, SessionOpened | SessionClosed | Intent | Outcome | Refused | Counted)
+    }
 
     /// The name in a leaf.
     pub fn word(self) -> String {

@@ -267,26 +267,37 @@ struct Erasures {
     gone: Vec<(u64, u64)>,
     /// Those that the log says were erased.
     on_record: Vec<(u64, u64)>,
+    /// Gone though nothing allows that.
+    never: Vec<u64>,
 }
 
 impl Erasures {
     fn note(&mut self, index: u64, entry: Option<&Sealed>) {
         let Some(entry) = entry else { return };
+        let kind = entry.parse_leaf().map(|leaf| leaf.kind);
         if entry.is_erased() {
+            if !kind.is_ok_and(Kind::is_erasable) {
+                self.never.push(index);
+            }
             match self.gone.last_mut() {
                 Some((_, until)) if *until == index => *until += 1,
                 _ => self.gone.push((index, index + 1)),
             }
-        } else if entry.parse_leaf().is_ok_and(|leaf| leaf.kind == Kind::Erased)
+        } else if kind.is_ok_and(|kind| kind == Kind::Erased)
             && let Ok(record) = serde_json::from_slice::<ErasedRecord>(&entry.record)
         {
-            self.on_record.extend(record.entries);
+            // It can only be about what was there before it.
+            self.on_record.extend(record.entries.into_iter().map(|(from, until)| (from, until.min(index))));
         }
     }
 
     /// How many were erased on record; the others are named.
     fn conclude(mut self, problems: &mut Vec<String>) -> u64 {
         self.on_record.sort_unstable();
+        for index in self.never {
+            problems
+                .push(format!("entry {index}: its record is gone, and that of such an entry may never go"));
+        }
         let mut erased = 0;
         for (from, until) in self.gone {
             let mut at = from;

@@ -35,9 +35,14 @@ fn split_sets(all: &str) -> Vec<&str> {
     parts
 }
 
+/// Whether this is a literal as a gateway writes it: one that ends where it seems to, whatever the settings.
 fn is_literal(text: &str) -> bool {
-    let inner = text.strip_prefix('\'').and_then(|t| t.strip_suffix('\''));
-    inner.is_some_and(|inner| !inner.replace("''", "").contains('\''))
+    let inner = |prefix: &str| text.strip_prefix(prefix).and_then(|t| t.strip_suffix('\''));
+    let is_plain = |text: &str| text.is_ascii() && !text.contains(['\'', '\\']);
+    if let Some(inner) = inner("E'") {
+        return is_plain(&inner.replace("\\\\", "").replace("''", ""));
+    }
+    inner("'").is_some_and(|inner| is_plain(&inner.replace("''", "")))
 }
 
 /// Whether the steward may say this without reading user data: definitions, its own tables and the catalogue, and looks

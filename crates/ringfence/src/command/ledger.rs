@@ -276,7 +276,7 @@ fn verify_log(place: &PlaceArgs) -> Result<(), Failure> {
             report.entries, report.root
         );
         println!("Every tile is what the entries hash to.");
-        if judge.without_record == 0 {
+        if judge.without_record == report.erased {
             println!(
                 "{} private records match their commitments; {} approvals are signed by the approvers' keys.",
                 report.records, judge.approvals.verified
