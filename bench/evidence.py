@@ -72,7 +72,7 @@ def main():
             row(f"write the bundle{' with all public leaves' if more else ''}, and check it", 0, s, m, said.splitlines()[0].split(": ", 1)[1])
             s, m, said = measure(BIN / "ringfence-verify", out, *trust)
             assert "WRONG" not in said
-            row("verify it" + (": nothing was kept back" if "nothing that answers was kept back: all" in said else ""), 0, s, m, f"{size(out):,.0f} MB")
+            row("verify it" + (": nothing was kept back" if "nothing across the border that answers was kept back: all" in said else ""), 0, s, m, f"{size(out):,.0f} MB")
         s, m, _ = measure(BIN / "ringfence-verify", log, *trust)
         row("verify the whole log", RECORDS, s, m)
         s, m, said = measure(audit, "ledger", "disclose", RECORDS // 2, *logs)

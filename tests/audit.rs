@@ -122,7 +122,7 @@ fn a_bundle_convinces_and_a_forged_one_does_not(demo: &Demo) {
     let whole = bundle(demo, "sg", &["--from", "SG", "--complete"]);
     let (holds, said) = verify(demo, &whole);
     assert!(holds, "{said}");
-    assert!(said.contains("PROVEN   nothing that answers was kept back"), "{said}");
+    assert!(said.contains("PROVEN   nothing across the border that answers was kept back"), "{said}");
     assert!(said.contains("PROVEN   singapore-analyst of clips-singapore in SG ran 3 statements"), "{said}");
     assert!(said.contains("2 approvals behind it are signed"), "{said}");
     assert!(said.contains("ringfence-demo.example/witness-"), "{said}");
@@ -302,7 +302,7 @@ fn a_bundle_shows_what_it_cannot_prove(demo: &Demo) {
     assert!(
         holds
             && said.contains("PROVEN   the bundle shows nobody")
-            && said.contains("PROVEN   nothing that answers was kept back"),
+            && said.contains("PROVEN   nothing across the border that answers was kept back"),
         "{said}"
     );
     let output = Command::new(verifier()).arg(&part).output().unwrap();

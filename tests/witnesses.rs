@@ -178,10 +178,11 @@ fn a_border_closes_and_opens(demo: &Demo) {
 
     one.signal("-CONT");
     wait("the border is open again", || connects(gateway.port, "singapore-analyst").is_ok());
+    wait("both are on record", || {
+        let log = text(&demo.ringfence_with("bordered", &["ledger", "show", "--from", "0"]));
+        log.contains("border-closed") && log.contains("border-opened")
+    });
     gateway.kill();
-    let log = demo.ringfence_with("bordered", &["ledger", "show", "--from", "0"]);
-    let log = text(&log);
-    assert!(log.contains("border-closed") && log.contains("border-opened"), "{log}");
     let verified = demo.ringfence_with("bordered", &["ledger", "verify"]);
     assert!(verified.status.success(), "{}", text(&verified));
     assert!(text(&verified).contains("test.example/one") && text(&verified).contains("test.example/two"));

@@ -110,7 +110,7 @@ fn keep_confirmed(answer: &mut Answer, heads: &[(Vec<u8>, Head)]) -> u64 {
             (hit.outcome, hit.rows, hit.bytes) = (None, 0, 0);
         }
         if let Some(reach) = reaches.get_mut(hit.by) {
-            reach.statements += 1;
+            reach.statements += u64::from(!hit.again);
             reach.rows += hit.rows;
             reach.bytes += hit.bytes;
             reach.first = reach.first.min(hit.began);

@@ -1,7 +1,7 @@
 //! The index: every statement of a log as a row of numbers, sorted by its end. It is built from the private records in one
 //! pass and bounded memory, continues where it stopped, and is never the truth: what it answers is proven from the log.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 
 use ringfence_statement::{shape, touched};
@@ -14,7 +14,11 @@ use crate::Error;
 use crate::columns::{Column, write_whole};
 
 /// What an index of another program version is not.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+/// Marks a row that goes on with a statement whose first part has ended, as a portal that is fetched in pieces.
+pub(crate) const AGAIN: u32 = 1 << 31;
+/// Statements of a session that are remembered after their end: a portal may go on.
+const REMEMBERED: usize = 64;
 /// Stands for "there is none".
 pub(crate) const NONE: u64 = u64::MAX;
 /// Shapes whose columns are remembered.
@@ -111,6 +115,10 @@ struct SessionRecord {
 struct IntentRecord {
     session: String,
     n: u64,
+    #[serde(default)]
+    principal: String,
+    #[serde(default)]
+    store: String,
     statement: String,
 }
 
@@ -147,11 +155,15 @@ pub struct Progress {
 /// An index that is being built.
 pub(crate) struct Builder {
     dir: PathBuf,
+    /// How many entries the index had when it was opened.
+    began_at: u64,
     state: State,
     numbers: HashMap<String, u32>,
     shapes: HashMap<String, u32>,
     /// Statements that are under way, by session and number.
     open: BTreeMap<(u32, u64), Open>,
+    /// Statements that have ended, of open sessions, the newest last.
+    recent: HashMap<u32, VecDeque<(u64, Open)>>,
     statements: Vec<Column>,
     sessions: Vec<Column>,
 }
@@ -172,6 +184,21 @@ pub fn update(
     log: &Path,
     vkeys: &str,
     mut progress: impl FnMut(Progress),
+) -> Result<Progress, Error> {
+    match advance(dir, log, vkeys, &mut progress) {
+        Err(Error::Erased) => {
+            std::fs::remove_dir_all(dir).map_err(Error::io("cannot remove", dir))?;
+            advance(dir, log, vkeys, &mut progress)
+        }
+        done => done,
+    }
+}
+
+fn advance(
+    dir: &Path,
+    log: &Path,
+    vkeys: &str,
+    progress: &mut impl FnMut(Progress),
 ) -> Result<Progress, Error> {
     let head = read_head(log, vkeys)?.ok_or_else(|| Error::corrupt(log, "there is no checkpoint here"))?;
     let origin = ringfence_verifier::keys::origin(vkeys).unwrap_or_default();
@@ -199,6 +226,7 @@ pub fn update(
         }
         builder.entry(index, &leaf, &entry.record).map_err(|e| match e {
             Broken::Io(e) => e,
+            Broken::Erased => Error::Erased,
             Broken::Record => Error::corrupt(
                 log,
                 format!("entry {index}: its record lacks what this kind of entry must have"),
@@ -217,6 +245,8 @@ pub fn update(
 enum Broken {
     Io(Error),
     Record,
+    /// Records that the index was made of were erased since.
+    Erased,
 }
 
 impl From<Error> for Broken {
@@ -253,7 +283,18 @@ impl Builder {
         let sessions = columns(&SESSIONS, state.sessions)?;
         let open = state.open.drain(..).map(|(session, n, open)| ((session, n), open)).collect();
         let numbers = (0..).zip(&state.words).map(|(n, word)| (word.clone(), n)).collect();
-        Ok(Self { dir: dir.to_owned(), state, numbers, shapes: HashMap::new(), open, statements, sessions })
+        let began_at = state.entries;
+        Ok(Self {
+            dir: dir.to_owned(),
+            began_at,
+            state,
+            numbers,
+            shapes: HashMap::new(),
+            open,
+            recent: HashMap::new(),
+            statements,
+            sessions,
+        })
     }
 
     fn word(&mut self, word: &str) -> u32 {
@@ -273,21 +314,22 @@ impl Builder {
             Kind::Intent => {
                 let intent: IntentRecord = serde_json::from_slice(record)?;
                 let columns = self.columns(&intent.statement);
-                if let Some(&session) = self.state.open_sessions.get(&intent.session) {
-                    self.open.insert((session, intent.n), Open { began: leaf.time, columns, intent: index });
-                }
+                let session = match self.state.open_sessions.get(&intent.session) {
+                    Some(session) => *session,
+                    None => self.unopened(index, leaf, &intent)?,
+                };
+                self.open.insert((session, intent.n), Open { began: leaf.time, columns, intent: index });
             }
             Kind::Outcome => {
                 let outcome: OutcomeRecord = serde_json::from_slice(record)?;
-                if let Some(&session) = self.state.open_sessions.get(&outcome.session)
-                    && let Some(open) = self.open.remove(&(session, outcome.n))
-                {
-                    self.ended(session, open, Some(index), leaf)?;
+                if let Some(&session) = self.state.open_sessions.get(&outcome.session) {
+                    self.outcome(session, outcome.n, index, leaf)?;
                 }
             }
             Kind::SessionClosed => {
                 let closed: ClosedRecord = serde_json::from_slice(record)?;
                 if let Some(session) = self.state.open_sessions.remove(&closed.session) {
+                    self.recent.remove(&session);
                     self.abandon(leaf, Some(session))?;
                 }
             }
@@ -295,6 +337,7 @@ impl Builder {
             Kind::GatewayStarted => {
                 self.abandon(leaf, None)?;
                 self.state.open_sessions.clear();
+                self.recent.clear();
             }
             Kind::Requested => {
                 let record: RequestRecord = serde_json::from_slice(record)?;
@@ -305,8 +348,43 @@ impl Builder {
             }
             Kind::Approved => self.about(record, |asked| asked.approvals.push(index))?,
             Kind::Granted => self.about(record, |asked| asked.granted = Some(index))?,
+            // What was read before may be gone now.
+            Kind::Erased if self.began_at > 0 => return Err(Broken::Erased),
             Kind::PolicyChanged => self.state.policies.push((leaf.time, index)),
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// A session whose opening is not on record, or was erased: its statements are told by what they say themselves.
+    fn unopened(&mut self, index: u64, leaf: &Leaf, intent: &IntentRecord) -> Result<u32, Error> {
+        let record = SessionRecord {
+            session: intent.session.clone(),
+            principal: intent.principal.clone(),
+            location: leaf.from.clone().unwrap_or_else(|| "unknown".to_owned()),
+            employer: None,
+            covered: leaf.covered.then(|| "so its public leaf says".to_owned()),
+            store: intent.store.clone(),
+            face: String::new(),
+            grants: Vec::new(),
+        };
+        self.opened(index, leaf, record)?;
+        Ok(u32::try_from(self.state.sessions - 1).unwrap_or(u32::MAX))
+    }
+
+    fn outcome(&mut self, session: u32, n: u64, index: u64, leaf: &Leaf) -> Result<(), Error> {
+        if let Some(open) = self.open.remove(&(session, n)) {
+            let recent = self.recent.entry(session).or_default();
+            if recent.len() >= REMEMBERED {
+                recent.pop_front();
+            }
+            recent.push_back((n, open));
+            return self.ended(session, open, Some(index), leaf);
+        }
+        let known =
+            self.recent.get(&session).and_then(|r| r.iter().find(|(number, _)| *number == n)).copied();
+        if let Some((_, open)) = known {
+            return self.ended(session, Open { columns: open.columns | AGAIN, ..open }, Some(index), leaf);
         }
         Ok(())
     }

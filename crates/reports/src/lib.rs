@@ -32,6 +32,9 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// Records that an index was made of were erased since: it is made anew.
+    #[error("records that the index was made of were erased")]
+    Erased,
     /// A log's files.
     #[error(transparent)]
     Log(#[from] ringfence_verifier::Error),

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::columns::{first_at_least, read};
-use crate::index::{NONE, SESSIONS, STATEMENTS, State, read_state};
+use crate::index::{AGAIN, NONE, SESSIONS, STATEMENTS, State, read_state};
 
 /// A statement that answers.
 #[derive(Clone, Debug, Serialize)]
@@ -30,6 +30,8 @@ pub struct Hit {
     pub bytes: u64,
     /// The columns that it reaches.
     pub columns: String,
+    /// Whether these are further rows of a statement that was told before, as of a portal that is fetched in pieces.
+    pub again: bool,
     /// Which of [`Answer::people`] it is by.
     pub by: usize,
     /// Which log it is in, by place in [`Answer::logs`].
@@ -159,7 +161,7 @@ fn scan(index: &Index, question: &Question, mut tell: Teller<'_>) -> Result<(), 
     let mut found = Vec::new();
     for (row, ((began, session), set)) in began.iter().zip(&sessions).zip(&sets).enumerate() {
         let is_chosen = |of: &[bool], n: u64| usize::try_from(n).is_ok_and(|n| of.get(n) == Some(&true));
-        if *began < until && is_chosen(&chosen, *session) && is_chosen(&reaches, *set) {
+        if *began < until && is_chosen(&chosen, *session) && is_chosen(&reaches, *set & !u64::from(AGAIN)) {
             found.push(row);
         }
     }
@@ -179,6 +181,7 @@ fn scan(index: &Index, question: &Question, mut tell: Teller<'_>) -> Result<(), 
                     rows: rows[row],
                     bytes: bytes[row],
                     columns: String::new(),
+                    again: false,
                     by: 0,
                     log,
                 },
@@ -201,6 +204,7 @@ fn scan(index: &Index, question: &Question, mut tell: Teller<'_>) -> Result<(), 
                     rows: 0,
                     bytes: 0,
                     columns: String::new(),
+                    again: false,
                     by: 0,
                     log,
                 },
@@ -230,7 +234,9 @@ impl Teller<'_> {
             self.people.insert(who.clone(), (number, Reach { first: u64::MAX, ..Reach::default() }));
         }
         let Some((number, reach)) = self.people.get_mut(who) else { return };
-        reach.statements += 1;
+        hit.again = set & u64::from(AGAIN) != 0;
+        let set = set & !u64::from(AGAIN);
+        reach.statements += u64::from(!hit.again);
         reach.rows += hit.rows;
         reach.bytes += hit.bytes;
         reach.first = reach.first.min(hit.began);

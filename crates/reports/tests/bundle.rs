@@ -64,7 +64,10 @@ fn whole_tiles_prove_that_nothing_was_kept_back() {
     assert!(written.leaves > 1500 && written.statements == 333, "{written:?}");
     let verdict = check(&out, Some(&quorum));
     assert_eq!(verdict.problems, Vec::<String>::new());
-    assert!(verdict.proven.iter().any(|p| p.contains("nothing that answers was kept back")), "{verdict:?}");
+    assert!(
+        verdict.proven.iter().any(|p| p.contains("nothing across the border that answers was kept back")),
+        "{verdict:?}"
+    );
     // Any leaf that is not the log's is noticed, whoever's it is.
     let leaves = fs::read(out.join("log-0").join(LEAVES)).unwrap();
     for at in [10, leaves.len() / 2, leaves.len() - 10] {

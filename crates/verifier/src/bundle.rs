@@ -9,12 +9,13 @@
 //! log-0/leaves       all public leaves of the time asked about, as an entry bundle of C2SP tlog-tiles (optional)
 //! ```
 //!
-//! With the leaves of the whole time, it is *proven* that nothing was kept back, as far as the question is about what is
-//! public of an access: country, covered or not, time, jurisdiction. Everything that only the one who made the bundle says
+//! With the leaves of the whole time, it is *proven* that nothing across the border was kept back, as far as the question is
+//! about what is public of an access: country, covered or not, time, jurisdiction. Everything that only the one who made the bundle says
 //! is told as *claimed*.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -132,18 +133,22 @@ struct Checking<'a> {
 /// A log whose entries are proven.
 struct Proven {
     entries: BTreeMap<u64, Entry>,
-    /// Whether all public leaves of the time are there.
-    is_complete: bool,
-    /// Statements that look like an answer from outside, and are not shown.
-    undisclosed: u64,
+    /// Until when all public leaves of the time are there, in milliseconds since 1970; absent if some are missing.
+    complete_until: Option<u64>,
+    /// Statements that look like an answer from outside, and are not shown; and ends of statements.
+    undisclosed: (u64, u64),
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let told = |e: std::io::Error| format!("cannot read {}: {e}", path.display());
-    if fs::metadata(path).map_err(told)?.len() > MAX_FILE {
-        return Err(format!("{} is too long", path.display()));
+    // A link may lead anywhere, and a device never ends.
+    let found = fs::symlink_metadata(path).map_err(told)?;
+    if !found.is_file() || found.len() > MAX_FILE {
+        return Err(format!("{} is no file, or too long", path.display()));
     }
-    fs::read(path).map_err(told)
+    let (mut bytes, file) = (Vec::new(), fs::File::open(path).map_err(told)?);
+    file.take(MAX_FILE).read_to_end(&mut bytes).map_err(told)?;
+    Ok(bytes)
 }
 
 impl Checking<'_> {
@@ -177,17 +182,28 @@ impl Checking<'_> {
         }
         for (part, log) in bundle.logs.iter().zip(&logs) {
             answering.statements(&log.entries).map_err(|e| format!("{}: {e}", part.dir))?;
+            // The next log's sessions are others, whatever they are called.
+            answering.end_log();
         }
         let (approvals, rules) = (answering.verified, answering.rules.len());
+        if answering.without_end > 0 {
+            self.verdict.claimed.push(format!(
+                "that {} statements that are shown without an end received no rows",
+                answering.without_end
+            ));
+        }
         self.compare(&bundle, &answering.conclude(), approvals, rules)?;
-        let is_complete = logs.iter().all(|log| log.is_complete);
-        self.completeness(&bundle, is_complete, logs.iter().map(|log| log.undisclosed).sum());
+        self.completeness(&bundle, &logs);
         Ok(())
     }
 
     /// No file is missing, and none lies there that nobody checks.
     fn check_files(&mut self, bundle: &Bundle) -> Result<(), String> {
         let mut expected: BTreeSet<String> = [INDEX, TRUST].map(str::to_owned).into();
+        let origins: BTreeSet<&str> = bundle.logs.iter().map(|part| part.origin.as_str()).collect();
+        if bundle.logs.is_empty() || origins.len() != bundle.logs.len() {
+            return Err(format!("{INDEX} names no log, or one of them twice"));
+        }
         for (n, part) in bundle.logs.iter().enumerate() {
             if part.dir != format!("log-{n}") {
                 return Err(format!("{INDEX}: the log {} is not in log-{n}", part.origin));
@@ -200,8 +216,9 @@ impl Checking<'_> {
         while let Some(folder) = folders.pop() {
             let entries =
                 fs::read_dir(&folder).map_err(|e| format!("cannot read {}: {e}", folder.display()))?;
-            for path in entries.flatten().map(|e| e.path()) {
-                if path.is_dir() {
+            for entry in entries.flatten() {
+                let path = entry.path();
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     folders.push(path);
                 } else {
                     let name = path.strip_prefix(self.root).unwrap_or(&path).to_string_lossy().into_owned();
@@ -270,11 +287,12 @@ impl Checking<'_> {
             "{count} entries of {} are in that history, with the private records that they commit to",
             part.origin
         ));
-        let (is_complete, undisclosed) = match leaves {
-            Some(leaves) => (leaves.covers(question)?, leaves.undisclosed(question, &entries)),
-            None => (false, 0),
+        let confirmed = witnessed.cosigned.iter().map(|c| c.time.saturating_mul(1000)).min();
+        let (complete_until, undisclosed) = match leaves {
+            Some(leaves) => (leaves.covers(question, confirmed)?, leaves.undisclosed(question, &entries)),
+            None => (None, (0, 0)),
         };
-        Ok(Proven { entries, is_complete, undisclosed })
+        Ok(Proven { entries, complete_until, undisclosed })
     }
 
     /// The answer that the bundle gives is the one that its entries give.
@@ -340,30 +358,45 @@ impl Checking<'_> {
         Ok(())
     }
 
-    fn completeness(&mut self, bundle: &Bundle, is_complete: bool, undisclosed: u64) {
-        let logs = bundle.logs.len();
-        self.verdict.claimed.push(format!("that these {logs} logs are all there are (see `logs`)"));
-        match (is_complete, bundle.question.is_public(), undisclosed) {
-            (true, true, 0) => {
-                self.verdict.proven.push(
-                    "nothing that answers was kept back: all public leaves of that time are here, and each from there is \
-                     shown with its record"
-                        .to_owned(),
-                );
+    fn completeness(&mut self, bundle: &Bundle, logs: &[Proven]) {
+        let names: Vec<&str> = bundle.logs.iter().map(|part| part.origin.as_str()).collect();
+        self.verdict
+            .claimed
+            .push(format!("that these are all logs there are (check the manifest): {}", names.join(", ")));
+        let until = logs.iter().map(|log| log.complete_until).min().flatten();
+        let statements: u64 = logs.iter().map(|log| log.undisclosed.0).sum();
+        let ends: u64 = logs.iter().map(|log| log.undisclosed.1).sum();
+        let Some(until) = until else {
+            self.verdict.claimed.push(
+                "that nothing that answers was kept back (ask for a bundle made with --complete, after the time was over)"
+                    .to_owned(),
+            );
+            return;
+        };
+        let until = rfc3339(until / 1000);
+        match (bundle.question.is_public(), statements) {
+            (true, 0) => {
+                self.verdict.proven.push(format!(
+                    "nothing across the border that answers was kept back: all public leaves of that time until {until} are \
+                     here, and each statement from there is shown with its record"
+                ));
                 self.verdict.claimed.push(
                     "that gateways labelled each access with its true origin when they wrote it, before anybody asked"
                         .to_owned(),
                 );
+                self.verdict.claimed.push("that access inside the country, which has no public label, was not kept back".to_owned());
             }
-            (true, true, count) => {
+            (true, count) => {
                 self.verdict.problems.push(format!("{count} statements that answer are in the log and were kept back"));
             }
-            (true, false, count) => self.verdict.claimed.push(format!(
+            (false, count) => self.verdict.claimed.push(format!(
                 "that {count} further statements from there in that time, whose records are not here, are no answer"
             )),
-            (false, ..) => {
-                self.verdict.claimed.push("that nothing that answers was kept back (ask for a bundle made with --complete)".to_owned());
-            }
+        }
+        if ends > 0 {
+            self.verdict
+                .claimed
+                .push(format!("that {ends} ends of statements from there, which are not shown, add no rows"));
         }
     }
 }
@@ -444,8 +477,9 @@ impl Leaves {
         self.texts.get(place).map(Vec::as_slice)
     }
 
-    /// Whether they reach over the whole time: the first is before it and the last after it, or there are no others.
-    fn covers(&self, question: &Question) -> Result<bool, String> {
+    /// Until when they reach over the time of the question; `None` if they do not. The first leaf must lie before it, and the
+    /// last one after it; or witnesses have seen, after it, that there were no more (`confirmed`).
+    fn covers(&self, question: &Question, confirmed: Option<u64>) -> Result<Option<u64>, String> {
         let mut time = 0;
         for leaf in &self.parsed {
             if leaf.time < time {
@@ -453,19 +487,22 @@ impl Leaves {
             }
             time = leaf.time;
         }
-        let until = self.from + self.parsed.len() as u64;
+        let is_last = self.from + self.parsed.len() as u64 == self.size;
         let begins =
             self.from == 0 || self.parsed.first().is_some_and(|l| question.since.is_some_and(|s| l.time < s));
-        let ends = until == self.size
-            || self.parsed.last().is_some_and(|l| question.until.is_some_and(|u| l.time >= u));
-        Ok(begins && ends)
+        let ends = match question.until {
+            Some(until) => {
+                time >= until || (is_last && confirmed.is_some_and(|confirmed| confirmed >= until))
+            }
+            None => is_last,
+        };
+        Ok((begins && ends).then(|| question.until.unwrap_or(time)))
     }
 
-    /// How many statements that look like an answer from outside are not shown.
-    fn undisclosed(&self, question: &Question, entries: &BTreeMap<u64, Entry>) -> u64 {
+    /// How many statements, and ends of statements, that look like an answer from outside are not shown.
+    fn undisclosed(&self, question: &Question, entries: &BTreeMap<u64, Entry>) -> (u64, u64) {
         let looks = |leaf: &Leaf| {
-            leaf.kind == Kind::Intent
-                && leaf.from.is_some()
+            leaf.from.is_some()
                 && question.from.as_ref().is_none_or(|from| leaf.from.as_ref() == Some(from))
                 && (!question.covered || leaf.covered)
                 && question.jurisdiction.as_ref().is_none_or(|j| *j == leaf.jurisdiction)
@@ -475,7 +512,12 @@ impl Leaves {
         let hidden = (self.from..)
             .zip(&self.parsed)
             .filter(|(index, leaf)| looks(leaf) && !entries.contains_key(index));
-        hidden.count() as u64
+        let (mut statements, mut ends) = (0, 0);
+        for (_, leaf) in hidden {
+            statements += u64::from(leaf.kind == Kind::Intent);
+            ends += u64::from(leaf.kind == Kind::Outcome);
+        }
+        (statements, ends)
     }
 }
 
@@ -528,6 +570,10 @@ struct Answering<'a> {
     /// Digests of the rules that are shown in full.
     rules: BTreeSet<String>,
     running: BTreeMap<(String, u64), (Who, Reach)>,
+    /// Statements of this log that have ended, at least with a part of their rows.
+    ended: BTreeMap<(String, u64), Who>,
+    /// Statements without an end.
+    without_end: u64,
     people: BTreeMap<Who, Reach>,
 }
 
@@ -541,15 +587,23 @@ impl<'a> Answering<'a> {
             verified: 0,
             rules: BTreeSet::new(),
             running: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            without_end: 0,
             people: BTreeMap::new(),
         }
     }
 
-    fn conclude(mut self) -> BTreeMap<Who, Reach> {
+    fn conclude(self) -> BTreeMap<Who, Reach> {
+        self.people
+    }
+
+    fn end_log(&mut self) {
         for (who, reach) in std::mem::take(&mut self.running).into_values() {
+            self.without_end += 1;
             self.add(who, &reach);
         }
-        self.people
+        self.ended.clear();
+        self.sessions.clear();
     }
 
     fn add(&mut self, who: Who, more: &Reach) {
@@ -583,7 +637,13 @@ impl<'a> Answering<'a> {
             if entry.leaf.kind == Kind::Requested {
                 let request: serde_json::Value = serde_json::from_str(text("request")).unwrap_or_default();
                 let word = |key: &str| request[key].as_str().unwrap_or_default().to_owned();
-                self.purposes.insert(word("id"), word("purpose"));
+                let known = self.purposes.insert(word("id"), word("purpose"));
+                if known.is_some_and(|known| known != word("purpose")) {
+                    return Err(format!(
+                        "entry {index}: the request {} is in another log in other words",
+                        word("id")
+                    ));
+                }
             }
         }
         self.verified += approvals.verified;
@@ -606,11 +666,18 @@ impl<'a> Answering<'a> {
             Kind::Outcome => {
                 let session = entry.record["session"].as_str().unwrap_or_default().to_owned();
                 let key = (session, entry.record["n"].as_u64().unwrap_or_default());
-                let (who, mut reach) =
-                    self.running.remove(&key).ok_or("is the end of a statement that is not shown")?;
-                reach.rows = entry.leaf.counters.rows;
-                reach.bytes = entry.leaf.counters.bytes;
-                self.add(who, &reach);
+                if self.question.since.is_some_and(|since| entry.leaf.time < since) {
+                    return Err("ended before the time that was asked about".to_owned());
+                }
+                let (rows, bytes) = (entry.leaf.counters.rows, entry.leaf.counters.bytes);
+                if let Some((who, reach)) = self.running.remove(&key) {
+                    self.add(who.clone(), &Reach { rows, bytes, ..reach });
+                    self.ended.insert(key, who);
+                    return Ok(());
+                }
+                // A portal that is fetched in pieces has an end for each.
+                let who = self.ended.get(&key).ok_or("is the end of a statement that is not shown")?.clone();
+                self.add(who, &Reach { rows, bytes, first: u64::MAX, ..Reach::default() });
                 Ok(())
             }
             _ => Err("is of a kind that answers no question".to_owned()),
@@ -669,7 +736,8 @@ impl<'a> Answering<'a> {
             return Err("began after the time that was asked about".to_owned());
         }
         let reach = Reach { statements: 1, first: time, last: time, ..Reach::default() };
-        if self.running.insert((session, n), (who.clone(), reach)).is_some() {
+        let key = (session, n);
+        if self.ended.contains_key(&key) || self.running.insert(key, (who.clone(), reach)).is_some() {
             return Err("is the beginning of a statement that has begun already".to_owned());
         }
         Ok(())

@@ -55,7 +55,7 @@ pub struct Quorum {
     pub witnesses: Vec<Witness>,
     rules: Vec<Rule>,
     /// The rule that decides; `None` asks for nobody.
-    quorum: Option<usize>,
+    decides: Option<usize>,
 }
 
 impl Quorum {
@@ -77,15 +77,16 @@ impl Quorum {
             }
             reading.line(&words).map_err(|problem| fail(number, problem))?;
         }
-        let Reading { logs, witnesses, rules, quorum, .. } = reading;
-        let quorum =
-            quorum.ok_or_else(|| fail(text.lines().count().max(1), "there is no quorum line".to_owned()))?;
-        Ok(Self { logs, witnesses, rules, quorum })
+        let Reading { logs, witnesses, rules, is_decided, decides, .. } = reading;
+        if !is_decided {
+            return Err(fail(text.lines().count().max(1), "there is no quorum line".to_owned()));
+        }
+        Ok(Self { logs, witnesses, rules, decides })
     }
 
     /// Whether the witnesses at these places of [`Self::witnesses`] suffice.
     pub fn is_met(&self, cosigned: &BTreeSet<usize>) -> bool {
-        let Some(quorum) = self.quorum else { return true };
+        let Some(decides) = self.decides else { return true };
         // In the order of definition, so members are known before their group.
         let mut met = Vec::with_capacity(self.rules.len());
         for rule in &self.rules {
@@ -96,12 +97,12 @@ impl Quorum {
                 }
             });
         }
-        met.get(quorum) == Some(&true)
+        met.get(decides) == Some(&true)
     }
 
     /// Whether nobody needs to cosign at all.
     pub fn is_none(&self) -> bool {
-        self.quorum.is_none()
+        self.decides.is_none()
     }
 
     /// The keys of the log `origin`, one a line.
@@ -118,7 +119,9 @@ struct Reading {
     rules: Vec<Rule>,
     names: BTreeMap<String, usize>,
     used: BTreeSet<String>,
-    quorum: Option<Option<usize>>,
+    /// Whether there was a quorum line.
+    is_decided: bool,
+    decides: Option<usize>,
 }
 
 impl Reading {
@@ -187,18 +190,14 @@ impl Reading {
     }
 
     fn quorum(&mut self, name: &str) -> Result<(), String> {
-        if self.quorum.is_some() {
+        if self.is_decided {
             return Err("there is a quorum line already".to_owned());
         }
-        self.quorum = Some(match name {
-            "none" => None,
-            name => self
-                .names
-                .get(name)
-                .copied()
-                .map(Some)
-                .ok_or_else(|| format!("{name} is not defined above"))?,
-        });
+        self.is_decided = true;
+        if name != "none" {
+            let place = self.names.get(name).copied();
+            self.decides = Some(place.ok_or_else(|| format!("{name} is not defined above"))?);
+        }
         Ok(())
     }
 }

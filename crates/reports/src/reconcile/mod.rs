@@ -16,7 +16,7 @@ use ringfence_verifier::segment::Records;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-pub use self::server_log::{Line, ServerLog, What};
+pub use self::server_log::{Line, ServerLog, Via, What};
 use crate::Error;
 
 /// How far apart the store's clock and a gateway's may put a statement, in milliseconds: it may have queued for a connection.
@@ -257,6 +257,9 @@ impl Ledgers {
                 Kind::GatewayStarted => leaf.time,
                 _ => log.counts_until,
             };
+            if record.is_empty() {
+                continue; // erased
+            }
             self.entry(&leaf, &record)
                 .map_err(|_| Error::corrupt(&dir, "a record lacks what its kind must have"))?;
         }
@@ -363,8 +366,13 @@ pub struct Reconciliation {
     shapes: HashMap<String, String>,
     ran: BTreeMap<(u32, String), Ran>,
     seen: HashSet<String>,
+    /// Portals of sessions that were told with their statements: a further fetch is of one of them.
+    portals: HashMap<String, VecDeque<[u8; 32]>>,
     summary: Summary,
 }
+
+/// Portals of a session that are remembered.
+const PORTALS: usize = 64;
 
 impl Reconciliation {
     /// Compares with the ledgers in `dirs`: those of all gateways that serve the store.
@@ -377,6 +385,7 @@ impl Reconciliation {
             shapes: HashMap::new(),
             ran: BTreeMap::new(),
             seen: HashSet::new(),
+            portals: HashMap::new(),
             summary,
         })
     }
@@ -403,8 +412,15 @@ impl Reconciliation {
 
     /// One record of the server's log.
     pub fn line(&mut self, line: &Line, tell: &mut impl FnMut(Finding)) -> Result<(), Error> {
-        if line.database != self.settings.database || line.time < self.settings.since {
+        if (line.database != self.settings.database && !line.is_replication)
+            || line.time < self.settings.since
+        {
             return Ok(());
+        }
+        if self.summary.from == u64::MAX {
+            // Counts from before the first line are of statements that are not in this log.
+            self.ledgers.read_until(line.time, 0)?;
+            self.ledgers.counted.clear();
         }
         self.summary.from = self.summary.from.min(line.time);
         self.summary.until = self.summary.until.max(line.time);
@@ -418,47 +434,91 @@ impl Reconciliation {
             self.summary.allowed += u64::from(is_new);
             return Ok(());
         }
+        if line.is_replication {
+            // It reads everything, past every face and every record.
+            if is_new {
+                self.found(line, Problem::Connection, None, tell);
+            }
+            return Ok(());
+        }
         let known = self.ledgers.roles.get(&line.role).copied();
         let is_steward = line.role == self.settings.steward;
         if known.is_none() && !is_steward {
             if is_new && !line.role.is_empty() {
                 self.found(line, Problem::Connection, None, tell);
             }
-            if let What::Statement { text, again: false } = &line.what {
+            if let What::Statement { text, .. } = &line.what {
                 self.found(line, Problem::Statement, Some(text), tell);
             }
             return Ok(());
         }
         match &line.what {
-            // More rows of a statement that was compared when it began.
-            What::Connected | What::Disconnected | What::Other | What::Statement { again: true, .. } => {}
-            What::Unknown => self.found(line, Problem::NotUnderstood, None, tell),
-            What::FastPath => self.found(line, Problem::FastPath, None, tell),
-            What::Statement { text, .. } if is_steward => {
-                if own::is_stewards(text) {
-                    self.summary.own += 1;
-                } else {
-                    self.found(line, Problem::Steward, Some(text), tell);
-                }
+            What::Connected | What::Disconnected | What::Other => {}
+            // More rows of a statement that was compared when it began; if it was.
+            What::Statement { of: Via::Fetch(portal), .. } if self.is_known_portal(line, portal) => {}
+            What::Unknown | What::Statement { of: Via::Fetch(_), .. } => {
+                self.found(line, Problem::NotUnderstood, None, tell);
             }
-            What::Statement { text, .. } => {
-                let (role, kind) = known.unwrap_or((u32::MAX, Role::Recorded));
-                if self.ledgers.take(&key(role, text), line.time) {
-                    self.summary.recorded += 1;
-                } else if own::prepares_connection(text) {
-                    self.summary.own += 1;
-                } else if kind == Role::Counted {
-                    self.ran(role, line.clone(), text);
-                } else {
-                    self.found(line, Problem::Statement, Some(text), tell);
+            What::FastPath => self.found(line, Problem::FastPath, None, tell),
+            What::Statement { text, of } => {
+                if let Via::Execute(portal) = of {
+                    self.remember_portal(line, portal);
                 }
+                self.statement(line, text, of == &Via::Simple, known, is_steward, tell);
             }
         }
         if line.what == What::Disconnected {
             self.seen.remove(&line.session);
+            self.portals.remove(&line.session);
         }
         self.settle(line.time, false, tell);
         Ok(())
+    }
+
+    fn is_known_portal(&self, line: &Line, portal: &str) -> bool {
+        let digest: [u8; 32] = Sha256::digest(portal).into();
+        self.portals.get(&line.session).is_some_and(|known| known.contains(&digest))
+    }
+
+    fn remember_portal(&mut self, line: &Line, portal: &str) {
+        let known = self.portals.entry(line.session.clone()).or_default();
+        let digest = Sha256::digest(portal).into();
+        if !known.contains(&digest) {
+            if known.len() >= PORTALS {
+                known.pop_front();
+            }
+            known.push_back(digest);
+        }
+    }
+
+    /// A statement by a role that gateways use.
+    fn statement(
+        &mut self,
+        line: &Line,
+        text: &String,
+        is_simple: bool,
+        known: Option<(u32, Role)>,
+        is_steward: bool,
+        tell: &mut impl FnMut(Finding),
+    ) {
+        if is_steward {
+            if own::is_stewards(text) {
+                self.summary.own += 1;
+            } else {
+                self.found(line, Problem::Steward, Some(text), tell);
+            }
+            return;
+        }
+        let (role, kind) = known.unwrap_or((u32::MAX, Role::Recorded));
+        if self.ledgers.take(&key(role, text), line.time) {
+            self.summary.recorded += 1;
+        } else if is_simple && own::prepares_connection(text) {
+            self.summary.own += 1;
+        } else if kind == Role::Counted {
+            self.ran(role, line.clone(), text);
+        } else {
+            self.found(line, Problem::Statement, Some(text), tell);
+        }
     }
 
     fn ran(&mut self, role: u32, line: Line, text: &str) {

@@ -27,6 +27,8 @@ pub struct Line {
     pub address: String,
     /// PostgreSQL's name for the session.
     pub session: String,
+    /// Whether it is a replication connection, which may name no database.
+    pub is_replication: bool,
     /// What it says.
     pub what: What,
 }
@@ -36,12 +38,12 @@ pub struct Line {
 pub enum What {
     /// Somebody was let in.
     Connected,
-    /// A statement ran. `again` is a further fetch from a portal whose statement was told before.
+    /// A statement ran.
     Statement {
         /// Its text.
         text: String,
-        /// Whether it was told before.
-        again: bool,
+        /// In which way.
+        of: Via,
     },
     /// A function was called by its number, past the grammar (Function Call message).
     FastPath,
@@ -51,6 +53,18 @@ pub enum What {
     Other,
     /// A record of a running statement in words that are not known, as in another language.
     Unknown,
+}
+
+/// In which way a statement came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// By a simple query.
+    Simple,
+    /// By an Execute message. The text has the names of statement and portal, which are the client's, and the statement.
+    Execute(String),
+    /// By a further Execute of a portal. The text is as before, if it is what it says: a client may name a statement "fetch
+    /// from …" itself.
+    Fetch(String),
 }
 
 /// Reads the records of a file.
@@ -124,10 +138,11 @@ impl ServerLog {
         loop {
             let Some(raw) = self.raw()? else { return Ok(None) };
             // Before PostgreSQL 13 there is no such column; then only clients have a role.
-            let is_client = if raw.backend_type.is_empty() {
-                !raw.role.is_empty()
-            } else {
-                raw.backend_type == "client backend"
+            let is_replication = raw.backend_type == "walsender";
+            let is_client = match raw.backend_type.as_str() {
+                "" => !raw.role.is_empty(),
+                "client backend" | "walsender" => true,
+                _ => false,
             };
             if !is_client {
                 continue;
@@ -137,7 +152,7 @@ impl ServerLog {
             })?;
             let what = classify(&raw.severity, &raw.message);
             let Raw { role, database, address, session, .. } = raw;
-            return Ok(Some(Line { time, role, database, address, session, what }));
+            return Ok(Some(Line { time, role, database, address, session, is_replication, what }));
         }
     }
 
@@ -277,14 +292,17 @@ fn classify(severity: &str, message: &str) -> What {
     };
     let after = |prefix: &str| message.strip_prefix(prefix);
     if let Some(text) = after("statement: ") {
-        return What::Statement { text: text.to_owned(), again: false };
+        return What::Statement { text: text.to_owned(), of: Via::Simple };
     }
-    for (prefix, again) in [("execute fetch from ", true), ("execute ", false)] {
-        if let Some(rest) = after(prefix) {
-            // The names of statement and portal; neither has a colon and a space.
-            let text = rest.split_once(": ").map_or("", |(_, text)| text);
-            return What::Statement { text: text.to_owned(), again };
-        }
+    if let Some(rest) = after("execute ") {
+        // The names of statement and portal come before the first colon and space, unless a client has one in a name: then the
+        // text is none that anybody recorded.
+        let text = rest.split_once(": ").map_or("", |(_, text)| text).to_owned();
+        let of = match rest.strip_prefix("fetch from ") {
+            Some(portal) => Via::Fetch(portal.to_owned()),
+            None => Via::Execute(rest.to_owned()),
+        };
+        return What::Statement { text, of };
     }
     if message.starts_with("connection authorized: ") {
         return What::Connected;
@@ -303,18 +321,27 @@ fn classify(severity: &str, message: &str) -> What {
 mod tests {
     use super::*;
 
-    fn statement(text: &str, again: bool) -> What {
-        What::Statement { text: text.to_owned(), again }
+    fn statement(text: &str, of: Via) -> What {
+        What::Statement { text: text.to_owned(), of }
     }
 
     #[test]
     fn messages_are_told_apart() {
         for (message, what) in [
-            ("statement: select 1; select 2", statement("select 1; select 2", false)),
-            ("execute <unnamed>: select $1", statement("select $1", false)),
-            ("execute P_0/c1: select ': '", statement("select ': '", false)),
-            ("execute fetch from <unnamed>/c: select 1", statement("select 1", true)),
-            ("duration: 0.1 ms  statement: select 1", statement("select 1", false)),
+            ("statement: select 1; select 2", statement("select 1; select 2", Via::Simple)),
+            (
+                "execute <unnamed>: select $1",
+                statement("select $1", Via::Execute("<unnamed>: select $1".into())),
+            ),
+            (
+                "execute P_0/c1: select ': '",
+                statement("select ': '", Via::Execute("P_0/c1: select ': '".into())),
+            ),
+            (
+                "execute fetch from <unnamed>/c: select 1",
+                statement("select 1", Via::Fetch("<unnamed>/c: select 1".into())),
+            ),
+            ("duration: 0.1 ms  statement: select 1", statement("select 1", Via::Simple)),
             ("duration: 0.1 ms  bind <unnamed>: select 1", What::Other),
             ("duration: 0.1 ms", What::Other),
             ("fastpath function call: \"lo_open\" (OID 952)", What::FastPath),
@@ -336,7 +363,7 @@ mod tests {
         std::fs::write(&path, whole).unwrap();
         let mut log = ServerLog::open(&path).unwrap();
         let line = log.next_line().unwrap().unwrap();
-        assert_eq!((line.role.as_str(), &line.what), ("rf_a", &statement("select\n  \"x\"", false)));
+        assert_eq!((line.role.as_str(), &line.what), ("rf_a", &statement("select\n  \"x\"", Via::Simple)));
         assert_eq!(log.next_line().unwrap(), None);
         for cut in [30, 100, whole.len() - 30] {
             for bytes in [&whole[..cut], &whole[cut..]] {
@@ -347,6 +374,6 @@ mod tests {
         }
         std::fs::write(&path, r#"{"timestamp":"2026-11-24 17:29:52.476 UTC","user":"rf_a","dbname":"us","remote_host":"127.0.0.1","remote_port":5,"session_id":"6b.1","ps":"SELECT","error_severity":"LOG","message":"statement: select 1","backend_type":"client backend"}"#).unwrap();
         let line = ServerLog::open(&path).unwrap().next_line().unwrap().unwrap();
-        assert_eq!((line.address.as_str(), line.what), ("127.0.0.1:5", statement("select 1", false)));
+        assert_eq!((line.address.as_str(), line.what), ("127.0.0.1:5", statement("select 1", Via::Simple)));
     }
 }

@@ -176,9 +176,15 @@ impl LogsArgs {
             if vkeys.is_empty() {
                 return Err(Failure::setup(format!("{} has no key of the log {origin}", vkey.display())));
             }
+            if sources
+                .iter()
+                .any(|s: &Source| ringfence_verifier::keys::origin(&s.vkeys) == Some(origin.as_str()))
+            {
+                return Err(Failure::setup(format!("the log {origin} is named twice")));
+            }
             let name = format!("{}.index", dir.file_name().unwrap_or_default().to_string_lossy());
             let index = match &self.index {
-                Some(index) => index.join(name),
+                Some(index) => index.join(origin.replace(|c: char| !c.is_ascii_alphanumeric(), "-")),
                 None => dir.with_file_name(name),
             };
             sources.push(Source { index, vkeys });
