@@ -94,6 +94,8 @@ pub(crate) struct State {
     open_sessions: HashMap<String, u32>,
     /// Statements that are under way: session, number, and the rest.
     pub(crate) open: Vec<(u32, u64, Open)>,
+    /// The same of statements that have ended in sessions that go on.
+    recent: Vec<(u32, u64, Open)>,
     /// The longest that a statement took, in milliseconds.
     pub(crate) longest: u64,
 }
@@ -282,6 +284,10 @@ impl Builder {
         let statements = columns(&STATEMENTS, state.statements)?;
         let sessions = columns(&SESSIONS, state.sessions)?;
         let open = state.open.drain(..).map(|(session, n, open)| ((session, n), open)).collect();
+        let mut recent: HashMap<u32, VecDeque<(u64, Open)>> = HashMap::new();
+        for (session, n, open) in state.recent.drain(..) {
+            recent.entry(session).or_default().push_back((n, open));
+        }
         let numbers = (0..).zip(&state.words).map(|(n, word)| (word.clone(), n)).collect();
         let began_at = state.entries;
         Ok(Self {
@@ -291,7 +297,7 @@ impl Builder {
             numbers,
             shapes: HashMap::new(),
             open,
-            recent: HashMap::new(),
+            recent,
             statements,
             sessions,
         })
@@ -477,6 +483,9 @@ impl Builder {
         }
         self.state.entries = entries;
         self.state.open = self.open.into_iter().map(|((session, n), open)| (session, n, open)).collect();
+        let recent =
+            self.recent.into_iter().flat_map(|(s, all)| all.into_iter().map(move |(n, open)| (s, n, open)));
+        self.state.recent = recent.collect();
         let bytes = serde_json::to_vec(&self.state).map_err(|e| Error::corrupt(&self.dir, e.to_string()))?;
         write_whole(&state_path(&self.dir), &bytes)
     }

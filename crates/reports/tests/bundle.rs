@@ -77,6 +77,40 @@ fn whole_tiles_prove_that_nothing_was_kept_back() {
         assert!(!check(&out, Some(&quorum)).problems.is_empty(), "byte {at}");
     }
 
+    // Nobody can say yet what happens until tomorrow.
+    let tomorrow = Question { until: Some(ringfence_ledger::now_ms() + 86_400_000), ..question.clone() };
+    let early = place.path().join("early");
+    write(&early, &sources, &tomorrow, true, &trust, 1).unwrap();
+    let verdict = check(&early, Some(&quorum));
+    assert_eq!(verdict.problems, Vec::<String>::new());
+    assert!(!verdict.proven.iter().any(|p| p.contains("was kept back")), "{verdict:?}");
+    assert!(verdict.claimed.iter().any(|c| c.contains("after the time was over")), "{verdict:?}");
+    // The same log twice counts for nothing, and so does none.
+    for logs in [json!([]), json!(["log-0", "log-1"])] {
+        let forged = place.path().join("forged");
+        let _ = fs::remove_dir_all(&forged);
+        let copy = |from: &str, to: &str| {
+            let done =
+                std::process::Command::new("cp").arg("-r").arg(out.join(from)).arg(forged.join(to)).status();
+            assert!(done.unwrap().success());
+        };
+        fs::create_dir(&forged).unwrap();
+        copy("trust.policy", "trust.policy");
+        let mut index: serde_json::Value =
+            serde_json::from_slice(&fs::read(early.join("bundle.json")).unwrap()).unwrap();
+        let part = index["logs"][0].clone();
+        let parts = logs.as_array().unwrap().iter().map(|dir| {
+            copy("log-0", dir.as_str().unwrap());
+            let mut part = part.clone();
+            part["dir"] = dir.clone();
+            part
+        });
+        index["logs"] = parts.collect();
+        fs::write(forged.join("bundle.json"), index.to_string()).unwrap();
+        let verdict = check(&forged, Some(&quorum));
+        assert!(verdict.problems[0].contains("names no log, or one of them twice"), "{verdict:?}");
+    }
+
     // The index goes on where it stopped, also in the middle of statements.
     let ledger = open();
     for n in [2, 302] {
@@ -86,6 +120,17 @@ fn whole_tiles_prove_that_nothing_was_kept_back() {
     update(&index, &dir, &keys.verifier, |_| {}).unwrap();
     let grown = ask(std::slice::from_ref(&index), &question, true).unwrap();
     assert_eq!((grown.people[0].1.statements, grown.people[0].1.rows), (333, 2 * (333 - 2)));
+    // A portal that is fetched in pieces has an end for each: one statement, all rows.
+    let ledger = open();
+    ledger.record(statement(998, Kind::Outcome));
+    drop(ledger);
+    update(&index, &dir, &keys.verifier, |_| {}).unwrap();
+    let pieces = ask(std::slice::from_ref(&index), &question, true).unwrap();
+    assert_eq!((pieces.people[0].1.statements, pieces.people[0].1.rows), (333, 2 * (333 - 2) + 2));
+    let grown = pieces;
+    let pieces = place.path().join("pieces");
+    write(&pieces, &sources, &question, true, &trust, 1).unwrap();
+    assert_eq!(check(&pieces, Some(&quorum)).problems, Vec::<String>::new());
     let anew = place.path().join("anew");
     update(&anew, &dir, &keys.verifier, |_| {}).unwrap();
     assert_eq!(ask(&[anew], &question, true).unwrap().people, grown.people);
