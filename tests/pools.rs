@@ -23,6 +23,7 @@ fn connections_are_shared_in_turn_and_nothing_else_is() {
     a_queue_is_fair_and_has_a_deadline(&pooled);
     a_cancel_request_hits_no_other_client(&pooled);
     a_session_knows_its_own_notifications(&pooled);
+    what_is_carried_along_is_never_a_statement(&demo, &pooled);
     a_connection_that_died_is_replaced(&demo, &pooled);
     a_client_waits_for_a_store_that_restarts(&demo, &pooled);
     operators_see_pools_and_others_do_not(&pooled);
@@ -57,6 +58,24 @@ fn answer(wire: &mut Wire) -> String {
             Err(_) => return format!("{found} (closed)"),
         }
     }
+}
+
+/// Settings are carried to the next connection as literals; one session's setting must not change how another's is read.
+fn what_is_carried_along_is_never_a_statement(demo: &Demo, gateway: &Served) {
+    let mut first = client(gateway, "feed-service");
+    let mut second = client(gateway, "feed-service");
+    ask(&mut second, "set application_name = e'\\\\''; create table pwned();--'");
+    for _ in 0..4 {
+        // Both connections of the pool read backslashes in plain strings from here on.
+        ask(&mut first, "set standard_conforming_strings = off");
+        ask(&mut first, "begin");
+        ask(&mut second, "set standard_conforming_strings = off");
+        let shown = ask(&mut second, "show application_name");
+        assert_eq!(shown, "\\'; create table pwned();--");
+        ask(&mut first, "commit");
+    }
+    let found = demo.superuser("us-trusted", "us", "select count(*) from pg_class where relname = 'pwned'");
+    assert_eq!(found, "0");
 }
 
 fn a_session_knows_its_own_notifications(gateway: &Served) {
