@@ -102,7 +102,7 @@ class Soak:
             time.sleep(EVERY)
         for thread in threads:
             thread.join()
-        time.sleep(90)  # unused connections are closed after 60 s
+        time.sleep(150)  # unused connections are closed after 60 s, and looked for each minute
         quiet = self.look()
         for pid, _ in self.gateways.values():
             os.kill(pid, signal.SIGTERM)
@@ -128,7 +128,7 @@ def main():
         lines = ["# Soak", "", f"`python3 bench/soak.py {MINUTES:g}` on {datetime.date.today()}: {MINUTES:g} minutes of " +
                  ", ".join(f"{count:,} {what}" for what, count in sorted(soak.done.items())) + ". Errors that clients saw, as a store restarts, grants end and rules "
                  "are read anew: " + ("; ".join(f"{count} × {what}" for what, count in sorted(soak.failed.items())) or "none") + ".", "",
-                 "| gateway | what | before | second quarter, median | last quarter, median | most | 90 s after |", "| --- | --- | --- | --- | --- | --- | --- |"]
+                 "| gateway | what | before | second quarter, median | last quarter, median | most | 150 s after |", "| --- | --- | --- | --- | --- | --- | --- |"]
         grew = False
         for mode in soak.gateways:
             for which, (what, slack) in enumerate((("memory, MiB", 1.15), ("descriptors", None), ("threads", 1.0))):
