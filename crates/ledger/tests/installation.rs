@@ -111,4 +111,10 @@ fn keys_rotate_and_what_was_signed_before_goes_on_to_verify() {
     assert_eq!(place.problems(&["one"], 0), Vec::<String>::new());
     assert_ne!(ringfence_verifier::verify::verify(&place.log("one"), &old.verifier).problems.len(), 0);
     ringfence_verifier::proof::check(proof.as_bytes(), &vkeys, None).unwrap();
+    // Whoever has stolen the old key goes on with it: it vouches for nothing that is newer than its time.
+    place.manifest.logs[0].until = Some(now_ms() / 1000 - 10);
+    place.manifest.version += 1;
+    run(&place.log("one"), &old.signer, &vkeys, &place.mention(), true);
+    let problems = place.problems(&["one"], 0);
+    assert!(problems.iter().any(|p| p.contains("no key whose time it was")), "{problems:?}");
 }
