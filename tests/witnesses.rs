@@ -87,9 +87,25 @@ fn impostor(answer: &'static [u8], endless: bool) -> String {
 fn serve(demo: &Demo, name: &str, policy: &str) -> Served {
     std::fs::write(demo.dir.join(format!("{name}.policy")), policy).unwrap();
     demo.serve_with(name, "", |text| {
-        let lines = format!("[ledger]\nwitnesses = \"{name}.policy\"\nwitness_max_age = 2\npublish_ms = 100");
+        let lines = format!("[ledger]\nwitness_tls_root = \"keys/tls.crt\"\nwitnesses = \"{name}.policy\"\nwitness_max_age = 2\npublish_ms = 100");
         text.replace("[ledger]", &lines)
     })
+}
+
+/// TLS in front of a witness, with the demo's certificate; ends with the child's standard input.
+fn https(demo: &Demo, url: &str) -> (Child, String) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/support/https_front.py");
+    let mut child = Command::new("python3")
+        .arg(script)
+        .arg(url.rsplit(':').next().unwrap())
+        .args([demo.dir.join("keys/tls.crt"), demo.dir.join("keys/tls.key")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut port = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut port).unwrap();
+    (child, format!("https://localhost:{}", port.trim()))
 }
 
 /// The key of a gateway that does not run yet.
@@ -155,8 +171,10 @@ fn a_border_closes_and_opens(demo: &Demo) {
     let log = log_key(demo, "bordered");
     let one = Witness::start(demo, "one", &log, &[]);
     let two = Witness::start(demo, "two", &log, &["--ed25519"]);
+    let mut front = https(demo, &two.url);
+    let over_tls = front.1.clone();
     let both = policy(
-        &[("one", &one.vkey, &one.url), ("two", &two.vkey, &two.url)],
+        &[("one", &one.vkey, &one.url), ("two", &two.vkey, &over_tls)],
         "group both all one two\nquorum both",
     );
     let mut gateway = serve(demo, "bordered", &both);
@@ -186,6 +204,8 @@ fn a_border_closes_and_opens(demo: &Demo) {
     let verified = demo.ringfence_with("bordered", &["ledger", "verify"]);
     assert!(verified.status.success(), "{}", text(&verified));
     assert!(text(&verified).contains("test.example/one") && text(&verified).contains("test.example/two"));
+    drop(front.0.stdin.take());
+    let _ = front.0.wait();
     // A part of the quorum is not enough, and a stranger's policy is not satisfied by it.
     let strange = demo.dir.join("strange.policy");
     std::fs::write(&strange, policy(&[("demo", &demo_witness(demo), "")], "quorum demo")).unwrap();

@@ -19,6 +19,7 @@ use ringfence_verifier::quorum::{Quorum, Witness};
 use ringfence_verifier::tiles::FileTiles;
 use signed_note::{Note, Signature};
 use tlog_tiles::{Hash, TileHashReader, prove_tree};
+use ureq::tls::{PemItem, RootCerts, TlsConfig};
 
 use crate::entry::now_ms;
 use crate::whole::{sync_dir, write_whole};
@@ -40,6 +41,32 @@ pub struct Witnesses {
     pub quorum: Quorum,
     /// How old the newest confirmation may get.
     pub max_age: Duration,
+    /// The certificates (PEM) that witnesses' own must come from, for URLs with `https:`. Cosignatures are signed, so TLS keeps
+    /// only from others what is asked.
+    pub tls_roots: Vec<u8>,
+}
+
+impl Witnesses {
+    /// Whether a witness is asked over TLS.
+    pub fn need_tls(&self) -> bool {
+        self.quorum.witnesses.iter().any(|w| w.url.as_ref().is_some_and(|url| url.starts_with("https:")))
+    }
+
+    fn tls(&self) -> Result<TlsConfig, Error> {
+        let mut roots = Vec::new();
+        for item in ureq::tls::parse_pem(&self.tls_roots) {
+            if let Ok(PemItem::Certificate(certificate)) = item {
+                roots.push(certificate);
+            }
+        }
+        if roots.is_empty() && self.need_tls() {
+            return Err(Error::Key("no certificate to trust for witnesses with https: URLs".to_owned()));
+        }
+        Ok(TlsConfig::builder()
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .root_certs(RootCerts::Specific(Arc::new(roots)))
+            .build())
+    }
 }
 
 /// How the log stands with its witnesses.
@@ -122,12 +149,13 @@ impl Witnessing {
             epoch: Instant::now(),
             confirmed: AtomicU64::new(0),
         });
+        let tls = shared.witnesses.tls()?;
         for (place, witness) in shared.witnesses.quorum.witnesses.iter().enumerate() {
             if witness.url.is_some() {
-                let (shared, witness) = (Arc::clone(&shared), witness.clone());
+                let (shared, witness, tls) = (Arc::clone(&shared), witness.clone(), tls.clone());
                 let name = format!("witness-{place}");
                 let started = std::thread::Builder::new().name(name.clone());
-                let started = started.spawn(move || ask_forever(&shared, place, &witness));
+                let started = started.spawn(move || ask_forever(&shared, place, &witness, tls));
                 started.map_err(|source| Error::Io { what: "cannot start thread", path: name, source })?;
             }
         }
@@ -267,11 +295,12 @@ impl Shared {
 pub(crate) const FOLDER: &str = ".witnessed";
 
 /// The thread of one witness.
-fn ask_forever(shared: &Shared, place: usize, witness: &Witness) {
+fn ask_forever(shared: &Shared, place: usize, witness: &Witness, tls: TlsConfig) {
     let config = ureq::Agent::config_builder()
         .timeout_global(Some(PATIENCE))
         .http_status_as_error(false)
         .max_redirects(0)
+        .tls_config(tls)
         .proxy(None)
         .user_agent(concat!("ringfence/", env!("CARGO_PKG_VERSION")));
     let agent: ureq::Agent = config.build().into();

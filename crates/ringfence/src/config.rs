@@ -115,6 +115,9 @@ struct LedgerFile {
     /// How old their newest confirmation may get, in seconds, before cross-border access closes.
     #[serde(default = "witness_max_age")]
     witness_max_age: u64,
+    /// PEM certificates to trust, where a witness's URL is https:; the system's own are often in
+    /// /etc/ssl/certs/ca-certificates.crt.
+    witness_tls_root: Option<PathBuf>,
     /// The list of all logs, made by `ringfence logs`.
     manifest: Option<ManifestFile>,
 }
@@ -399,7 +402,16 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
         if !quorum.is_none() && quorum.witnesses.iter().all(|w| w.url.is_none()) {
             reader.problems.push("ledger.witnesses: no witness has a URL to ask".to_owned());
         }
-        Some(Witnesses { quorum, max_age: Duration::from_secs(file.ledger.witness_max_age.max(1)) })
+        let tls_roots =
+            file.ledger.witness_tls_root.as_ref().map(|p| reader.text(p).into_bytes()).unwrap_or_default();
+        let witnesses =
+            Witnesses { quorum, max_age: Duration::from_secs(file.ledger.witness_max_age.max(1)), tls_roots };
+        if witnesses.need_tls() && witnesses.tls_roots.is_empty() {
+            let problem =
+                "a witness has an https: URL, so ledger.witness_tls_root must name the certificates to trust";
+            reader.problems.push(format!("ledger.witnesses: {problem}"));
+        }
+        Some(witnesses)
     });
     let manifest = file.ledger.manifest.as_ref().and_then(|m| {
         let (note, key) = (reader.text(&m.file), reader.text(&m.vkey));
