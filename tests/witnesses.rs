@@ -94,7 +94,7 @@ fn serve(demo: &Demo, name: &str, policy: &str) -> Served {
 
 /// TLS in front of a witness, with the demo's certificate; ends with the child's standard input.
 fn https(demo: &Demo, url: &str) -> (Child, String) {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/support/https_front.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/support/tls_front.py");
     let mut child = Command::new("python3")
         .arg(script)
         .arg(url.rsplit(':').next().unwrap())

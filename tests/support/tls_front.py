@@ -1,6 +1,7 @@
-"""TLS in front of a PostgreSQL socket, as a server with ssl = on speaks it: SSLRequest, then a handshake, then the protocol.
+"""TLS in front of a server. Before a PostgreSQL socket, as a server with ssl = on speaks it: SSLRequest, then a handshake, then
+the protocol. Before a TCP port, a handshake at once, as for HTTPS.
 
-Usage: tls_front.py SOCKET CERTIFICATE KEY; prints the port. Ends with its standard input.
+Usage: tls_front.py SOCKET-OR-PORT CERTIFICATE KEY; prints its port. Ends with its standard input.
 """
 import socket
 import ssl
@@ -28,11 +29,15 @@ def pump(source, sink):
 
 def serve(client):
     try:
-        assert client.recv(8) == bytes([0, 0, 0, 8, 4, 0xD2, 0x16, 0x2F]), "no SSLRequest"
-        client.sendall(b"S")
-        secure = context.wrap_socket(client, server_side=True)
-        store = socket.socket(socket.AF_UNIX)
-        store.connect(path)
+        if path.isdigit():
+            secure = context.wrap_socket(client, server_side=True)
+            store = socket.create_connection(("127.0.0.1", int(path)))
+        else:
+            assert client.recv(8) == bytes([0, 0, 0, 8, 4, 0xD2, 0x16, 0x2F]), "no SSLRequest"
+            client.sendall(b"S")
+            secure = context.wrap_socket(client, server_side=True)
+            store = socket.socket(socket.AF_UNIX)
+            store.connect(path)
     except (OSError, AssertionError):
         client.close()
         return

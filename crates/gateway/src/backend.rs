@@ -1,7 +1,6 @@
 //! A connection to a store, logged in as a face's role.
 
 use std::collections::HashSet;
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use ringfence_face::{Login, Target};
+use ringfence_statement::carried;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_postgres::config::Host;
@@ -22,26 +22,8 @@ use crate::frame::{Body, Buffer, HEADER, MAX_FRAME, put, put_str, put_untagged};
 use crate::refusal::field;
 use crate::worker;
 
-/// Parameters that a store reports and a client may set: transaction pooling carries them along.
-pub const SETTABLE: &[&str] = &[
-    "application_name",
-    "client_encoding",
-    "DateStyle",
-    "IntervalStyle",
-    "TimeZone",
-    "standard_conforming_strings",
-];
 /// The longest message of a login.
 const MAX_LOGIN_MESSAGE: usize = 64 * 1024;
-
-/// A value as SQL, whatever `standard_conforming_strings` and `client_encoding` are at the moment: only ASCII goes (PostgreSQL
-/// shows other characters of an application's name as `?` itself), and where there is a backslash, as an escape string.
-fn literal(value: &str) -> String {
-    let ascii: String =
-        value.chars().map(|c| if c.is_ascii() && !c.is_ascii_control() { c } else { '?' }).collect();
-    let quoted = ascii.replace('\'', "''");
-    if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
-}
 
 /// Something to speak over.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
@@ -351,9 +333,9 @@ impl Backend {
             return Ok(());
         }
         let mut statement = String::new();
-        for (name, value) in wanted.iter().filter(|(name, _)| SETTABLE.contains(&name.as_str())) {
+        for (name, value) in wanted.iter().filter(|(name, _)| carried::SETTINGS.contains(&name.as_str())) {
             if !self.parameters.iter().any(|(n, v)| n == name && v == value) {
-                let _ = write!(statement, "SET {name} = {};", literal(value));
+                carried::write_set(&mut statement, name, value);
             }
         }
         if !statement.is_empty() {
@@ -401,18 +383,5 @@ impl Backend {
             }
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::literal;
-
-    #[test]
-    fn no_value_ends_its_literal() {
-        assert_eq!(literal("psql"), "'psql'");
-        assert_eq!(literal("it's"), "'it''s'");
-        assert_eq!(literal("\\'; select 1;--"), "E'\\\\''; select 1;--'");
-        assert_eq!(literal("あ\\"), "E'?\\\\'");
     }
 }

@@ -7,9 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::VariableSetKind;
-use ringfence_statement::shape;
-
-use crate::backend::SETTABLE;
+use ringfence_statement::{carried, shape};
 
 /// The most shapes that are remembered.
 const REMEMBERED: usize = 20_000;
@@ -51,7 +49,7 @@ fn is_sticky_statement(statement: &NodeEnum) -> bool {
     match statement {
         NodeEnum::VariableSetStmt(set) => {
             let carried =
-                SETTABLE.iter().any(|s| s.eq_ignore_ascii_case(&set.name)) || set.name == "timezone";
+                carried::SETTINGS.iter().any(|s| s.eq_ignore_ascii_case(&set.name)) || set.name == "timezone";
             let transaction = set.kind() == VariableSetKind::VarSetMulti && set.name == "TRANSACTION";
             !(set.is_local || carried || transaction)
         }

@@ -1,5 +1,6 @@
 //! `ringfence serve`: a gateway until somebody stops it. SIGTERM and SIGINT drain, SIGHUP reads the rules anew.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -56,6 +57,19 @@ impl Signals {
             _ = self.hangup.recv() => Asked::Reload,
         }
     }
+}
+
+/// Resolves when standard input ends, if that is asked for: whoever started this program has died then.
+pub(crate) async fn stdin_ended(is_asked_for: bool) {
+    if !is_asked_for {
+        return std::future::pending().await;
+    }
+    let (ended, stdin) = tokio::sync::oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        drop(ended);
+    });
+    let _ = stdin.await;
 }
 
 /// Reads rules and certificate anew; what is wrong with them leaves the old ones in force.

@@ -1,48 +1,10 @@
 //! What a gateway says to a store of its own: to clean a connection, and as the steward that keeps faces.
 
-use ringfence_statement::touched;
-
-/// Settings that a gateway carries from one connection to another.
-const CARRIED: &[&str] = &[
-    "application_name",
-    "client_encoding",
-    "DateStyle",
-    "IntervalStyle",
-    "TimeZone",
-    "standard_conforming_strings",
-];
+use ringfence_statement::{carried, touched};
 
 /// Whether a text is one with which a gateway prepares a connection for the next session. None reads or changes data.
 pub(super) fn prepares_connection(text: &str) -> bool {
-    let is_set = |statement: &str| {
-        let words: Vec<&str> = statement.splitn(4, ' ').collect();
-        matches!(words[..], ["SET", name, "=", value] if CARRIED.contains(&name) && is_literal(value))
-    };
-    match text {
-        "DISCARD ALL" | "ROLLBACK" | "RESET ROLE" | "" => true,
-        _ => text.strip_suffix(';').is_some_and(|all| split_sets(all).into_iter().all(is_set)),
-    }
-}
-
-/// Splits at `;SET `, which no literal that a gateway carries holds without its quotes doubled around it.
-fn split_sets(all: &str) -> Vec<&str> {
-    let (mut parts, mut from) = (Vec::new(), 0);
-    for (at, _) in all.match_indices("';SET ") {
-        parts.push(&all[from..=at]);
-        from = at + 2;
-    }
-    parts.push(&all[from..]);
-    parts
-}
-
-/// Whether this is a literal as a gateway writes it: one that ends where it seems to, whatever the settings.
-fn is_literal(text: &str) -> bool {
-    let inner = |prefix: &str| text.strip_prefix(prefix).and_then(|t| t.strip_suffix('\''));
-    let is_plain = |text: &str| text.is_ascii() && !text.contains(['\'', '\\']);
-    if let Some(inner) = inner("E'") {
-        return is_plain(&inner.replace("\\\\", "").replace("''", ""));
-    }
-    inner("'").is_some_and(|inner| is_plain(&inner.replace("''", "")))
+    matches!(text, "DISCARD ALL" | "ROLLBACK" | "RESET ROLE" | "") || carried::is_sets(text)
 }
 
 /// Whether the steward may say this without reading user data: definitions, its own tables and the catalogue, and looks

@@ -1,6 +1,5 @@
 //! `ringfence witness`: the HTTP around [`ringfence_ledger::witness`].
 
-use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +18,7 @@ use ringfence_ledger::witness::{Answer, Event, MAX_REQUEST, Witness};
 use ringfence_verifier::cosignature::{Algorithm, CosignerKey};
 
 use super::{Failure, write_secret};
-use crate::serve::{Asked, Signals};
+use crate::serve::{Asked, Signals, stdin_ended};
 
 /// `ringfence witness`.
 #[derive(Subcommand)]
@@ -133,20 +132,12 @@ async fn serve(args: WitnessArgs) -> Result<(), Failure> {
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
         .with_state(witness);
     let mut signals = Signals::new()?;
-    let (ended, stdin) = tokio::sync::oneshot::channel::<()>();
-    if args.until_stdin_ends {
-        std::thread::spawn(move || {
-            let _ = std::io::stdin().read_to_end(&mut Vec::new());
-            drop(ended);
-        });
-    } else {
-        std::mem::forget(ended);
-    }
+    let stdin = stdin_ended(args.until_stdin_ends);
     let over = async move {
         let stop = async { while let Asked::Reload = signals.next().await {} };
         tokio::select! {
             () = stop => {}
-            _ = stdin => {}
+            () = stdin => {}
         }
     };
     tokio::select! {

@@ -11,7 +11,6 @@ mod tour;
 mod witnesses;
 
 use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -111,15 +110,7 @@ async fn serve_until(
     let port = gateway.addresses().first().map_or(args.port, std::net::SocketAddr::port);
     println!("ringfence demo is ready");
     print!("{}", people::invitation(dir, port));
-    let (ended, stdin) = tokio::sync::oneshot::channel::<()>();
-    if args.until_stdin_ends {
-        std::thread::spawn(move || {
-            let _ = std::io::stdin().read_to_end(&mut Vec::new());
-            drop(ended);
-        });
-    } else {
-        std::mem::forget(ended);
-    }
+    let stdin = serve::stdin_ended(args.until_stdin_ends);
     tokio::pin!(stdin);
     loop {
         tokio::select! {
@@ -127,7 +118,7 @@ async fn serve_until(
                 Asked::Stop => break,
                 Asked::Reload => serve::reload(gateway, &dir.join("ringfence.toml")),
             },
-            _ = &mut stdin => break,
+            () = &mut stdin => break,
         }
     }
     eprintln!("ringfence demo is stopping");
