@@ -48,12 +48,21 @@ fn is_literal(text: &str) -> bool {
     inner("'").is_some_and(|inner| is_plain(&inner.replace("''", "")))
 }
 
-/// Splits between statements: no literal has a single quote before a semicolon.
+/// Splits at the semicolons between literals. A doubled quote leaves a literal and enters it again; a backslash, which only
+/// escape strings have, takes the next byte with it.
 fn split(all: &str) -> Vec<&str> {
-    let (mut parts, mut from) = (Vec::new(), 0);
-    for (at, _) in all.match_indices("';SET ") {
-        parts.push(&all[from..=at]);
-        from = at + 2;
+    let (mut parts, mut from, mut is_quoted, mut is_escaped) = (Vec::new(), 0, false, false);
+    for (at, byte) in all.bytes().enumerate() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = is_quoted,
+            b'\'' => is_quoted = !is_quoted,
+            b';' if !is_quoted => {
+                parts.push(&all[from..at]);
+                from = at + 1;
+            }
+            _ => {}
+        }
     }
     parts.push(&all[from..]);
     parts
