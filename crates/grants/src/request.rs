@@ -1,7 +1,7 @@
 //! What is asked for, in the one form that approvers sign: canonical JSON (RFC 8785).
 
 use std::collections::BTreeSet;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use ringfence_face::Filter;
 use ringfence_policy::decision::GrantScope;
@@ -202,7 +202,5 @@ impl Request {
 
 /// A time in milliseconds since 1970 as people read it (RFC 3339, UTC).
 pub fn rfc3339(ms: u64) -> String {
-    // Beyond the year 9999 RFC 3339 has no form; no clock we trust says so.
-    let at = UNIX_EPOCH + Duration::from_millis(ms.min(253_402_300_799_000));
-    humantime::format_rfc3339_seconds(at).to_string()
+    ringfence_verifier::manifest::rfc3339(ms / 1000)
 }

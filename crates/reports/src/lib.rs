@@ -14,39 +14,21 @@ pub mod reconcile;
 /// Why an index cannot be made or asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file could not be read or written.
-    #[error("{what} {path}: {source}")]
-    Io {
-        /// What was being done, as in "cannot write".
-        what: &'static str,
-        /// Which file.
-        path: String,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// An index or a log is not what it should be.
-    #[error("{path}: {problem}")]
-    Corrupt {
-        /// Which file.
-        path: String,
-        /// What is wrong.
-        problem: String,
-    },
     /// Records that an index was made of were erased since: it is made anew.
     #[error("records that the index was made of were erased")]
     Erased,
-    /// A log's files.
+    /// A file of a log or of an index could not be read or written, or is not what it should be.
     #[error(transparent)]
     Log(#[from] ringfence_verifier::Error),
 }
 
 impl Error {
     pub(crate) fn io(what: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.display().to_string();
-        move |source| Self::Io { what, path, source }
+        let made = ringfence_verifier::Error::io(what, path);
+        move |source| Self::Log(made(source))
     }
 
     pub(crate) fn corrupt(path: &std::path::Path, problem: impl Into<String>) -> Self {
-        Self::Corrupt { path: path.display().to_string(), problem: problem.into() }
+        Self::Log(ringfence_verifier::Error::corrupt(path, problem))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ringfence_verifier::manifest::seconds;
 use serde::Deserialize;
@@ -69,7 +69,7 @@ pub enum Via {
 
 /// Reads the records of a file.
 pub struct ServerLog {
-    path: String,
+    path: PathBuf,
     format: Format,
     total: u64,
     position: u64,
@@ -120,7 +120,7 @@ impl ServerLog {
             let csv = csv.has_headers(false).flexible(true).from_reader(reader);
             Format::Csv(Box::new(csv), csv::StringRecord::new())
         };
-        Ok(Self { path: path.display().to_string(), format, total, position: 0, number: 0 })
+        Ok(Self { path: path.to_owned(), format, total, position: 0, number: 0 })
     }
 
     /// How many bytes were read, and how many there are.
@@ -129,7 +129,7 @@ impl ServerLog {
     }
 
     fn broken(&self, problem: &str) -> Error {
-        Error::Corrupt { path: self.path.clone(), problem: format!("record {}: {problem}", self.number) }
+        Error::corrupt(&self.path, format!("record {}: {problem}", self.number))
     }
 
     /// The next record of a client's session; `None` at the end. A record that is cut, or of no known form, is an error:
