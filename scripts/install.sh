@@ -20,7 +20,7 @@ for what in "$@"; do
       need cc gcc
       need make make
       # libpg_query's bindings are made by bindgen, which loads libclang.
-      if [ -z "${LIBCLANG_PATH:-}" ] && ! ldconfig -p 2> /dev/null | grep -q 'libclang[-.]'; then missing+=(libclang-dev); fi
+      if [ -z "${LIBCLANG_PATH:-}" ] && ! ldconfig -p 2> /dev/null | grep -Eq 'libclang(-[0-9.]+)?[.]so'; then missing+=(libclang-dev); fi
       need '/usr/lib/postgresql/*/bin/initdb' postgresql
       need psql postgresql-client
       ;;

@@ -41,12 +41,15 @@ pub async fn draft(client: &Client) -> Result<Draft, Error> {
             .into_iter()
             .find(|c| columns.contains_key(*c))
             .or_else(|| columns.contains_key("id").then_some("id"));
+        let device = ["device_id", "device_uuid"].into_iter().find(|c| columns.contains_key(*c));
         let category = if is_messages(&name) { "direct-messages" } else { "" };
         catalogue.tables.insert(
             name,
             Table {
                 schema: namespace,
                 subject: subject.map(str::to_owned),
+                subjects: "persons".to_owned(),
+                device: device.map(str::to_owned),
                 category: category.to_owned(),
                 columns,
             },

@@ -157,7 +157,7 @@ pub struct GatewayRecord<'a> {
 
 /// Makes an outcome entry.
 pub fn outcome(jurisdiction: &str, record: &OutcomeRecord<'_>, rows: u64, bytes: u64) -> Entry {
-    Entry::new(Kind::Outcome, jurisdiction, record).counting(Counters { rows, bytes, statements: 0 })
+    Entry::new(Kind::Outcome, jurisdiction, record).counting(Counters { rows, bytes, ..Counters::default() })
 }
 
 /// The parameters of a Bind message, after its names, as a record keeps them.

@@ -33,11 +33,26 @@ pub struct Table {
     /// The column that says which data subject a row is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
+    /// What kind of subjects they are. Equal keys of one kind are one person, in all tables and stores of a jurisdiction; give
+    /// another word where keys are of another kind, such as `merchants`.
+    #[serde(default = "persons", skip_serializing_if = "is_persons")]
+    pub subjects: String,
+    /// The column that says which device a row is about, where thresholds count devices (28 CFR 202.205(c)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     /// A category of the whole table, such as `direct-messages`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub category: String,
     /// By column name.
     pub columns: BTreeMap<String, Column>,
+}
+
+fn persons() -> String {
+    "persons".to_owned()
+}
+
+fn is_persons(subjects: &str) -> bool {
+    subjects == "persons"
 }
 
 fn public() -> String {
@@ -148,9 +163,10 @@ impl Catalogue {
             .map_err(|e| Error::Parse { what: "the catalogue".to_owned(), problem: e.to_string() })?;
         let mut problems = Vec::new();
         for (name, table) in &catalogue.tables {
-            if let Some(subject) = table.subject.as_ref().filter(|s| !table.columns.contains_key(*s)) {
-                problems
-                    .push(format!("the catalogue: {name}: its subject {subject} is not among its columns"));
+            for (what, key) in [("subject", &table.subject), ("device", &table.device)] {
+                if let Some(key) = key.as_ref().filter(|key| !table.columns.contains_key(*key)) {
+                    problems.push(format!("the catalogue: {name}: its {what} {key} is not among its columns"));
+                }
             }
             for (column, classified) in &table.columns {
                 let Some(p) = classified.protected() else { continue };

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::thresholds::{self, Limit, Threshold};
 
 /// Whose law protects the data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -185,6 +186,12 @@ pub struct Registry {
     /// Whom they work for.
     #[serde(default)]
     pub companies: Vec<Company>,
+    /// How much of which data is too much; 28 CFR 202.205 unless given.
+    #[serde(default = "thresholds::built_in")]
+    pub thresholds: Vec<Threshold>,
+    /// What happens at a share of a threshold; a warning at 80 % unless given.
+    #[serde(default = "thresholds::usual_limits")]
+    pub limits: Vec<Limit>,
 }
 
 /// 28 CFR 202.601; Hong Kong and Macau count as China (DOJ guidance).
@@ -264,6 +271,7 @@ impl Registry {
         if !(0.0..=100.0).contains(&self.ownership_threshold) || self.ownership_threshold == 0.0 {
             problems.push("the registry: ownership_threshold must be above 0 and at most 100".to_owned());
         }
+        problems.extend(thresholds::problems(&self.thresholds, &self.limits));
         if self.approvals == 0 {
             problems.push("the registry: approvals must be 1 or more".to_owned());
         }

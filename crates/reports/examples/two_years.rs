@@ -123,7 +123,7 @@ fn main() {
             let intent = json!({ "session": session, "n": number, "principal": principal, "store": "us", "statement": statement });
             writer.push(&entry(Kind::Intent, &intent), time);
             let outcome = json!({ "session": session, "n": number, "principal": principal, "ended": "ok" });
-            let counters = Counters { rows: random(10), bytes: 100 + random(900), statements: 0 };
+            let counters = Counters { rows: random(10), bytes: 100 + random(900), ..Counters::default() };
             writer.push(&entry(Kind::Outcome, &outcome).counting(counters), time + random(step.max(2)));
             time += step;
         }

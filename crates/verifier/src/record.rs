@@ -24,6 +24,9 @@ pub enum Kind {
     Intent,
     /// A statement ended: rows and bytes.
     Outcome,
+    /// People whose data a statement's rows show, as keyed hashes; on record before those rows leave, where one of them is new
+    /// to the person who reads (28 CFR 202.205).
+    Reached,
     /// A connection, a statement or an approval was refused; the record says why.
     Refused,
     /// Statements of an in-country workload, by shape and minute.
@@ -55,8 +58,8 @@ pub enum Kind {
 impl Kind {
     /// Whether its private record may be erased. Of the others the verifier needs every one: rules, approvals, counts, holds.
     pub fn is_erasable(self) -> bool {
-        use Kind::{Counted, Intent, Outcome, Refused, SessionClosed, SessionOpened};
-        matches!(self, SessionOpened | SessionClosed | Intent | Outcome | Refused | Counted)
+        use Kind::{Counted, Intent, Outcome, Reached, Refused, SessionClosed, SessionOpened};
+        matches!(self, SessionOpened | SessionClosed | Intent | Outcome | Reached | Refused | Counted)
     }
 
     /// The name in a leaf.
@@ -77,6 +80,9 @@ pub struct Counters {
     /// Statements, where an entry stands for several.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub statements: u64,
+    /// People, or devices, that an entry says were reached; at most so many.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub subjects: u64,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]

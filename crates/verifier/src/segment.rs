@@ -107,6 +107,14 @@ pub fn read(segment: &Segment) -> Result<Contents, Error> {
     Ok(Contents { entries, whole: at as u64, length: written.max(at) as u64 })
 }
 
+/// Reads a segment's first entry; `None` if it has no whole one.
+pub fn first(segment: &Segment) -> Result<Option<Sealed>, Error> {
+    let mut bytes = Vec::new();
+    let file = File::open(&segment.path).map_err(Error::io("cannot read", &segment.path))?;
+    file.take(4 + MAX_FRAME as u64).read_to_end(&mut bytes).map_err(Error::io("cannot read", &segment.path))?;
+    Ok(decode(&bytes).map(|(entry, _)| entry))
+}
+
 /// Reads one entry by index.
 pub fn find(root: &Path, index: u64) -> Result<Option<Sealed>, Error> {
     let segments = list(root)?;

@@ -235,6 +235,9 @@ fn gist(leaf: &Leaf, record: &Value) -> String {
     match leaf.kind {
         Kind::Intent => format!("{} #{} {}", get("principal"), record["n"], get("statement")),
         Kind::Outcome => format!("{} #{} {} ({rows} rows)", get("principal"), record["n"], get("ended")),
+        Kind::Reached => {
+            format!("{} #{} at most {} subjects", get("principal"), record["n"], leaf.counters.subjects)
+        }
         Kind::SessionOpened => format!(
             "{} from {} at {} (face {})",
             get("principal"),
