@@ -3,6 +3,7 @@
 //! Its role is no superuser (`ringfence install` makes it): it may create roles and, as a member of the tables' owner,
 //! grant on them. No client ever speaks through it.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use hmac::{Hmac, Mac};
@@ -17,6 +18,7 @@ use crate::connection::Target;
 use crate::ddl::{self, Limits};
 use crate::schema;
 use crate::spec::{FaceSpec, Filter};
+use crate::sql::ident;
 
 /// How to log in to a store for one principal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +30,34 @@ pub struct Login {
     /// The face, or `full`.
     pub face: String,
 }
+
+/// What [`Login::face`] says of full access.
+pub const FULL: &str = "full";
+
+/// A column of a relation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attribute {
+    /// Its name.
+    pub name: String,
+    /// Its number (`pg_attribute.attnum`).
+    pub number: i16,
+    /// Its type (`pg_type.oid`).
+    pub of_type: u32,
+}
+
+/// A table or a view of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relation {
+    /// Its schema.
+    pub schema: String,
+    /// Its name, which is its table's.
+    pub table: String,
+    /// Its columns.
+    pub columns: Vec<Attribute>,
+}
+
+/// Relations by their `pg_class.oid`.
+pub type Relations = HashMap<u32, Relation>;
 
 /// Serialises gateways that compile at the same time.
 const ADVISORY_LOCK: i64 = 0x72_66_61_63_65; // "rface"
@@ -138,7 +168,7 @@ impl Steward {
         let client = guard.as_mut().expect("connected above");
         let password = self.password(&role);
         if role_exists(client, &role).await? {
-            return Ok(Login { role, password, face: "full".to_owned() });
+            return Ok(Login { role, password, face: FULL.to_owned() });
         }
         let limits = Limits { connections: self.limits.connections.max(100), ..self.limits };
         let tx = client.transaction().await.map_err(Error::refused("begin"))?;
@@ -149,14 +179,14 @@ impl Steward {
             run(&tx, "create a login", &sql).await?;
         }
         tx.commit().await.map_err(Error::refused("commit a login"))?;
-        Ok(Login { role, password, face: "full".to_owned() })
+        Ok(Login { role, password, face: FULL.to_owned() })
     }
 
     /// Asks the store whether `condition` makes sense for a table, without looking at a row. The error is PostgreSQL's.
     pub async fn try_condition(&self, schema: &str, table: &str, condition: &str) -> Result<(), Error> {
         let mut guard = self.client().await?;
         let client = guard.as_mut().expect("connected above");
-        let (schema, table) = (crate::sql::ident(schema), crate::sql::ident(table));
+        let (schema, table) = (ident(schema), ident(table));
         let sql = format!("SELECT 1 FROM {schema}.{table} WHERE {condition} LIMIT 0");
         client.prepare(&sql).await.map_err(Error::refused("understand the condition"))?;
         Ok(())
@@ -164,17 +194,72 @@ impl Steward {
 
     /// How many rows of `table` a face shows, counted up to `limit`.
     pub async fn reach(&self, face: &str, table: &str, limit: u64) -> Result<u64, Error> {
+        let table = format!("{}.{}", ident(&ddl::schema_name(face)), ident(table));
+        self.count_as(&ddl::owner_name(face), &format!("SELECT 1 FROM {table} LIMIT {limit}")).await
+    }
+
+    /// How many people `table` is about, as `face` (or `full`) shows it, at most: by the distinct values of `key`, or by rows where
+    /// there is no key or there are more than `limit` rows. Never more than `limit` rows are looked at, and at `limit` there may
+    /// be more.
+    pub async fn people(
+        &self,
+        face: &str,
+        (schema, table): (&str, &str),
+        key: Option<&str>,
+        limit: u64,
+    ) -> Result<u64, Error> {
+        let (schema, role) = match &self.full_role {
+            Some(full) if face == FULL => (schema.to_owned(), full.clone()),
+            _ => (ddl::schema_name(face), ddl::owner_name(face)),
+        };
+        let table = format!("{}.{}", ident(&schema), ident(table));
+        let rows = self.count_as(&role, &format!("SELECT 1 FROM {table} LIMIT {limit}")).await?;
+        let Some(key) = key.filter(|_| rows < limit) else { return Ok(rows) };
+        let key = ident(key);
+        let distinct =
+            format!("SELECT DISTINCT {key} FROM (SELECT {key} FROM {table} LIMIT {limit}) AS rows");
+        self.count_as(&role, &distinct).await
+    }
+
+    async fn count_as(&self, role: &str, query: &str) -> Result<u64, Error> {
         let mut guard = self.client().await?;
         let client = guard.as_mut().expect("connected above");
-        let (schema, table) = (crate::sql::ident(&ddl::schema_name(face)), crate::sql::ident(table));
         let tx = client.transaction().await.map_err(Error::refused("begin"))?;
-        let owner = crate::sql::ident(&ddl::owner_name(face));
-        tx.batch_execute(&format!("SET LOCAL ROLE {owner}"))
+        tx.batch_execute(&format!("SET LOCAL ROLE {}", ident(role)))
             .await
-            .map_err(Error::refused("become the face's owner"))?;
-        let sql = format!("SELECT count(*) FROM (SELECT 1 FROM {schema}.{table} LIMIT {limit}) AS r");
-        let row = tx.query_one(&sql, &[]).await.map_err(Error::refused("count what a grant reaches"))?;
+            .map_err(Error::refused("become the role that sees the table"))?;
+        let sql = format!("SELECT count(*) FROM ({query}) AS r");
+        let row = tx.query_one(&sql, &[]).await.map_err(Error::refused("count what a statement reaches"))?;
         Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+    }
+
+    /// The tables that results of `face` (or `full`) come from, by the numbers that RowDescription has for them.
+    pub async fn relations(&self, face: &str) -> Result<Relations, Error> {
+        let mut guard = self.client().await?;
+        let client = guard.as_mut().expect("connected above");
+        let rows = client
+            .query(
+                "SELECT c.oid, n.nspname::text, c.relname::text, a.attname::text, a.attnum, a.atttypid
+                 FROM pg_class c
+                 JOIN pg_namespace n ON n.oid = c.relnamespace
+                 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                 WHERE CASE WHEN $1 = '' THEN c.relkind IN ('r', 'p', 'f', 'm') AND n.nspname NOT LIKE 'pg\\_%'
+                                          AND n.nspname NOT LIKE 'rf\\_%' AND n.nspname <> 'ringfence'
+                            ELSE n.nspname = $1 END",
+                &[&if face == FULL { String::new() } else { ddl::schema_name(face) }],
+            )
+            .await
+            .map_err(Error::refused("list what a face is made of"))?;
+        let mut relations = Relations::new();
+        for row in rows {
+            let relation = relations.entry(row.get(0)).or_insert_with(|| Relation {
+                schema: row.get(1),
+                table: row.get(2),
+                columns: Vec::new(),
+            });
+            relation.columns.push(Attribute { name: row.get(3), number: row.get(4), of_type: row.get(5) });
+        }
+        Ok(relations)
     }
 
     /// Drops the faces that no gateway has used for `idle` and that have no session; with the last filtered one of a table
@@ -296,8 +381,7 @@ async fn drop_face(client: &mut Client, digest: &str, idle_seconds: f64) -> Resu
         return Ok(false);
     }
     for login in &logins {
-        run(&tx, "take over a login", &[format!("GRANT {} TO CURRENT_USER", crate::sql::ident(login))])
-            .await?;
+        run(&tx, "take over a login", &[format!("GRANT {} TO CURRENT_USER", ident(login))]).await?;
     }
     tx.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = ANY($1)", &[&logins])
         .await

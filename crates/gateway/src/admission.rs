@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ringfence_face::{Filter, Login, Steward};
-use ringfence_policy::{Access, Outcome, Policy, Store};
+use ringfence_face::{Filter, Login, Relations, Steward};
+use ringfence_policy::{Access, Outcome, Policy, Standing, Store};
 
 use crate::connection::cannot_connect;
 use crate::grants::ActiveGrant;
@@ -29,6 +29,10 @@ pub struct Admission {
     store: String,
     filters: Vec<Filter>,
     login: Mutex<Option<(Login, Instant)>>,
+    /// Whether the access crosses the border, so that it is metered.
+    is_cross_border: bool,
+    /// What results come from, as of the last login, where that matters.
+    relations: Mutex<Arc<Relations>>,
 }
 
 impl Admission {
@@ -49,8 +53,17 @@ impl Admission {
             }
             _ => steward.full(&self.principal).await?,
         };
+        if self.is_cross_border {
+            let relations = Arc::new(steward.relations(&login.face).await?);
+            *self.relations.lock().unwrap_or_else(PoisonError::into_inner) = relations;
+        }
         *self.login.lock().unwrap_or_else(PoisonError::into_inner) = Some((login.clone(), Instant::now()));
         Ok(login)
+    }
+
+    /// The tables that results come from.
+    pub fn relations(&self) -> Arc<Relations> {
+        Arc::clone(&self.relations.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The store does not know the login: it is made anew when it is needed next.
@@ -124,12 +137,19 @@ fn decide(
             .detail(e.to_string())
     };
     let (mut outcome, mut filters) = (None, Vec::new());
+    let standing = policy.registry().principal(principal).map(|who| policy.standing(who, store));
+    let is_cross_border = standing != Some(Standing::InCountry);
     let mode = match policy.access(principal, &store.name).map_err(undecided)? {
         Access::Refused(why) => {
             return Err(Refusal::new(code::INVALID_AUTHORIZATION, format!("access to {} is refused: {why}", store.name))
                 .hint("The in-country security team decides about access; policies are in the gateway's configuration."));
         }
-        Access::Full if policy.is_counted(principal, &store.name).map_err(undecided)? => Mode::Counted,
+        // Who reads across the border is on record one by one, whatever policy says of workloads.
+        Access::Full
+            if !is_cross_border && policy.is_counted(principal, &store.name).map_err(undecided)? =>
+        {
+            Mode::Counted
+        }
         Access::Full => Mode::Full,
         Access::Face => {
             let scopes: Vec<_> = grants.iter().map(|g| g.request.scope()).collect();
@@ -143,5 +163,14 @@ fn decide(
         }
     };
     let (principal, store) = (principal.to_owned(), store.name.clone());
-    Ok(Admission { mode, outcome, principal, store, filters, login: Mutex::new(None) })
+    Ok(Admission {
+        mode,
+        outcome,
+        principal,
+        store,
+        filters,
+        login: Mutex::new(None),
+        is_cross_border,
+        relations: Mutex::default(),
+    })
 }

@@ -5,9 +5,10 @@
 use std::sync::Arc;
 
 use ringfence_ledger::{Entry, Kind};
+use ringfence_statement::reach::Reach;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use crate::flow::{Flow, InFlight, Portal, Prepared, Statement};
+use crate::flow::{Described, Flow, InFlight, Portal, Prepared, Statement};
 use crate::frame::{self, Body, Buffer, HEADER, MAX_FRAME, put, put_str};
 use crate::pin::deallocated;
 use crate::records::{IntentRecord, parameters};
@@ -232,6 +233,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         if !matches!(tag, b'Q' | b'S' | b'c' | b'f') {
             self.session.flow().unsynced = true;
         }
+        if tag != b'E' && self.session.metering.is_some() {
+            self.session.flow().just_described = None;
+        }
         match tag {
             b'Q' => self.query(Body(body)).await,
             b'P' => self.parse(body),
@@ -265,7 +269,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let verdict = self.session.is_face().then(|| self.session.shared.statements.judge(text));
         let deallocates = self.session.changes_connections().then(|| deallocated(text)).flatten();
         let deallocates = deallocates.filter(|name| self.session.flow().is_shared(name)).map(Into::into);
-        Statement { text: text.into(), verdict, prepared: None, deallocates }
+        let reach = self.session.metering.as_ref().map(|_| self.session.shared.meter.reach(text));
+        Statement { text: text.into(), verdict, reach, prepared: None, deallocates }
     }
 
     async fn query(&mut self, mut body: Body<'_>) -> std::io::Result<Passage> {
@@ -318,11 +323,21 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             }
         }
         let charge = session.quota.charge(statement.verdict.as_deref());
+        let reach = statement.reach.as_deref();
+        let mut watch = reach.and_then(|reach| Some((session.watch(reach)?, reach)));
+        let mut folded = Vec::new();
+        if let Some((watch, _)) = watch.as_mut().filter(|(_, reach)| reach.folds) {
+            folded = session.fold_people(watch).await?;
+        }
         let number = match number {
             Some(number) => number, // a portal that goes on
             None => self.announce(&statement.text, parameters)?,
         };
-        Ok(InFlight::new(Some(number), simple, None, charge))
+        let ticket = session.record_groups(number, folded);
+        session.flow().tickets.extend(ticket);
+        let mut in_flight = InFlight::new(Some(number), simple, None, charge);
+        in_flight.watch = watch.map(|(watch, _)| Box::new(watch));
+        Ok(in_flight)
     }
 
     /// Hands the intent to the ledger. The answer will not pass before it is durable.
@@ -487,6 +502,13 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     }
 
     fn describe(&mut self, body: &[u8]) -> std::io::Result<Passage> {
+        if self.session.metering.is_some() {
+            let portal = body.split_first().filter(|(kind, _)| **kind == b'P');
+            let portal = portal.and_then(|(_, rest)| Body(rest).string());
+            let mut flow = self.session.flow();
+            flow.described.push_back(Described::Theirs);
+            flow.just_described = portal.map(Into::into);
+        }
         let Some((b'S', rest)) = body.split_first().filter(|_| self.session.changes_connections()) else {
             return Ok(Passage::Forward);
         };
@@ -531,8 +553,19 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 if let Some(portal) = flow.portal(name) {
                     portal.number = in_flight.number;
                 }
+                let wants_description = in_flight.watch.as_ref().is_some_and(|w| w.wants_description());
                 flow.begin(in_flight);
-                Ok(Passage::Forward)
+                let is_described = flow.just_described.take().is_some_and(|n| *n == *name);
+                if !wants_description {
+                    return Ok(Passage::Forward);
+                }
+                // libpq describes each portal right before it runs it; others may have described it long ago, or never.
+                if let Some(last) = flow.described.back_mut().filter(|_| is_described) {
+                    *last = Described::Next;
+                    return Ok(Passage::Forward);
+                }
+                flow.described.push_back(Described::Ours);
+                Ok(Passage::Precede(stand_in::describe(name)))
             }
             Err(refusal) => Ok(self.refuse_in_batch(&refusal, Some(&statement.text))),
         }
@@ -543,14 +576,16 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let text = format!("-- goes on with what was declared or prepared in SQL as {name:?}").into();
         let verdict =
             self.session.is_face().then(|| Arc::new(Verdict { opaque: true, ..Verdict::default() }));
-        Statement { text, verdict, prepared: None, deallocates: None }
+        let reach = Reach { is_opaque: true, ..Reach::default() };
+        let reach = self.session.metering.as_ref().map(|_| Arc::new(reach));
+        Statement { text, verdict, reach, prepared: None, deallocates: None }
     }
 
     fn function_call(&mut self) -> Passage {
-        if self.session.is_face() {
+        if self.session.is_face() || self.session.metering.is_some() {
             let refusal = Refusal::new(
                 code::INSUFFICIENT_PRIVILEGE,
-                "function-call messages are not allowed through a face",
+                "function-call messages are not allowed through a face or across the border",
             )
             .hint("Use SELECT.");
             return self.refuse_query(&refusal, None);

@@ -11,6 +11,7 @@ use ringfence_face::ddl::Limits;
 use ringfence_verifier::manifest::Mention;
 
 use crate::certificate::Tls;
+use crate::meter::OtherLog;
 use crate::pool::PoolSettings;
 
 /// A gateway's settings.
@@ -38,6 +39,10 @@ pub struct Config {
     pub workers: usize,
     /// How long running sessions may go on after a stop was asked for.
     pub drain: Duration,
+    /// The folder of its own log: the meter begins with what that says.
+    pub log: PathBuf,
+    /// The logs of other gateways, whose readers are counted with its own.
+    pub other_logs: Vec<OtherLog>,
     /// The manifest of logs that its own log is in, for the record.
     pub manifest: Option<Mention>,
     /// The stores behind it.

@@ -10,7 +10,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use ringfence_ledger::Ticket;
+use ringfence_statement::reach::Reach;
 
+use crate::metering::Watch;
 use crate::quota::Charge;
 use crate::refusal::Refusal;
 use crate::statement::Verdict;
@@ -22,6 +24,8 @@ pub struct Statement {
     pub text: Box<str>,
     /// The verdict, where the session is governed by a face.
     pub verdict: Option<Arc<Verdict>>,
+    /// What its result can show, where the session is metered.
+    pub reach: Option<Arc<Reach>>,
     /// How to prepare it again, where connections change between transactions.
     pub prepared: Option<Prepared>,
     /// The prepared statement that it forgets, where that one has a shared name in the store.
@@ -103,13 +107,36 @@ pub struct InFlight {
     pub failed: Option<String>,
     /// The client's prepared statement that is gone once it succeeds; see [`Statement::deallocates`].
     pub deallocates: Option<Box<str>>,
+    /// Whose data its rows show, where that is counted.
+    pub watch: Option<Box<Watch>>,
 }
 
 impl InFlight {
     /// A statement that has begun.
     pub fn new(number: Option<u64>, simple: bool, shape: Option<u64>, charge: Charge) -> Self {
-        Self { number, simple, shape, charge, rows: 0, bytes: 0, failed: None, deallocates: None }
+        Self {
+            number,
+            simple,
+            shape,
+            charge,
+            rows: 0,
+            bytes: 0,
+            failed: None,
+            deallocates: None,
+            watch: None,
+        }
     }
+}
+
+/// Whose a Describe was, and so what becomes of the RowDescription that answers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Described {
+    /// The client's: it goes on.
+    Theirs,
+    /// The client's, of the portal that is run next: it goes on, and says what its rows are.
+    Next,
+    /// Ours: it says what the rows of the portal that is run next are, and stays here.
+    Ours,
 }
 
 /// In the order of the answers.
@@ -154,6 +181,10 @@ pub struct Flow {
     pub tickets: VecDeque<Ticket>,
     /// Answers that are to come.
     pub awaited: VecDeque<Awaited>,
+    /// Describes of a metered session whose answers are to come.
+    pub described: VecDeque<Described>,
+    /// The portal that the client described with its last message.
+    pub just_described: Option<Box<str>>,
     /// ReadyForQuery messages that are to come.
     pub unready: usize,
     /// Refusals by number, to take the place of the error that the store makes for them.
@@ -433,6 +464,7 @@ impl Flow {
             self.portals.clear(); // portals end with their transaction
         }
         self.refusals.clear();
+        self.described.clear(); // of those that were skipped
         over
     }
 
@@ -460,7 +492,13 @@ mod tests {
     use super::*;
 
     fn statement(text: &str) -> Arc<Statement> {
-        Arc::new(Statement { text: text.into(), verdict: None, prepared: None, deallocates: None })
+        Arc::new(Statement {
+            text: text.into(),
+            verdict: None,
+            reach: None,
+            prepared: None,
+            deallocates: None,
+        })
     }
 
     fn execute(flow: &mut Flow) {

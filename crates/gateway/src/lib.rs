@@ -11,6 +11,8 @@
 //! 4. [`store_side`] carries the answer back, byte for byte, once the intent is durable; it counts rows, keeps limits
 //!    ([`quota`]) and stops when [`grants`] says so.
 //!
+//! Across the border, [`metering`] finds whose data a row shows, and [`meter`] counts them before the row leaves.
+//!
 //! Around it: [`cancel`] requests that hit their own statement only, [`counting`] of workloads, [`console`], where people
 //! ask and approve, and operators look ([`show`]).
 //!
@@ -35,6 +37,8 @@ pub mod grants;
 pub mod handover;
 pub mod listen;
 pub mod login;
+pub mod meter;
+pub mod metering;
 pub mod pin;
 pub mod pool;
 pub mod quota;

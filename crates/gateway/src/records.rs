@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ringfence_ledger::{Counters, Entry, Kind};
+use ringfence_meter::Group;
 use ringfence_policy::Proof;
 use ringfence_verifier::manifest::Mention;
 use serde::Serialize;
@@ -74,6 +75,9 @@ pub struct OutcomeRecord<'a> {
     pub principal: &'a str,
     /// `ok`, `error` with its SQLSTATE, or `cut` with the reason.
     pub ended: &'a str,
+    /// Whose data it showed again that day.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reached: Vec<Group>,
 }
 
 /// Something that was refused.

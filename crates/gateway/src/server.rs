@@ -27,6 +27,7 @@ use crate::counting::Counting;
 use crate::flow::Traffic;
 use crate::grants::{Cut, LiveGrants};
 use crate::handover::{self, Inherited, Older};
+use crate::meter::Meter;
 use crate::pin::{Pins, SharedNames};
 use crate::pool::{Pool, PoolSettings};
 use crate::records::{GatewayRecord, PolicyRecord, RefusedRecord};
@@ -39,6 +40,8 @@ use crate::{border, listen};
 const REFRESH: Duration = Duration::from_secs(1);
 /// How often counts are written and what is unused is dropped.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// How often other gateways' logs are read for the meter.
+const FOLLOW: Duration = Duration::from_secs(2);
 /// The longest text of the rules that goes into the ledger whole, in bytes: an entry holds 4 MiB.
 const MAX_RULES: usize = 2 << 20;
 /// How long a face may be unused before it is dropped.
@@ -76,6 +79,8 @@ pub struct Shared {
     pub statements: Cache,
     /// Counts of workloads.
     pub counting: Counting,
+    /// How many people each recipient has reached.
+    pub meter: Meter,
     /// Whether data may cross the border now.
     pub border: Border,
     /// How many clients there are.
@@ -234,6 +239,9 @@ pub enum StartError {
     /// The control database does not answer.
     #[error(transparent)]
     Control(#[from] ringfence_control::Error),
+    /// What was reached before cannot be read.
+    #[error("the meter cannot be read from the ledger: {0}")]
+    Meter(#[from] ringfence_verifier::Error),
     /// The log cannot be written.
     #[error(transparent)]
     Ledger(#[from] ringfence_ledger::Unavailable),
@@ -292,7 +300,9 @@ impl Gateway {
             unix = Some(listen::bind_unix(&path).map_err(|e| StartError::ListenUnix(path, e))?);
         }
         let offer = handover::Offer::new(&listeners, unix.as_ref().map(|(l, path)| (l, path.as_path())));
+        let meter = Meter::open(policy.registry(), &config.secret, &config.log, &config.other_logs)?;
         let shared = Arc::new(Shared {
+            meter,
             tls: RwLock::new(config.tls.clone()),
             config,
             policy: RwLock::new(Arc::new(policy)),
@@ -339,6 +349,9 @@ impl Gateway {
             ));
         }
         tokio::spawn(watch_over(Arc::clone(&shared), stopping.clone()));
+        if !shared.config.other_logs.is_empty() {
+            tokio::spawn(follow(Arc::clone(&shared), stopping.clone()));
+        }
         tokio::spawn(housekeeping(Arc::clone(&shared), stopping));
         if let Some(older) = older {
             let ready = {
@@ -380,9 +393,13 @@ impl Gateway {
         }
     }
 
-    /// Puts new rules in force. Sessions through faces are cut, so that no one goes on under the old ones; so are those of
+    /// Puts new rules in force, unless they count by other thresholds: what was reached in twelve months would have to be read
+    /// anew, which is for a start. Sessions through faces are cut, so that no one goes on under the old ones; so are those of
     /// people who have no full access any more.
-    pub fn replace_policy(&self, policy: Policy) {
+    pub fn replace_policy(&self, policy: Policy) -> Result<(), String> {
+        if !self.shared.meter.replace_limits(policy.registry()) {
+            return Err("other thresholds are in force from the next start on; a successor with --take-over cuts nobody".to_owned());
+        }
         let changed = policy.digest() != self.shared.policy().digest();
         *self.shared.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
         self.shared.ledger.record(policy_entry(&self.shared.policy()));
@@ -394,6 +411,7 @@ impl Gateway {
                     || !matches!(policy.access(&session.principal, &session.store), Ok(Access::Full))
             });
         }
+        Ok(())
     }
 
     /// Waits until a successor has taken the listening sockets over. From then on this gateway takes no new clients; its
@@ -479,6 +497,22 @@ async fn watch_over(shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {
             _ = heartbeats.tick() => heartbeat(&shared),
             _ = border.tick() => shared.border.look(&shared),
             _ = stopping.changed() => return,
+        }
+    }
+}
+
+/// Reads what other gateways let be reached.
+async fn follow(shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {
+    let mut looks = tokio::time::interval(FOLLOW);
+    loop {
+        tokio::select! {
+            _ = looks.tick() => {}
+            _ = stopping.changed() => return,
+        }
+        let them = Arc::clone(&shared);
+        let read = tokio::task::spawn_blocking(move || them.meter.follow()).await;
+        if let Ok(Err(error)) = read {
+            tracing::error!(%error, "another gateway's log cannot be read; its readers are counted as of before");
         }
     }
 }

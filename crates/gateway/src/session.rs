@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ringfence_face::{Login, Steward};
 use ringfence_ledger::{Crossing, Entry, Kind};
+use ringfence_meter::Who;
 use ringfence_policy::{Policy, Principal, Proof, Standing, Store};
 use tokio::io::{AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, watch};
@@ -19,6 +20,7 @@ use crate::connection::{self, Connection, cannot_connect};
 use crate::flow::{Awaited, Flow, InFlight};
 use crate::frame::{Body, Buffer, put, put_parameter, put_ready};
 use crate::grants::{ActiveGrant, Cut, Dependent};
+use crate::metering::Metering;
 use crate::pool::{Key, PoolMode};
 use crate::quota::{Limited, Quota};
 use crate::records::{ClosedRecord, OutcomeRecord, RefusedRecord, SessionRecord, outcome};
@@ -66,6 +68,8 @@ pub struct Session {
     pub parameters: Mutex<Arc<Parameters>>,
     /// Rung when a batch is answered, or when the store waits for COPY data.
     pub answered: Notify,
+    /// What counts its people, if its access crosses the border.
+    pub metering: Option<Metering>,
     /// Columns that it was told are masked.
     pub told: Mutex<BTreeSet<String>>,
 }
@@ -142,8 +146,11 @@ impl Session {
     }
 
     /// A statement is over: its outcome goes on record.
-    pub fn conclude(&self, statement: &InFlight, cut: Option<&str>) {
-        let InFlight { number, shape, rows, bytes, failed, .. } = statement;
+    pub fn conclude(&self, mut statement: InFlight, cut: Option<&str>) {
+        let ticket = self.record_new(&mut statement);
+        self.flow().tickets.extend(ticket);
+        let reached = statement.watch.as_mut().map(|watch| watch.take_rest()).unwrap_or_default();
+        let InFlight { number, shape, rows, bytes, failed, .. } = &statement;
         if let Some(shape) = shape {
             let (principal, store) = (&self.principal.name, &self.store);
             self.shared.counting.ended(principal, &store.name, &store.jurisdiction, *shape, *rows);
@@ -154,7 +161,8 @@ impl Session {
             (None, Some(sqlstate)) => Cow::Owned(format!("error {sqlstate}")),
             (None, None) => Cow::Borrowed("ok"),
         };
-        let record = OutcomeRecord { session: &self.id, n, principal: &self.principal.name, ended: &ended };
+        let principal = &self.principal.name;
+        let record = OutcomeRecord { session: &self.id, n, principal, ended: &ended, reached };
         let entry = outcome(&self.store.jurisdiction, &record, *rows, *bytes);
         self.shared.ledger.record(entry.crossing(self.crossing.as_ref()));
     }
@@ -273,9 +281,19 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
     };
     let entry = Entry::new(Kind::SessionOpened, &store.jurisdiction, &record);
     shared.ledger.record(entry.crossing(crossing.as_ref()));
+    let metering = crossing.as_ref().map(|crossing| {
+        let who = Who {
+            person: &principal.name,
+            employer: principal.employer.as_deref(),
+            jurisdiction: &store.jurisdiction,
+            is_covered: crossing.covered,
+        };
+        Metering::new(shared, who, grants.iter().map(|g| g.request.created).max())
+    });
     let session = Session {
         shared: Arc::clone(shared),
         id,
+        metering,
         store: store.clone(),
         crossing,
         principal,
@@ -544,7 +562,7 @@ fn conclude(session: &Session, reason: &str) {
     let left = std::mem::take(&mut session.flow().awaited);
     for awaited in left {
         if let Awaited::Statement(statement) = awaited {
-            session.conclude(&statement, Some(reason));
+            session.conclude(statement, Some(reason));
         }
     }
     let record = ClosedRecord { session: &session.id, principal: &session.principal.name, reason };

@@ -57,6 +57,16 @@ pub fn prepare(prepared: &Prepared) -> Vec<u8> {
     out
 }
 
+/// A Describe of a portal.
+pub fn describe(portal: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(portal.len() + 8);
+    put(&mut out, b'D', |out| {
+        out.push(b'P');
+        put_str(out, portal);
+    });
+    out
+}
+
 /// A Close of a statement that is never there, for its answer: CloseComplete, in its turn.
 pub fn close_nothing() -> Vec<u8> {
     let mut out = Vec::new();

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{TransactionStmtKind, VariableSetKind, VariableSetStmt};
-use ringfence_statement::shape;
+use ringfence_statement::{reach, shape};
 use serde_json::Value;
 
 use crate::refusal::{Refusal, code};
@@ -133,43 +133,6 @@ const REFUSED_PREFIXES: &[&str] = &[
     "pg_promote",
     "dblink_",
     "pg_event_trigger",
-];
-
-/// Functions whose result depends on one row only. Any other might be an aggregate.
-const SCALAR_FUNCTIONS: &[&str] = &[
-    "lower",
-    "upper",
-    "initcap",
-    "length",
-    "char_length",
-    "substr",
-    "substring",
-    "left",
-    "right",
-    "trim",
-    "btrim",
-    "ltrim",
-    "rtrim",
-    "replace",
-    "split_part",
-    "concat",
-    "concat_ws",
-    "to_char",
-    "date_trunc",
-    "date_part",
-    "extract",
-    "abs",
-    "round",
-    "floor",
-    "ceil",
-    "now",
-    "host",
-    "position",
-    "strpos",
-    "md5",
-    "format",
-    "age",
-    "timezone",
 ];
 
 /// Settings that a governed person may change; others could change what the grammar means, or lift a limit.
@@ -440,7 +403,7 @@ fn function(fields: &Value, verdict: &mut Verdict) -> Judged {
         return no(&format!("The function {lower} is"), "It reaches beyond the face's views.");
     }
     let windowed = !fields["over"].is_null();
-    if windowed || !SCALAR_FUNCTIONS.contains(&lower.as_str()) {
+    if windowed || !reach::is_scalar(&lower) {
         verdict.folds = true;
     }
     Ok(())

@@ -9,9 +9,10 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
 use crate::client_side::unrecorded;
-use crate::flow::{Confirmed, Flow, SHARED};
+use crate::flow::{Confirmed, Described, Flow, SHARED};
 use crate::frame::{self, Buffer, HEADER, Head, MAX_FRAME};
 use crate::grants::Cut;
+use crate::metering::Row;
 use crate::refusal::{Refusal, code, field, with_hint};
 use crate::session::{Deadline, End, Session};
 use crate::stand_in::{self, REFUSED};
@@ -110,14 +111,20 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             let Some(head) = head else { break };
             let whole = rest.len() >= head.total;
             if matches!(head.tag, b'D' | b'd') {
-                if let Err(end) = self.row(head.total).await {
-                    self.forward(buffer, at).await?;
-                    return Err(end);
+                let there = &rest[HEADER.min(rest.len())..rest.len().min(head.total)];
+                match self.row(head.total, there, whole).await {
+                    Ok(Row::Pass) => {}
+                    Ok(Row::More) => break,
+                    Err(end) => {
+                        self.forward(buffer, at).await?;
+                        return Err(end);
+                    }
                 }
             } else if matches!(
                 head.tag,
                 b'E' | b'N' | b'Z' | b'C' | b'S' | b'I' | b's' | b'1' | b'2' | b'3' | b'G' | b'A'
-            ) {
+            ) || self.session.metering.is_some() && matches!(head.tag, b'T' | b'n')
+            {
                 if !whole {
                     break;
                 }
@@ -154,14 +161,21 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     }
 
     /// A row is about to pass.
-    async fn row(&mut self, bytes: usize) -> Result<(), End> {
+    async fn row(&mut self, bytes: usize, there: &[u8], is_whole: bool) -> Result<Row, End> {
         let charge = {
             let mut flow = self.session.flow();
-            let Some(current) = flow.current() else { return Ok(()) };
+            let Some(current) = flow.current() else { return Ok(Row::Pass) };
+            if let (Some(watch), Some(metering)) = (&mut current.watch, &self.session.metering) {
+                match watch.row(there, is_whole, self.session, metering) {
+                    Ok(Row::Pass) => {}
+                    Ok(Row::More) => return Ok(Row::More),
+                    Err(refusal) => return Err(End::Refused(*refusal, true)),
+                }
+            }
             current.rows += 1;
             current.bytes += bytes as u64;
             if current.charge.is_empty() {
-                return Ok(());
+                return Ok(Row::Pass);
             }
             current.charge.clone()
         };
@@ -182,7 +196,20 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 return Err(End::Refused(refusal, true));
             }
         }
-        Ok(())
+        Ok(Row::Pass)
+    }
+
+    /// What rows are, of a statement or a portal. One that we asked for stays here.
+    fn description(&self, is_rows: bool, body: &[u8]) -> Passage {
+        let session = self.session;
+        let relations = session.admission.relations();
+        let mut flow = session.flow();
+        let described = flow.described.pop_front();
+        let is_next = !matches!(described, Some(Described::Theirs));
+        if let Some(watch) = flow.current().and_then(|current| current.watch.as_mut()).filter(|_| is_next) {
+            watch.describe(if is_rows { body } else { &[] }, &relations, session);
+        }
+        if described == Some(Described::Ours) { Passage::Replace(Vec::new()) } else { Passage::Forward }
     }
 
     /// An answer's end or an error.
@@ -205,7 +232,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 let is_deallocate = head.tag == b'C' && session.flow().deallocated();
                 let over = session.flow().complete();
                 if let Some(statement) = over {
-                    session.conclude(&statement, None);
+                    session.conclude(statement, None);
                 }
                 if is_deallocate {
                     return Passage::Replace(stand_in::deallocated());
@@ -221,7 +248,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                     (flow.ready(body.first().copied().unwrap_or(b'I')), std::mem::take(&mut flow.traffic))
                 };
                 session.shared.count(&session.store.name, traffic);
-                for statement in &over {
+                for statement in over {
                     session.conclude(statement, None);
                 }
                 session.answered.notify_one();
@@ -230,6 +257,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                     tokio::spawn(async move { quota.give_back().await });
                 }
             }
+            b'T' | b'n' => return self.description(head.tag == b'T', body),
             b'A' => return self.notification(body),
             b'E' => return self.error(body),
             _ => {}
@@ -284,9 +312,17 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         if count == 0 {
             return Ok(());
         }
+        if self.session.metering.is_some() {
+            let mut flow = self.session.flow();
+            let ticket = flow.current().and_then(|current| self.session.record_new(current));
+            flow.tickets.extend(ticket);
+        }
         self.intents_durable().await?;
         if !self.within_frame {
-            let notices = std::mem::take(&mut self.session.flow().notices);
+            let mut notices = std::mem::take(&mut self.session.flow().notices);
+            if let Some(metering) = &self.session.metering {
+                metering.warn(&mut notices);
+            }
             if !notices.is_empty() {
                 self.write(&notices).await?;
             }

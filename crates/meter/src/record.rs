@@ -54,7 +54,12 @@ pub struct Group {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub masked: Vec<String>,
     /// Those who could be told apart, each once: [`crate::SubjectKey::id`], big-endian, in base64.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", serialize_with = "put_ids", deserialize_with = "get_ids")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        serialize_with = "put_ids",
+        deserialize_with = "get_ids"
+    )]
     pub ids: Vec<Id>,
     /// How many more there are at most, row by row.
     #[serde(default, skip_serializing_if = "is_zero")]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ringfence_verifier::Error;
-use ringfence_verifier::record::{Kind, Sealed};
+use ringfence_verifier::record::{Kind, Leaf, Sealed};
 use ringfence_verifier::segment::{self, Records};
 
 use crate::record::Reached;
@@ -33,14 +33,15 @@ fn beginning(log: &Path, now_ms: u64) -> Result<u64, Error> {
     Ok(segments.get(low.saturating_sub(1)).map_or(0, |s| s.first))
 }
 
-/// Counts what the entries of the log from `from` on say, until `until` or else to its end, as of `now_ms`. Returns how many
-/// entries it has read or passed over. An entry that cannot be read is an error: what it said would be missing from the count.
+/// Gives what the entries of the log from `from` on say was reached to `each`, until `until` or else to its end; what is too old to
+/// count at `now_ms` may be passed over. Returns how many entries it has read or passed over. `None` stands for an entry whose
+/// record was erased. One that cannot be read is an error: what it said would be missing from the count.
 pub fn read(
-    tally: &mut Tally,
     log: &Path,
     from: u64,
     until: Option<u64>,
     now_ms: u64,
+    mut each: impl FnMut(Option<(&Leaf, Reached<'_>)>),
     mut progress: impl FnMut(Progress),
 ) -> Result<u64, Error> {
     let from = from.max(beginning(log, now_ms)?);
@@ -53,9 +54,9 @@ pub fn read(
         }
         let Some(entry) = records.next(&mut problems) else { break };
         if index >= from {
-            count(tally, log, index, &entry)?;
+            look(log, index, &entry, &mut each)?;
         }
-        if index.is_multiple_of(100_000) {
+        if index > 0 && index.is_multiple_of(100_000) {
             progress(Progress { entries: index });
         }
     }
@@ -68,8 +69,24 @@ pub fn read(
     }
 }
 
-fn count(tally: &mut Tally, log: &Path, index: u64, entry: &Sealed) -> Result<(), Error> {
-    // Most entries are of other kinds, and their leaves need not be read to know it.
+/// Counts it all.
+pub fn count(
+    tally: &mut Tally,
+    log: &Path,
+    until: Option<u64>,
+    now_ms: u64,
+    progress: impl FnMut(Progress),
+) -> Result<u64, Error> {
+    read(log, 0, until, now_ms, |found| tally.replay(found), progress)
+}
+
+fn look(
+    log: &Path,
+    index: u64,
+    entry: &Sealed,
+    each: &mut impl FnMut(Option<(&Leaf, Reached<'_>)>),
+) -> Result<(), Error> {
+    // Most entries are of other kinds, and their leaves need not be parsed to know it.
     if !entry.leaf.windows(MARK.len()).any(|part| part == MARK) {
         return Ok(());
     }
@@ -78,12 +95,12 @@ fn count(tally: &mut Tally, log: &Path, index: u64, entry: &Sealed) -> Result<()
         return Ok(());
     }
     let Some(record) = entry.record() else {
-        tally.erased += 1;
+        each(None);
         return Ok(());
     };
     let record: Reached<'_> = serde_json::from_slice(record)
         .map_err(|e| Error::corrupt(log, format!("entry {index}: its record cannot be read: {e}")))?;
-    tally.replay(&record, &leaf.jurisdiction, leaf.covered, leaf.time);
+    each(Some((&leaf, record)));
     Ok(())
 }
 

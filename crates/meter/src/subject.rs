@@ -13,6 +13,12 @@ pub type Id = u64;
 #[derive(Clone)]
 pub struct SubjectKey(Hmac<Sha256>);
 
+impl std::fmt::Debug for SubjectKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SubjectKey")
+    }
+}
+
 impl SubjectKey {
     /// From the installation's secret. All its gateways have the same one.
     pub fn new(secret: &[u8]) -> Self {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ringfence_policy::{Limit, Measure, Recipients, Threshold, Unit};
+use ringfence_verifier::record::Leaf;
 use serde::Serialize;
 
 use crate::record::{Form, Group, Reached};
@@ -257,9 +258,26 @@ impl Tally {
     }
 
     /// Whether all this is counted for today already: then it need not be put on record again.
-    pub fn is_known(&mut self, reader: &Reader, meaning: &Meaning, id: Id) -> bool {
+    pub fn is_known(&mut self, reader: &Reader, meaning: &Meaning, seen: Seen<'_>) -> bool {
         let today = self.today;
-        reader.keys(meaning).all(|key| self.window(key).has(id, today))
+        reader.keys(meaning).all(|key| match seen {
+            Seen::One(id) => self.window(key).has(id, today),
+            Seen::Rows(rows) => rows == 0,
+            Seen::All(table, people) => self.window(key).has_all(table, people, today),
+        })
+    }
+
+    /// Other limits from here on.
+    pub fn replace_limits(&mut self, limits: &[Limit]) {
+        if self.limits != limits {
+            self.limits = limits.to_vec();
+            self.since.clear();
+        }
+    }
+
+    /// What it counts by.
+    pub fn thresholds(&self) -> &[Threshold] {
+        &self.thresholds
     }
 
     /// Counts what is seen, on the day of `at_ms`.
@@ -389,13 +407,18 @@ impl Tally {
         }
     }
 
-    /// Counts what a record of the ledger says was reached.
-    pub fn replay(&mut self, record: &Reached<'_>, jurisdiction: &str, is_covered: bool, at_ms: u64) {
+    /// Counts what an entry of the ledger says was reached; `None` is one whose record was erased.
+    pub fn replay(&mut self, found: Option<(&Leaf, Reached<'_>)>) {
+        let Some((leaf, record)) = found else {
+            self.erased += 1;
+            return;
+        };
+        let at_ms = leaf.time;
         let who = Who {
             person: &record.principal,
             employer: record.employer.as_deref(),
-            jurisdiction,
-            is_covered,
+            jurisdiction: &leaf.jurisdiction,
+            is_covered: leaf.covered,
         };
         let reader = self.reader(who);
         for group in &record.reached {
@@ -422,11 +445,8 @@ impl Tally {
         for (recipient, jurisdiction, counted) in keys {
             let any = self.window((recipient, jurisdiction, counted, Form::Any)).count();
             let clear = (recipient, jurisdiction, counted, Form::Clear);
-            let clear = if self.windows.contains_key(&clear) {
-                self.window(clear).count()
-            } else {
-                Count::default()
-            };
+            let clear =
+                if self.windows.contains_key(&clear) { self.window(clear).count() } else { Count::default() };
             if any.at_most() == 0 {
                 continue;
             }
@@ -610,7 +630,12 @@ mod tests {
                     session: "s".into(), n: 1, principal: who.person.into(),
                     employer: who.employer.map(Into::into), store: "us".into(), reached: vec![group],
                 };
-                replayed.replay(&record, who.jurisdiction, false, now);
+                let leaf = Leaf {
+                    v: 1, kind: ringfence_verifier::Kind::Reached, time: now, jurisdiction: who.jurisdiction.into(),
+                    counters: ringfence_verifier::Counters::default(), from: None, covered: false,
+                    commitment: String::new(),
+                };
+                replayed.replay(Some((&leaf, record)));
                 all.push((who.person, what, id, now));
             }
             let lines = tally.lines(now);

@@ -99,6 +99,11 @@ impl Window {
         self.seen.get(&id).is_some_and(|last| *last >= day)
     }
 
+    /// Whether so many people of a whole table were counted on this day or later.
+    pub fn has_all(&self, table: &str, people: u64, day: Day) -> bool {
+        self.all.get(table).is_some_and(|(last, most)| *last >= day && *most >= people)
+    }
+
     /// Whether this person is among those in the window.
     pub fn knows(&self, id: Id) -> bool {
         self.seen.contains_key(&id)

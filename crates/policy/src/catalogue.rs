@@ -165,7 +165,8 @@ impl Catalogue {
         for (name, table) in &catalogue.tables {
             for (what, key) in [("subject", &table.subject), ("device", &table.device)] {
                 if let Some(key) = key.as_ref().filter(|key| !table.columns.contains_key(*key)) {
-                    problems.push(format!("the catalogue: {name}: its {what} {key} is not among its columns"));
+                    problems
+                        .push(format!("the catalogue: {name}: its {what} {key} is not among its columns"));
                 }
             }
             for (column, classified) in &table.columns {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ringfence_face::Target;
 use ringfence_face::ddl::Limits;
+use ringfence_gateway::meter::OtherLog;
 use ringfence_gateway::pool::{PoolMode, PoolSettings};
 use ringfence_gateway::{Config as GatewayConfig, StoreConfig};
 use ringfence_ledger::witnessing::Witnesses;
@@ -118,8 +119,20 @@ struct LedgerFile {
     /// PEM certificates to trust, where a witness's URL is https:; the system's own are often in
     /// /etc/ssl/certs/ca-certificates.crt.
     witness_tls_root: Option<PathBuf>,
+    /// The logs of the other gateways at the same stores: their readers are counted by the meter, too.
+    #[serde(default)]
+    others: Vec<OtherLogFile>,
     /// The list of all logs, made by `ringfence logs`.
     manifest: Option<ManifestFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OtherLogFile {
+    /// Its folder.
+    dir: PathBuf,
+    /// Its public key.
+    vkey: PathBuf,
 }
 
 #[derive(Deserialize)]
@@ -253,6 +266,31 @@ pub(crate) struct Places {
     pub(crate) ledger_dir: PathBuf,
     pub(crate) vkey: PathBuf,
     pub(crate) witnesses: Option<PathBuf>,
+    registry: PathBuf,
+    others: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Places {
+    /// Who is who, and which thresholds count.
+    pub(crate) fn registry(&self) -> Result<Registry, Failure> {
+        let path = &self.registry;
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Failure::setup(format!("cannot read {}: {e}", path.display())))?;
+        Registry::parse(&text).map_err(|e| Failure::setup(format!("{}: {e}", path.display())))
+    }
+
+    /// The gateway's own log and those of the others, with their public keys.
+    pub(crate) fn logs(&self) -> Result<Vec<(PathBuf, String)>, Failure> {
+        let own = (self.ledger_dir.clone(), self.vkey.clone());
+        std::iter::once(own)
+            .chain(self.others.iter().cloned())
+            .map(|(dir, vkey)| {
+                let text = std::fs::read_to_string(&vkey)
+                    .map_err(|e| Failure::setup(format!("cannot read {}: {e}", vkey.display())))?;
+                Ok((dir, text.trim().to_owned()))
+            })
+            .collect()
+    }
 }
 
 fn parse(path: &Path) -> Result<(File, PathBuf), Failure> {
@@ -281,6 +319,8 @@ pub(crate) fn places(path: &Path) -> Result<Places, Failure> {
         ledger_dir: dir.join(file.ledger.dir),
         vkey: dir.join(file.ledger.vkey),
         witnesses: file.ledger.witnesses.map(|p| dir.join(p)),
+        registry: dir.join(file.policy.registry),
+        others: file.ledger.others.iter().map(|o| (dir.join(&o.dir), dir.join(&o.vkey))).collect(),
     })
 }
 
@@ -418,6 +458,8 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
         let found = mention(&note, &key, &vkey);
         reader.keep("ledger.manifest", found)
     });
+    let other = |log: &OtherLogFile| OtherLog { dir: dir.join(&log.dir), vkey: reader.text(&log.vkey) };
+    let other_logs = file.ledger.others.iter().map(other).collect();
     let problems = reader.problems;
     match (policy, control) {
         (Some(policy), Some(control)) if problems.is_empty() => Ok(Loaded {
@@ -435,6 +477,8 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
                 drain: Duration::from_secs(file.gateway.drain),
                 stores,
                 manifest,
+                log: dir.join(&file.ledger.dir),
+                other_logs,
             },
             policy,
             control,

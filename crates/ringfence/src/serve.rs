@@ -77,8 +77,10 @@ pub(crate) fn reload(gateway: &Gateway, path: &Path) {
     match config::load(path) {
         Ok(loaded) => {
             gateway.replace_certificate(loaded.gateway.tls);
-            gateway.replace_policy(loaded.policy);
-            tracing::info!("rules and certificate were read anew");
+            match gateway.replace_policy(loaded.policy) {
+                Ok(()) => tracing::info!("rules and certificate were read anew"),
+                Err(problem) => tracing::error!(%problem, "the new rules are not in force; the old ones are"),
+            }
         }
         Err(e) => tracing::error!(problem = %e.message, "the new rules are not in force; the old ones are"),
     }

@@ -2,5 +2,6 @@
 //! finds which columns it reaches, [`carried`] writes and knows the statements that carry settings between connections. Pure.
 
 pub mod carried;
+pub mod reach;
 pub mod shape;
 pub mod touched;

@@ -116,6 +116,19 @@ impl Found {
     }
 
     fn columns(&self) -> BTreeSet<String> {
+        let mut columns = self.named();
+        // count(*) and EXISTS reach rows without naming a column.
+        for table in self.tables.values().flatten() {
+            let has_one = columns.iter().any(|c| c.split('.').next() == Some(table));
+            if !has_one {
+                columns.insert(format!("{table}.*"));
+            }
+        }
+        columns
+    }
+
+    /// The columns that are named, or that something names which stands for them.
+    fn named(&self) -> BTreeSet<String> {
         let all: BTreeSet<&String> = self.tables.values().flatten().collect();
         let mut columns: BTreeSet<String> = self.whole.iter().map(|t| format!("{t}.*")).collect();
         if self.is_matched {
@@ -145,15 +158,15 @@ impl Found {
                 }
             }
         }
-        // count(*) and EXISTS reach rows without naming a column.
-        for table in all {
-            let has_one = columns.iter().any(|c| c.split('.').next() == Some(table));
-            if !has_one {
-                columns.insert(format!("{table}.*"));
-            }
-        }
         columns
     }
+}
+
+/// The columns that a parsed text names, as `table.column`; a row that is counted and not looked at names none.
+pub(crate) fn named(tree: &Value) -> BTreeSet<String> {
+    let mut found = Found::default();
+    found.walk(tree);
+    found.named()
 }
 
 /// The tables that statements of `text` read or change the rows of, with their schemas (empty where none is named); `None` if

@@ -111,7 +111,9 @@ pub fn read(segment: &Segment) -> Result<Contents, Error> {
 pub fn first(segment: &Segment) -> Result<Option<Sealed>, Error> {
     let mut bytes = Vec::new();
     let file = File::open(&segment.path).map_err(Error::io("cannot read", &segment.path))?;
-    file.take(4 + MAX_FRAME as u64).read_to_end(&mut bytes).map_err(Error::io("cannot read", &segment.path))?;
+    file.take(4 + MAX_FRAME as u64)
+        .read_to_end(&mut bytes)
+        .map_err(Error::io("cannot read", &segment.path))?;
     Ok(decode(&bytes).map(|(entry, _)| entry))
 }
 

@@ -4,6 +4,7 @@ mod audit;
 mod console;
 mod ledger;
 mod logs;
+mod meter;
 mod reconcile;
 mod store;
 mod witness;
@@ -52,6 +53,8 @@ enum Command {
     /// Ask the ledger who reached what, and take the answer with its proofs to somebody else.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// How many people's data each recipient has reached in twelve months, beside the thresholds of the law.
+    Meter(meter::MeterArgs),
     /// Compare a store's own log with the ledger: name what did not come through the gateway.
     Reconcile(reconcile::ReconcileArgs),
     /// Keep the signed list of all logs, and verify them together.
@@ -167,6 +170,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Revoke(args) => console::end(args, "revoke").await,
         Command::Ledger(command) => ledger::run(command),
         Command::Audit(command) => audit::run(command),
+        Command::Meter(args) => meter::run(&args),
         Command::Reconcile(args) => reconcile::run(args),
         Command::Logs(command) => logs::run(command),
         Command::Witness(command) => witness::run(command).await,

@@ -1,0 +1,211 @@
+//! The meter while it runs: one tally for all sessions, made from the ledger at the start, and what is needed to know whom a
+//! result is about.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ringfence_face::Steward;
+use ringfence_meter::tally::{Line, Meaning, Reader, Seen, table_name};
+use ringfence_meter::{Exceeded, Group, SubjectKey, Tally, Who, replay};
+use ringfence_policy::{Measure, Registry};
+use ringfence_statement::{reach, reach::Reach, shape};
+use ringfence_verifier::checkpoint::read_head;
+
+/// Texts that are remembered, and the longest of them in bytes.
+const REMEMBERED: usize = 4096;
+const REMEMBERED_LENGTH: usize = 16 * 1024;
+/// How long the size of a table is taken to be as it was.
+const SIZE_KNOWN: Duration = Duration::from_secs(60);
+/// The most rows of a table that are looked at to learn how many people it is about. Beyond all thresholds.
+const LOOKED_AT: u64 = 1_000_000;
+
+/// Another gateway's log.
+#[derive(Clone, Debug)]
+pub struct OtherLog {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// Its public keys.
+    pub vkey: String,
+}
+
+type Sizes = HashMap<(String, String, String, Option<String>), (u64, Instant)>;
+
+/// See the module's text.
+pub struct Meter {
+    tally: Mutex<Tally>,
+    key: SubjectKey,
+    reaches: Mutex<HashMap<Box<str>, Arc<Reach>>>,
+    sizes: Mutex<Sizes>,
+    /// Other logs, and how far they have been read.
+    others: Mutex<Vec<(OtherLog, u64)>>,
+}
+
+/// Something new was counted, or not.
+#[derive(Debug, Default)]
+pub struct Counted {
+    /// It must be on record before it is shown.
+    pub is_new: bool,
+    /// Limits of which the person should hear.
+    pub warnings: Vec<Exceeded>,
+}
+
+impl Meter {
+    /// Reads what was reached before from the gateway's own log and others.
+    pub fn open(
+        registry: &Registry,
+        secret: &[u8],
+        own: &std::path::Path,
+        others: &[OtherLog],
+    ) -> Result<Self, ringfence_verifier::Error> {
+        let now = ringfence_ledger::now_ms();
+        let mut tally = Tally::bounded(&registry.thresholds, &registry.limits);
+        let entries = replay::count(&mut tally, own, None, now, |at| {
+            tracing::info!(entries = at.entries, "reading the ledger for the meter");
+        })?;
+        tracing::debug!(entries, "the meter is read");
+        if tally.erased > 0 {
+            tracing::warn!(
+                entries = tally.erased,
+                "records were erased that the meter would have counted: it counts less than was reached"
+            );
+        }
+        let meter = Self {
+            tally: Mutex::new(tally),
+            key: SubjectKey::new(secret),
+            reaches: Mutex::default(),
+            sizes: Mutex::default(),
+            others: Mutex::new(others.iter().map(|log| (log.clone(), 0)).collect()),
+        };
+        meter.follow()?;
+        Ok(meter)
+    }
+
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads what other gateways have put on record since the last time.
+    pub fn follow(&self) -> Result<(), ringfence_verifier::Error> {
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        for (log, read) in others.iter_mut() {
+            let Some(head) = read_head(&log.dir, &log.vkey)? else { continue };
+            if head.size > *read {
+                // The tally is locked for each record, not while a disk is read.
+                let now = ringfence_ledger::now_ms();
+                *read = replay::read(
+                    &log.dir,
+                    *read,
+                    Some(head.size),
+                    now,
+                    |found| self.tally().replay(found),
+                    |_| {},
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether other rules count by the same thresholds; then their limits are in force from here on.
+    pub fn replace_limits(&self, registry: &Registry) -> bool {
+        let mut tally = self.tally();
+        let is_same = tally.thresholds() == registry.thresholds;
+        if is_same {
+            tally.replace_limits(&registry.limits);
+        }
+        is_same
+    }
+
+    /// Whom a session's reading is counted for.
+    pub fn reader(&self, who: Who<'_>) -> Reader {
+        self.tally().reader(who)
+    }
+
+    /// What counts of a group.
+    pub fn meaning(&self, group: &Group) -> Meaning {
+        self.tally().meaning(group)
+    }
+
+    /// In which units a category is counted.
+    pub fn units(&self, category: &str) -> std::collections::BTreeSet<ringfence_policy::Unit> {
+        self.tally().units(category)
+    }
+
+    /// For keys of one kind.
+    pub fn key(&self, kind: &str) -> SubjectKey {
+        self.key.of_kind(kind)
+    }
+
+    /// What a text's result can show; read once a shape.
+    pub fn reach(&self, text: &str) -> Arc<Reach> {
+        shape::with_key(text, |key| {
+            let known = self.reaches.lock().unwrap_or_else(PoisonError::into_inner).get(key).map(Arc::clone);
+            known.unwrap_or_else(|| {
+                let found = Arc::new(reach::of(text));
+                if key.len() <= REMEMBERED_LENGTH {
+                    let mut reaches = self.reaches.lock().unwrap_or_else(PoisonError::into_inner);
+                    if reaches.len() >= REMEMBERED {
+                        reaches.clear();
+                    }
+                    reaches.insert(key.into(), Arc::clone(&found));
+                }
+                found
+            })
+        })
+    }
+
+    /// Counts what is about to be shown, unless a limit forbids it. `asked` is when the session's newest grant was asked for.
+    pub fn count(
+        &self,
+        reader: &Reader,
+        meaning: &Meaning,
+        seen: Seen<'_>,
+        asked: Option<u64>,
+    ) -> Result<Counted, Exceeded> {
+        let now = ringfence_ledger::now_ms();
+        let mut tally = self.tally();
+        tally.advance(now);
+        if tally.is_known(reader, meaning, seen) {
+            return Ok(Counted::default());
+        }
+        let mut counted = Counted { is_new: true, warnings: Vec::new() };
+        for exceeded in tally.exceeded(reader, meaning, seen, now) {
+            match exceeded.then {
+                Measure::Refuse => return Err(exceeded),
+                Measure::Approve if asked.is_none_or(|asked| asked < exceeded.since) => return Err(exceeded),
+                Measure::Approve => {}
+                Measure::Warn => counted.warnings.push(exceeded),
+            }
+        }
+        tally.see(reader, meaning, seen, now);
+        Ok(counted)
+    }
+
+    /// The meter as it is.
+    pub fn lines(&self) -> Vec<Line> {
+        self.tally().lines(ringfence_ledger::now_ms())
+    }
+
+    /// How many people a table is about, at most, as a face shows it. Asked of the store once a minute.
+    pub async fn people(
+        &self,
+        steward: &Steward,
+        (store, face): (&str, &str),
+        (schema, table): (&str, &str),
+        key: Option<&str>,
+    ) -> Result<u64, ringfence_face::Error> {
+        let place = (table_name(store, table), face.to_owned(), schema.to_owned(), key.map(str::to_owned));
+        let known = self.sizes.lock().unwrap_or_else(PoisonError::into_inner).get(&place).copied();
+        if let Some((people, _)) = known.filter(|(_, at)| at.elapsed() < SIZE_KNOWN) {
+            return Ok(people);
+        }
+        let people = steward.people(face, (schema, table), key, LOOKED_AT).await?;
+        let mut sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        if sizes.len() >= REMEMBERED {
+            sizes.clear();
+        }
+        sizes.insert(place, (people, Instant::now()));
+        Ok(people)
+    }
+}

@@ -1,0 +1,610 @@
+//! What a metered session's results show of whom: for each statement, which tables' people its rows are about, by which column
+//! of the result one can tell, and what must be on record before they leave.
+//!
+//! Metered are the sessions whose access crosses the border. Where a row carries the key of the person whom it is about, that
+//! person is counted; where it cannot be known, as many as there can be at most.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+
+use ringfence_face::Relations;
+use ringfence_ledger::{Counters, Entry, Kind, Ticket};
+use ringfence_meter::record::MAX_IDS;
+use ringfence_meter::tally::{Meaning, Reader, Recipient, Seen, table_name};
+use ringfence_meter::{Exceeded, Group, Reached, SubjectKey, Who};
+use ringfence_policy::{Catalogue, Column, Kind as Mask, Measure, Table, Unit, Visibility};
+use ringfence_statement::reach::{Mention, Reach};
+
+use crate::connection::cannot_connect;
+use crate::flow::InFlight;
+use crate::frame::Body;
+use crate::refusal::{Refusal, code};
+use crate::server::Shared;
+use crate::session::Session;
+
+/// The category of what nobody classified.
+const UNCLASSIFIED: &str = "unclassified";
+/// A row that is longer than this before its key comes is counted without it.
+pub const MAX_BEFORE_KEY: usize = 64 * 1024;
+
+/// What a session needs to be metered.
+pub struct Metering {
+    reader: Reader,
+    /// When its newest grant was asked for.
+    asked: Option<u64>,
+    /// What it has declared or prepared, for what goes on with it.
+    declared: Mutex<Option<Reach>>,
+    /// What it has been warned of, and what it is yet to hear.
+    warned: Mutex<(BTreeSet<String>, Vec<Refusal>)>,
+}
+
+impl Metering {
+    /// For a session of `who`.
+    pub fn new(shared: &Shared, who: Who<'_>, asked: Option<u64>) -> Self {
+        Self { reader: shared.meter.reader(who), asked, declared: Mutex::default(), warned: Mutex::default() }
+    }
+}
+
+/// In which form a key is shown: the same person has another hash by a mask's token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KeyForm {
+    Clear,
+    Token,
+}
+
+/// A column that tells whom a row is about.
+#[derive(Clone, Debug)]
+struct Carrier {
+    table: String,
+    column: String,
+    form: KeyForm,
+}
+
+/// How a value of a result is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// As it is.
+    AsItIs,
+    /// A binary integer of so many bytes, as its decimal text.
+    Integer,
+    /// A binary UUID, as its text.
+    Uuid,
+}
+
+/// Where in a row the key is.
+#[derive(Debug)]
+struct Place {
+    position: usize,
+    reading: Reading,
+    key: SubjectKey,
+}
+
+/// People of one table, for one statement.
+#[derive(Debug)]
+struct Watched {
+    group: Group,
+    meaning: Meaning,
+    /// How many of them a row may show.
+    times: u64,
+    kind: String,
+    carriers: Vec<Carrier>,
+    place: Option<Place>,
+    /// Something in `group` must be on record before it leaves.
+    is_new: bool,
+}
+
+/// What is watched of one statement.
+#[derive(Debug)]
+pub struct Watch(Vec<Watched>);
+
+/// What becomes of a row.
+pub enum Row {
+    /// It may pass.
+    Pass,
+    /// More of it must be there first.
+    More,
+}
+
+impl Watch {
+    /// Whether a RowDescription could tell whom rows are about.
+    pub fn wants_description(&self) -> bool {
+        self.0.iter().any(|watched| !watched.carriers.is_empty())
+    }
+
+    /// A RowDescription came: finds the keys in it.
+    pub fn describe(&mut self, body: &[u8], relations: &Relations, session: &Session) {
+        let fields = description(body).unwrap_or_default();
+        for watched in &mut self.0 {
+            watched.place = watched.carriers.iter().find_map(|carrier| {
+                fields.iter().enumerate().find_map(|(position, field)| {
+                    let relation = relations.get(&field.relation)?;
+                    let attribute = relation.columns.iter().find(|a| a.number == field.attribute)?;
+                    let is_it = relation.table == carrier.table && attribute.name == carrier.column;
+                    // Four bytes of a token are too few to tell people apart.
+                    let is_short = carrier.form == KeyForm::Token && [INT4, INT2].contains(&field.of_type);
+                    (is_it && !is_short && session.is_of_catalogue(&relation.schema, &relation.table)).then(
+                        || {
+                            let form = if carrier.form == KeyForm::Clear { "clear" } else { "token" };
+                            Place {
+                                position,
+                                reading: field.reading(),
+                                key: session.shared.meter.key(&format!("{}/{form}", watched.kind)),
+                            }
+                        },
+                    )
+                })
+            });
+        }
+    }
+
+    /// A row is about to pass; `row` is what is there of its body.
+    pub fn row(
+        &mut self,
+        row: &[u8],
+        is_whole: bool,
+        session: &Session,
+        metering: &Metering,
+    ) -> Result<Row, Box<Refusal>> {
+        for watched in &self.0 {
+            let Some(place) = &watched.place else { continue };
+            if matches!(value(row, place.position), Value::Cut) && !is_whole && row.len() < MAX_BEFORE_KEY {
+                return Ok(Row::More);
+            }
+        }
+        for watched in &mut self.0 {
+            let id = watched.place.as_ref().and_then(|place| match value(row, place.position) {
+                Value::There(bytes) => Some(place.id(bytes)),
+                Value::Null | Value::Cut => None,
+            });
+            let seen = id.map_or(Seen::Rows(watched.times), Seen::One);
+            watched.is_new |= metering.count(session, &watched.meaning, seen)?;
+            match id {
+                Some(id) if watched.group.ids.last() == Some(&id) => {}
+                Some(id) => watched.group.ids.push(id),
+                None => watched.group.rows += watched.times,
+            }
+            watched.is_new |= watched.group.ids.len() >= MAX_IDS;
+        }
+        Ok(Row::Pass)
+    }
+
+    /// What must be on record now.
+    fn take_new(&mut self) -> Vec<Group> {
+        let new = self.0.iter_mut().filter_map(|w| {
+            let is_new = std::mem::take(&mut w.is_new);
+            is_new.then(|| take(&mut w.group))
+        });
+        new.filter(|group| group.at_most() > 0).collect()
+    }
+
+    /// What is not on record yet.
+    pub fn take_rest(&mut self) -> Vec<Group> {
+        self.0.iter_mut().map(|w| take(&mut w.group)).filter(|group| group.at_most() > 0).collect()
+    }
+}
+
+/// The people of a group; its template stays.
+fn take(group: &mut Group) -> Group {
+    let template = Group { ids: Vec::new(), rows: 0, all: 0, ..group.clone() };
+    let mut taken = std::mem::replace(group, template);
+    taken.ids.sort_unstable();
+    taken.ids.dedup();
+    taken
+}
+
+impl Place {
+    fn id(&self, bytes: &[u8]) -> u64 {
+        let text = |number: i64| self.key.id(number.to_string().as_bytes());
+        match (self.reading, bytes.len()) {
+            (Reading::Integer, 2) => text(i16::from_be_bytes([bytes[0], bytes[1]]).into()),
+            (Reading::Integer, 4) => {
+                text(i32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]).into())
+            }
+            (Reading::Integer, 8) => {
+                let mut eight = [0; 8];
+                eight.copy_from_slice(bytes);
+                text(i64::from_be_bytes(eight))
+            }
+            (Reading::Uuid, 16) => {
+                let hex = hex::encode(bytes);
+                let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
+                self.key.id(parts.join("-").as_bytes())
+            }
+            _ => self.key.id(bytes),
+        }
+    }
+}
+
+/// `pg_type.oid` of the types whose binary form is read.
+const INT2: u32 = 21;
+const INT4: u32 = 23;
+const INT8: u32 = 20;
+const UUID: u32 = 2950;
+
+/// A field of a RowDescription.
+#[derive(Debug, PartialEq, Eq)]
+struct Field {
+    relation: u32,
+    attribute: i16,
+    of_type: u32,
+    is_binary: bool,
+}
+
+impl Field {
+    fn reading(&self) -> Reading {
+        match self.of_type {
+            INT2 | INT4 | INT8 if self.is_binary => Reading::Integer,
+            UUID if self.is_binary => Reading::Uuid,
+            _ => Reading::AsItIs,
+        }
+    }
+}
+
+/// Reads a RowDescription (protocol manual, "Message Formats").
+fn description(body: &[u8]) -> Option<Vec<Field>> {
+    let mut body = Body(body);
+    let count = body.u16()?;
+    (0..count)
+        .map(|_| {
+            let end = body.0.iter().position(|b| *b == 0)?;
+            body.take(end + 1)?;
+            let relation = body.i32()?.cast_unsigned();
+            let attribute = body.u16()?.cast_signed();
+            let of_type = body.i32()?.cast_unsigned();
+            body.take(6)?;
+            let is_binary = body.u16()? != 0;
+            Some(Field { relation, attribute, of_type, is_binary })
+        })
+        .collect()
+}
+
+enum Value<'a> {
+    There(&'a [u8]),
+    Null,
+    /// It is not all here.
+    Cut,
+}
+
+/// The value at `position` of a DataRow's body, of which a part may be there.
+fn value(row: &[u8], position: usize) -> Value<'_> {
+    let mut body = Body(row);
+    if body.u16().is_none_or(|count| usize::from(count) <= position) {
+        return if row.len() < 2 { Value::Cut } else { Value::Null };
+    }
+    for at in 0..=position {
+        let Some(length) = body.i32() else { return Value::Cut };
+        let Ok(length) = usize::try_from(length) else {
+            if at == position {
+                return Value::Null;
+            }
+            continue;
+        };
+        let Some(bytes) = body.take(length) else { return Value::Cut };
+        if at == position {
+            return Value::There(bytes);
+        }
+    }
+    Value::Cut
+}
+
+impl Metering {
+    /// Writes the warnings that the person has not heard yet.
+    pub fn warn(&self, out: &mut Vec<u8>) {
+        for warning in self.warned.lock().unwrap_or_else(PoisonError::into_inner).1.drain(..) {
+            warning.notice(out);
+        }
+    }
+
+    /// Counts, and warns. True if it must be on record before it is shown.
+    fn count(&self, session: &Session, meaning: &Meaning, seen: Seen<'_>) -> Result<bool, Box<Refusal>> {
+        let counted = session.shared.meter.count(&self.reader, meaning, seen, self.asked);
+        let counted = counted.map_err(|exceeded| Box::new(refusal(session, &exceeded)))?;
+        for exceeded in counted.warnings {
+            let what = format!("{} {:?} {}", exceeded.category, exceeded.recipient, exceeded.at);
+            let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+            if warned.0.insert(what) {
+                tracing::warn!(
+                    person = %session.principal.name, category = %exceeded.category, reached = exceeded.reached,
+                    threshold = exceeded.more_than, "a share of a threshold is reached"
+                );
+                warned.1.push(warning(&exceeded));
+            }
+        }
+        Ok(counted.is_new)
+    }
+}
+
+fn name(recipient: &Recipient) -> &str {
+    match recipient {
+        Recipient::Person(name) | Recipient::Employer(name) => name,
+    }
+}
+
+fn told(exceeded: &Exceeded) -> String {
+    format!(
+        "With this, {} would have reached {} of {} in the last twelve months; the threshold is {} ({}).",
+        name(&exceeded.recipient),
+        exceeded.reached,
+        exceeded.category,
+        exceeded.more_than,
+        exceeded.section
+    )
+}
+
+fn percent(share: f64) -> String {
+    format!("{} %", (share * 1000.0).round() / 10.0)
+}
+
+fn warning(exceeded: &Exceeded) -> Refusal {
+    let message = format!("{} of the threshold for {} is reached", percent(exceeded.at), exceeded.category);
+    Refusal::new("00000", message).detail(told(exceeded))
+}
+
+fn refusal(session: &Session, exceeded: &Exceeded) -> Refusal {
+    let share = percent(exceeded.at);
+    let refusal = Refusal::new(
+        code::LIMIT_EXCEEDED,
+        format!("the meter's limit for {} is reached ({share} of the threshold)", exceeded.category),
+    )
+    .detail(told(exceeded));
+    if exceeded.then == Measure::Approve {
+        refusal.hint(format!(
+            "Further people need a further approval: ask for a grant now, with `ringfence request --as {} --store {} …`.",
+            session.principal.name, session.store.name
+        ))
+    } else {
+        refusal.hint("The people who were reached already can still be read. Limits are in the registry, and the in-country security team's.")
+    }
+}
+
+impl Session {
+    /// What a statement shows of whom; `None` where nothing is counted.
+    pub fn watch(&self, reach: &Reach) -> Option<Watch> {
+        let metering = self.metering.as_ref()?;
+        let mut declared = metering.declared.lock().unwrap_or_else(PoisonError::into_inner);
+        let reach = if reach.is_opaque {
+            let mut all = declared.clone().unwrap_or_else(Reach::unknown);
+            // What folds was counted when it was declared.
+            all.folds = declared.is_none();
+            all.merge(&Reach { is_plain: true, equal: all.equal.clone(), ..reach.clone() });
+            all
+        } else {
+            if reach.defines {
+                match declared.as_mut() {
+                    Some(all) => all.merge(reach),
+                    None => *declared = Some(reach.clone()),
+                }
+            }
+            reach.clone()
+        };
+        drop(declared);
+        let (_, catalogue) = self.policy.store(&self.store.name)?;
+        let mut watched = Vec::new();
+        for (table, mention) in self.mentions(&reach, catalogue) {
+            let forms = self.forms(catalogue, &table, &mention);
+            let units: BTreeSet<Unit> = forms.keys().flat_map(|c| self.shared.meter.units(c)).collect();
+            for unit in units {
+                let group = group(&table, unit, &forms);
+                let meaning = self.shared.meter.meaning(&group);
+                if !meaning.is_empty() {
+                    watched.push(self.watched(catalogue, &reach, group, meaning, mention.times));
+                }
+            }
+        }
+        (!watched.is_empty()).then_some(Watch(watched))
+    }
+
+    fn mentions(&self, reach: &Reach, catalogue: &Catalogue) -> BTreeMap<String, Mention> {
+        if reach.is_unknown {
+            let whole = Mention { times: 1, whole: true, ..Mention::default() };
+            return catalogue.tables.keys().map(|table| (table.clone(), whole.clone())).collect();
+        }
+        let is_own = |table: &str| self.is_face() || !table.starts_with("pg_");
+        reach.tables.iter().filter(|(t, _)| is_own(t)).map(|(t, m)| (t.clone(), m.clone())).collect()
+    }
+
+    /// The categories that a mention shows, and whether in clear.
+    fn forms(&self, catalogue: &Catalogue, table: &str, mention: &Mention) -> BTreeMap<String, bool> {
+        let mut forms = BTreeMap::new();
+        let mut add = |category: &str, clear: bool| {
+            *forms.entry(category.to_owned()).or_insert(false) |= clear;
+        };
+        let classified = catalogue.tables.get(table);
+        for (column, class) in classified.iter().flat_map(|t| &t.columns) {
+            let Column::Protected(protected) = class else { continue };
+            if !mention.names(column) {
+                continue;
+            }
+            match self.shows(table, column) {
+                Visibility::Clear => add(&protected.category, true),
+                Visibility::Masked => add(&protected.category, false),
+                Visibility::Absent => {}
+            }
+        }
+        // The base tables show what nobody classified, too.
+        let is_strange = |column: &String| classified.is_none_or(|t| !t.columns.contains_key(column));
+        if !self.is_face()
+            && (mention.columns.iter().any(is_strange) || mention.whole && classified.is_none())
+        {
+            add(UNCLASSIFIED, true);
+        }
+        forms
+    }
+
+    /// How a column is shown.
+    fn shows(&self, table: &str, column: &str) -> Visibility {
+        let Some(outcome) = &self.admission.outcome else { return Visibility::Clear };
+        match outcome.tables.get(table).and_then(|columns| columns.get(column)) {
+            Some(seen) if !seen.granted_by.is_empty() => Visibility::Clear,
+            Some(seen) => seen.base,
+            None => Visibility::Absent,
+        }
+    }
+
+    /// How a column shows a key, if people can be told apart by what it shows.
+    fn key_form(&self, catalogue: &Catalogue, table: &str, column: &str) -> Option<KeyForm> {
+        let mask = catalogue.column(table, column)?.protected().map(|p| p.kind);
+        match (self.shows(table, column), mask) {
+            (Visibility::Clear, _) => Some(KeyForm::Clear),
+            (Visibility::Masked, Some(Mask::Identifier | Mask::Email)) => Some(KeyForm::Token),
+            _ => None,
+        }
+    }
+
+    fn watched(
+        &self,
+        catalogue: &Catalogue,
+        reach: &Reach,
+        group: Group,
+        meaning: Meaning,
+        times: u64,
+    ) -> Watched {
+        let (kind, key) = key_of(catalogue.tables.get(&group.table), group.unit);
+        let mut carriers = Vec::new();
+        let is_alone = |table: &str| reach.tables.get(table).is_some_and(|m| m.times == 1);
+        if let Some(key) = key.filter(|_| reach.is_plain && is_alone(&group.table)) {
+            let own = (group.table.clone(), key.to_owned());
+            let equal = reach.equal.iter().filter_map(|pair| match pair {
+                _ if pair.left == own => Some(pair.right.clone()),
+                _ if pair.right == own => Some(pair.left.clone()),
+                _ => None,
+            });
+            for (table, column) in std::iter::once(own.clone()).chain(equal) {
+                if let Some(form) = self.key_form(catalogue, &table, &column).filter(|_| is_alone(&table)) {
+                    carriers.push(Carrier { table, column, form });
+                }
+            }
+        }
+        Watched { group, meaning, times: times.max(1), kind, carriers, place: None, is_new: false }
+    }
+
+    /// Whether a table of the store is the one that the catalogue means.
+    fn is_of_catalogue(&self, schema: &str, table: &str) -> bool {
+        self.is_face()
+            || self
+                .policy
+                .store(&self.store.name)
+                .and_then(|(_, catalogue)| catalogue.tables.get(table))
+                .is_some_and(|classified| classified.schema == schema)
+    }
+
+    /// Counts what a folding statement can use, before it runs, and returns what must be on record for it.
+    pub async fn fold_people(&self, watch: &mut Watch) -> Result<Vec<Group>, Refusal> {
+        let (Some(metering), Some(behind)) = (&self.metering, self.shared.stores.get(&self.store.name))
+        else {
+            return Ok(Vec::new());
+        };
+        let Some((_, catalogue)) = self.policy.store(&self.store.name) else { return Ok(Vec::new()) };
+        let login = self.admission.login(&behind.steward, &self.policy).await;
+        let login = login.map_err(|e| cannot_connect(&e))?;
+        let mut groups = Vec::new();
+        for watched in &mut watch.0 {
+            let classified = catalogue.tables.get(&watched.group.table);
+            let (_, key) = key_of(classified, watched.group.unit);
+            let key = key.filter(|key| self.shows(&watched.group.table, key) != Visibility::Absent);
+            let schema = classified.map_or("public", |t| t.schema.as_str());
+            let place = (schema, watched.group.table.as_str());
+            let people =
+                self.shared.meter.people(&behind.steward, (&self.store.name, &login.face), place, key).await;
+            let people = people.map_err(|e| cannot_connect(&e))?;
+            let table = table_name(&self.store.name, &watched.group.table);
+            let is_new = metering.count(self, &watched.meaning, Seen::All(&table, people)).map_err(|refusal| {
+                let why = "This statement can fold many rows into one, so it counts as reaching all people of the table.";
+                let detail = format!("{} {why}", refusal.detail.clone().unwrap_or_default());
+                refusal.detail(detail)
+            })?;
+            if is_new && people > 0 {
+                groups.push(Group { all: people, ..watched.group.clone() });
+            }
+        }
+        watch.0.clear();
+        Ok(groups)
+    }
+
+    /// Puts on record whom the statement under way has reached and who must be there before the rows leave.
+    pub fn record_new(&self, statement: &mut InFlight) -> Option<Ticket> {
+        let new = statement.watch.as_mut()?.take_new();
+        self.record_groups(statement.number?, new)
+    }
+
+    /// Hands people to the ledger; no row may pass before they are durable.
+    pub fn record_groups(&self, n: u64, reached: Vec<Group>) -> Option<Ticket> {
+        if reached.is_empty() {
+            return None;
+        }
+        let subjects = reached.iter().map(Group::at_most).fold(0, u64::saturating_add);
+        let record = Reached {
+            session: self.id.as_str().into(),
+            n,
+            principal: self.principal.name.as_str().into(),
+            employer: self.principal.employer.as_deref().map(Into::into),
+            store: self.store.name.as_str().into(),
+            reached,
+        };
+        let counters = Counters { subjects, ..Counters::default() };
+        let entry = Entry::new(Kind::Reached, &self.store.jurisdiction, &record).counting(counters);
+        Some(self.shared.ledger.append_batched(entry.crossing(self.crossing.as_ref())))
+    }
+}
+
+fn group(table: &str, unit: Unit, forms: &BTreeMap<String, bool>) -> Group {
+    let of = |wanted: bool| forms.iter().filter(|(_, c)| **c == wanted).map(|(c, _)| c.clone()).collect();
+    Group { table: table.to_owned(), unit, clear: of(true), masked: of(false), ..Group::default() }
+}
+
+/// What kind of keys a table has for a unit, and in which column.
+fn key_of(classified: Option<&Table>, unit: Unit) -> (String, Option<&str>) {
+    let Some(table) = classified else { return ("unclassified".to_owned(), None) };
+    match unit {
+        Unit::Person => (table.subjects.clone(), table.subject.as_deref()),
+        Unit::Device => (format!("devices of {}", table.subjects), table.device.as_deref()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_found_in_whole_rows_and_not_in_torn_ones() {
+        let row = b"\0\x03\0\0\0\x02ab\xff\xff\xff\xff\0\0\0\x01c";
+        assert!(matches!(value(row, 0), Value::There(b"ab")));
+        assert!(matches!(value(row, 1), Value::Null));
+        assert!(matches!(value(row, 2), Value::There(b"c")));
+        assert!(matches!(value(row, 3), Value::Null), "there is no such field");
+        for end in 0..row.len() {
+            assert!(matches!(value(&row[..end], 2), Value::Cut), "{end}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_one_in_text_and_in_binary() {
+        let key = || SubjectKey::new(b"s").of_kind("persons");
+        let place = |reading| Place { position: 0, reading, key: key() };
+        let text = key().id(b"4711");
+        assert_eq!(place(Reading::AsItIs).id(b"4711"), text);
+        assert_eq!(place(Reading::Integer).id(&4711_i64.to_be_bytes()), text);
+        assert_eq!(place(Reading::Integer).id(&4711_i32.to_be_bytes()), text);
+        assert_eq!(place(Reading::Integer).id(&4711_i16.to_be_bytes()), text);
+        assert_eq!(place(Reading::Integer).id(&(-3_i64).to_be_bytes()), key().id(b"-3"));
+        let uuid: Vec<u8> = (0..16).collect();
+        assert_eq!(place(Reading::Uuid).id(&uuid), key().id(b"00010203-0405-0607-0809-0a0b0c0d0e0f"));
+    }
+
+    #[test]
+    fn a_description_is_read_whole_or_not_at_all() {
+        let mut body = vec![0, 1];
+        body.extend(b"id\0");
+        body.extend(77_u32.to_be_bytes());
+        body.extend(2_u16.to_be_bytes());
+        body.extend(INT8.to_be_bytes());
+        body.extend([0; 6]);
+        body.extend(1_u16.to_be_bytes());
+        let field = Field { relation: 77, attribute: 2, of_type: INT8, is_binary: true };
+        assert_eq!(field.reading(), Reading::Integer);
+        assert_eq!(description(&body), Some(vec![field]));
+        for end in 0..body.len() {
+            assert_eq!(description(&body[..end]), None, "{end}");
+        }
+    }
+}

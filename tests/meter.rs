@@ -1,0 +1,402 @@
+//! The meter against a real store: whom results show is counted exactly where they say it, never less where they do not; limits
+//! hold whatever the session, the cursor or the colleague; a crash loses nobody.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test that cannot go on fails")]
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+use support::wire::{Way, Wire, frame};
+use support::{Demo, Served, text};
+
+const ANALYST: &str = "singapore-analyst";
+const COLLEAGUE: &str = "singapore-colleague";
+const PEOPLE: &str = "covered-personal-identifiers";
+const PLACES: &str = "precise-geolocation";
+const MONEY: &str = "personal-financial";
+
+/// One demo for all: its gateways are apart, each with a log and a registry of its own.
+fn demo() -> &'static Demo {
+    static DEMO: OnceLock<Demo> = OnceLock::new();
+    DEMO.get_or_init(|| Demo::start("meter"))
+}
+
+/// Serializes what writes the registry that a gateway copies.
+static REGISTRY: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+/// A gateway with a colleague of the analyst's and other limits.
+fn serve(name: &str, limits: &str, change: impl FnOnce(String) -> String) -> Served {
+    let demo = demo();
+    let _one = REGISTRY.lock();
+    let path = demo.dir.join("registry.toml");
+    let original = std::fs::read_to_string(&path).unwrap();
+    let block = original.split("[[people]]").find(|b| b.contains(ANALYST)).unwrap();
+    let colleague = block.replace(ANALYST, COLLEAGUE);
+    std::fs::write(&path, format!("limits = [{limits}]\n{original}\n[[people]]{colleague}")).unwrap();
+    let served = demo.serve_with(name, "", change);
+    std::fs::write(&path, original).unwrap();
+    served
+}
+
+/// (known, unknown) in any form, by recipient and category.
+type Counts = BTreeMap<(String, String), (u64, u64)>;
+
+fn meter(name: &str) -> Counts {
+    // What was promised is there: a checkpoint follows within a second.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let output = demo().ringfence_with(name, &["meter", "--json"]);
+    let report: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
+    let lines = report["lines"].as_array().unwrap();
+    lines
+        .iter()
+        .map(|line| {
+            let of = |key: &str| line[key].as_str().unwrap().to_owned();
+            let name = line["recipient"]["name"].as_str().unwrap().to_owned();
+            let number = |key: &str| line[key].as_u64().unwrap();
+            ((name, of("category")), (number("any"), number("any_unknown")))
+        })
+        .collect()
+}
+
+fn count(counts: &Counts, who: &str, category: &str) -> (u64, u64) {
+    counts.get(&(who.to_owned(), category.to_owned())).copied().unwrap_or_default()
+}
+
+/// The values of the first column of each row that came, from byte `from` on, and the SQLSTATE of an error.
+fn rows(received: &[u8]) -> (Vec<Vec<u8>>, Option<String>) {
+    let (mut at, mut rows, mut error) = (0, Vec::new(), None);
+    while let Some(head) = received.get(at..at + 5) {
+        let length = u32::from_be_bytes(head[1..5].try_into().unwrap()) as usize;
+        let Some(body) = received.get(at + 5..=at + length) else { break };
+        if head[0] == b'D' {
+            let size = i32::from_be_bytes(body[2..6].try_into().unwrap());
+            rows.push(body[6..6 + usize::try_from(size).unwrap_or(0)].to_vec());
+        }
+        if head[0] == b'E' {
+            let text = String::from_utf8_lossy(body).into_owned();
+            error = text.split('\0').find_map(|f| f.strip_prefix('C')).map(str::to_owned);
+        }
+        at += length + 1;
+    }
+    (rows, error)
+}
+
+fn run(wire: &mut Wire, sql: &str, way: Way) -> (Vec<Vec<u8>>, Option<String>) {
+    let before = wire.received.len();
+    let _ = wire.run(sql, way);
+    rows(&wire.received[before..])
+}
+
+fn connect(served: &Served, who: &str) -> Wire {
+    Wire::connect(served.port, who, "us").unwrap()
+}
+
+#[test]
+fn who_is_in_a_result_is_counted_once_and_who_may_be_is_counted_too() {
+    let served = serve("exact", "", |t| t);
+    let mut wire = connect(&served, ANALYST);
+    for way in [Way::Simple, Way::ExtendedText, Way::ExtendedBinary] {
+        // The same people, in text and in binary, in whatever place the key is.
+        run(&mut wire, "select id, email from users where id <= 2000", way);
+        run(
+            &mut wire,
+            "select s.mail, s.x from (select email as mail, id as x from users where id <= 1000) s",
+            way,
+        );
+    }
+    let us: u64 =
+        demo().superuser("us-trusted", "us", "select count(*) from users where id <= 2000").parse().unwrap();
+    assert_eq!(count(&meter("exact"), ANALYST, PEOPLE), (us, 0));
+    assert_eq!(count(&meter("exact"), "clips-singapore", PEOPLE), (us, 0));
+
+    // A statement prepared without Describe, and run without: the gateway asks by itself, and the client does not see it.
+    let text = b"p\0select id, phone from users where id between 2001 and 2100\0\0\0";
+    wire.send(&[frame(b'P', text), frame(b'S', b"")].concat()).unwrap();
+    wire.until_ready().unwrap();
+    let before = wire.received.len();
+    let bind = frame(b'B', b"\0p\0\0\0\0\0\0\x01\0\x01");
+    wire.send(&[bind, frame(b'E', b"\0\0\0\0\x05"), frame(b'E', b"\0\0\0\0\0"), frame(b'S', b"")].concat())
+        .unwrap();
+    wire.until_ready().unwrap();
+    let tags: BTreeSet<u8> = tags(&wire.received[before..]).into_iter().collect();
+    assert_eq!(tags, [b'2', b'D', b's', b'C', b'Z'].into());
+    let more: u64 = demo()
+        .superuser("us-trusted", "us", "select count(*) from users where id between 2001 and 2100")
+        .parse()
+        .unwrap();
+    assert_eq!(count(&meter("exact"), ANALYST, PEOPLE), (us + more, 0));
+
+    // Whose devices: the key of the one table stands for the other, since they are joined on it.
+    run(
+        &mut wire,
+        "select u.id, d.ip, d.id, d.last_lat from users u join devices d on d.user_id = u.id where u.id <= 100",
+        Way::ExtendedBinary,
+    );
+    let devices = "select count(*) from devices where user_id <= 100";
+    let devices: u64 = demo().superuser("us-trusted", "us", devices).parse().unwrap();
+    let counts = meter("exact");
+    assert_eq!(count(&counts, ANALYST, PEOPLE), (us + more, 0));
+    assert_eq!(count(&counts, ANALYST, PLACES), (devices, 0));
+
+    // Nothing of anybody: public columns, counts of rows, catalogues.
+    run(
+        &mut wire,
+        "select id, country from users; select count(*) from payments; select relname from pg_class",
+        Way::Simple,
+    );
+    assert_eq!(meter("exact"), counts);
+    let mut beijing = connect(&served, "beijing-engineer");
+    run(&mut beijing, "select * from users", Way::Simple);
+    assert_eq!(meter("exact"), counts);
+
+    // Cursors carry the key, too.
+    run(
+        &mut wire,
+        "begin; declare c cursor for select amount_cents, user_id from payments where user_id < 900",
+        Way::Simple,
+    );
+    let (paid, _) = run(&mut wire, "fetch 40 from c", Way::Simple);
+    run(&mut wire, "fetch 40 from c; commit", Way::ExtendedText); // two statements at once: refused by the store
+    assert_eq!(paid.len(), 40);
+    let counts = meter("exact");
+    let (known, unknown) = count(&counts, ANALYST, MONEY);
+    assert!(known > 0 && known <= 40 && unknown == 0, "{known} {unknown}");
+    run(&mut wire, "rollback", Way::Simple);
+
+    // What does not say whom it is about: a row without the key, COPY, two people in a row, an aggregate.
+    let (mails, _) = run(&mut wire, "select email from users where id <= 30", Way::Simple);
+    let (pairs, _) = run(
+        &mut wire,
+        "select a.id, b.email from users a, users b where a.id <= 9 and b.id = a.id",
+        Way::Simple,
+    );
+    let unknown = mails.len() + 2 * pairs.len();
+    assert_eq!(count(&meter("exact"), ANALYST, PEOPLE).1, unknown as u64);
+    let copied =
+        Wire::run(&mut wire, "copy (select id, email from users where id <= 20) to stdout", Way::Simple);
+    assert!(copied.is_ok());
+    let here = "select count(*) from users where id <= 20";
+    let copied: u64 = demo().superuser("us-trusted", "us", here).parse().unwrap();
+    assert_eq!(count(&meter("exact"), ANALYST, PEOPLE).1, unknown as u64 + copied);
+    for _ in 0..2 {
+        let (one, error) = run(&mut wire, "select string_agg(distinct email, ' ') from users", Way::Simple);
+        assert_eq!((one.len(), error), (1, None));
+    }
+    let all: u64 = demo().superuser("us-trusted", "us", "select count(*) from users").parse().unwrap();
+    assert_eq!(count(&meter("exact"), ANALYST, PEOPLE).1, unknown as u64 + copied + all, "all of them, once");
+    let (_, error) = run(&mut wire, "select 1", Way::Simple);
+    assert_eq!(error, None);
+}
+
+fn tags(received: &[u8]) -> Vec<u8> {
+    let (mut at, mut tags) = (0, Vec::new());
+    while let Some(head) = received.get(at..at + 5) {
+        tags.push(head[0]);
+        at += 1 + u32::from_be_bytes(head[1..5].try_into().unwrap()) as usize;
+    }
+    tags
+}
+
+#[test]
+fn no_session_cursor_grant_aggregate_or_colleague_gets_around_a_limit() {
+    // 1 % of 1,000 devices.
+    let served = serve("limit", r#"{ at = 0.01, then = "refuse" }"#, |t| t);
+    let devices = |wire: &mut Wire, count: u32, way| {
+        run(wire, &format!("select id, last_lat from devices order by id limit {count}"), way)
+    };
+    let mut first = connect(&served, ANALYST);
+    let (four, error) = devices(&mut first, 4, Way::Simple);
+    assert_eq!((four.len(), error), (4, None));
+    let (seven, error) = devices(&mut first, 7, Way::ExtendedBinary);
+    assert_eq!((seven.len(), error), (7, None));
+    let mut second = connect(&served, COLLEAGUE);
+    let (ten, error) = devices(&mut second, 40, Way::Simple);
+    assert_eq!(
+        (ten.len(), error.as_deref()),
+        (10, Some("54000")),
+        "seven of the analyst's, three more, no eleventh"
+    );
+    for (who, sql) in [
+        (ANALYST, "select id, last_lat from devices order by id desc"),
+        (COLLEAGUE, "select last_lat from devices order by id limit 1"),
+        (
+            ANALYST,
+            "begin; declare c cursor for select id, last_lat from devices order by id desc; fetch 1 from c",
+        ),
+        (ANALYST, "select avg(last_lat) from devices"),
+        (ANALYST, "copy (select last_lat from devices) to stdout"),
+        (ANALYST, "select d.id, d.last_lat from devices d, generate_series(1, 2)"),
+        (
+            COLLEAGUE,
+            "with w as (select id, last_lat from devices) select id, last_lat from w order by id desc",
+        ),
+    ] {
+        let mut wire = connect(&served, who);
+        let (rows, error) = run(&mut wire, sql, Way::Simple);
+        assert_eq!((rows.len(), error.as_deref()), (0, Some("54000")), "{sql}");
+        if !sql.starts_with("begin") && !sql.contains(';') {
+            let mut wire = connect(&served, who);
+            let (rows, error) = run(&mut wire, sql, Way::ExtendedText);
+            assert_eq!((rows.len(), error.as_deref()), (0, Some("54000")), "{sql}");
+        }
+    }
+    // Those who are known can be read again, and what is not of that category.
+    let mut wire = connect(&served, ANALYST);
+    assert_eq!(devices(&mut wire, 10, Way::Simple).0.len(), 10);
+    assert_eq!(count(&meter("limit"), "clips-singapore", PLACES), (10, 0));
+}
+
+#[test]
+fn a_further_approval_lets_further_people_be_read() {
+    let served =
+        serve("approve", r#"{ at = 0.005, then = "approve" }, { at = 0.003, then = "warn" }"#, |t| t);
+    // The grant that is there already was asked for before the limit was reached.
+    let id = demo().grant(ANALYST, "devices.last_lat", "id > 0", &[]);
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let sql = "select id, last_lat from devices order by id";
+    let mut wire = connect(&served, ANALYST);
+    let before = wire.received.len();
+    let (five, error) = run(&mut wire, sql, Way::Simple);
+    assert_eq!((five.len(), error.as_deref()), (5, Some("54000")));
+    let told = String::from_utf8_lossy(&wire.received[before..]).into_owned();
+    assert!(told.contains("0.3 % of the threshold for precise-geolocation is reached"), "{told}");
+    assert!(told.contains("a further approval"), "{told}");
+    let again = demo().grant(ANALYST, "devices.last_lat", "id > 0", &[]);
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let (many, error) = run(&mut connect(&served, ANALYST), sql, Way::Simple);
+    assert!(many.len() > 100 && error.is_none(), "{} {error:?}", many.len());
+    for id in [id, again] {
+        demo().ringfence(&["revoke", &id, "--as", "us-approver-1"]);
+    }
+}
+
+/// Numbers that look random and are the same each time.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n
+    }
+}
+
+#[test]
+fn a_random_workload_counts_as_by_hand_before_and_after_a_crash() {
+    let mut served = serve("random", "", |t| t);
+    let seed = std::env::var("RF_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(7);
+    let mut dice = Dice(seed);
+    let mut truth: BTreeMap<(&str, &str), BTreeSet<Vec<u8>>> = BTreeMap::new();
+    let mut unknown: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    let mut wires = [ANALYST, COLLEAGUE].map(|who| (who, connect(&served, who)));
+    for _ in 0..300 {
+        let (who, wire) = &mut wires[usize::try_from(dice.below(2)).unwrap()];
+        let (from, many) = (dice.below(4800), 1 + dice.below(60));
+        let way = [Way::Simple, Way::ExtendedText][usize::try_from(dice.below(2)).unwrap()];
+        let between = |column: &str| format!("{column} between {from} and {}", from + many);
+        let (sql, category, has_key) = match dice.below(7) {
+            0 => (format!("select id, email, phone from users where {}", between("id")), PEOPLE, true),
+            1 => (
+                format!("select u.id, u.birth_date from users u where {} order by email", between("u.id")),
+                PEOPLE,
+                true,
+            ),
+            2 => (
+                format!("select user_id, card_last4 from payments where {}", between("user_id")),
+                MONEY,
+                true,
+            ),
+            3 => (
+                format!("select id, last_lat, last_lon from devices where {}", between("user_id")),
+                PLACES,
+                true,
+            ),
+            4 => (
+                format!(
+                    "select u.id, p.amount_cents from users u join payments p on u.id = p.user_id where {}",
+                    between("u.id")
+                ),
+                MONEY,
+                true,
+            ),
+            5 => (format!("select full_name from users where {}", between("id")), PEOPLE, false),
+            _ => (format!("select id, country, created_at from users where {}", between("id")), "", true),
+        };
+        let (rows, error) = run(wire, &sql, way);
+        assert_eq!(error, None, "{sql}");
+        for recipient in [*who, "clips-singapore"] {
+            if !category.is_empty() && has_key {
+                truth.entry((recipient, category)).or_default().extend(rows.iter().cloned());
+            } else if !category.is_empty() {
+                *unknown.entry((recipient, category)).or_default() += rows.len() as u64;
+            }
+        }
+    }
+    let compare = |counts: &Counts| {
+        for recipient in [ANALYST, COLLEAGUE, "clips-singapore"] {
+            for category in [PEOPLE, MONEY, PLACES] {
+                let key = (recipient, category);
+                let known = truth.get(&key).map_or(0, |ids| ids.len() as u64);
+                let expected = (known, unknown.get(&key).copied().unwrap_or(0));
+                assert_eq!(
+                    count(counts, recipient, category),
+                    expected,
+                    "{recipient} {category}, seed {seed}"
+                );
+            }
+        }
+    };
+    compare(&meter("random"));
+
+    // A crash in the middle of results that two people read: whoever was shown is counted, and hardly anybody else.
+    let (_, wire) = &mut wires[0];
+    let before = wire.received.len();
+    wire.send(&frame(
+        b'Q',
+        b"select u.id, u.email from users u join follows f on f.follower_id = u.id order by u.id desc\0",
+    ))
+    .unwrap();
+    let distinct = |received: &[u8]| rows(received).0.into_iter().collect::<BTreeSet<Vec<u8>>>();
+    while distinct(&wire.received[before..]).len() < 200 {
+        wire.next().unwrap();
+    }
+    served.kill();
+    while wire.next().is_ok() {}
+    let shown = distinct(&wire.received[before..]);
+    assert!(shown.len() >= 200);
+    let served = serve("random", "", |t| t);
+    let after = meter("random");
+    let own = truth.get(&(ANALYST, PEOPLE)).cloned().unwrap_or_default();
+    let least = own.union(&shown).count() as u64;
+    let (known, rows_unknown) = count(&after, ANALYST, PEOPLE);
+    assert!(known >= least, "{known} counted, {least} shown");
+    assert!(known <= least + 2000, "{known} counted, {least} shown");
+    assert_eq!(rows_unknown, unknown.get(&(ANALYST, PEOPLE)).copied().unwrap_or(0));
+    // The gateway itself has read the same: nobody of them is new to it, so nothing more is put on record.
+    let mut wire = connect(&served, ANALYST);
+    let sql = "select u.id, u.email from users u join follows f on f.follower_id = u.id order by u.id desc limit 300";
+    run(&mut wire, sql, Way::Simple);
+    assert_eq!(count(&meter("random"), ANALYST, PEOPLE), (known, rows_unknown));
+}
+
+#[test]
+fn two_gateways_count_together() {
+    let one = serve("one", r#"{ at = 0.01, then = "refuse" }"#, |t| t);
+    let two = serve("two", r#"{ at = 0.01, then = "refuse" }"#, |t| {
+        t.replace(
+            "[policy]",
+            "[[ledger.others]]\ndir = \"ledger-one\"\nvkey = \"keys-one/ledger.vkey\"\n\n[policy]",
+        )
+    });
+    let sql = "select id, last_lat from devices order by id limit 8";
+    assert_eq!(run(&mut connect(&one, ANALYST), sql, Way::Simple).0.len(), 8);
+    // A checkpoint within a second, a look within two.
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    let sql = "select id, last_lat from devices order by id desc limit 8";
+    let (two_more, error) = run(&mut connect(&two, COLLEAGUE), sql, Way::Simple);
+    assert_eq!((two_more.len(), error.as_deref()), (2, Some("54000")));
+    assert_eq!(count(&meter("two"), "clips-singapore", PLACES), (10, 0));
+}
