@@ -3,13 +3,15 @@
 //!
 //! [`index`] reads logs into flat files ([`columns`]) that are a convenience and never the truth: they can be thrown away.
 //! [`question`] asks them. [`bundle`] takes an answer with all its proofs to somebody else. [`reconcile`] puts
-//! PostgreSQL's own log beside the ledger.
+//! PostgreSQL's own log beside the ledger. [`report`] makes reports for the public and for regulators, [`paper`] puts them on paper.
 
 pub mod bundle;
 pub mod columns;
 pub mod index;
+pub mod paper;
 pub mod question;
 pub mod reconcile;
+pub mod report;
 
 /// Why an index cannot be made or asked.
 #[derive(Debug, thiserror::Error)]

@@ -12,6 +12,7 @@ use ringfence_gateway::pool::{PoolMode, PoolSettings};
 use ringfence_gateway::{Config as GatewayConfig, StoreConfig};
 use ringfence_ledger::witnessing::Witnesses;
 use ringfence_policy::{Catalogue, Policy, Registry, Store};
+use ringfence_reports::report::statements::Statements;
 use ringfence_verifier::manifest::{self, Manifest, Mention};
 use ringfence_verifier::quorum::Quorum;
 use serde::Deserialize;
@@ -28,6 +29,18 @@ struct File {
     policy: PolicyFile,
     #[serde(default)]
     stores: Vec<StoreFile>,
+    #[serde(default)]
+    reports: ReportsFile,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReportsFile {
+    /// What software cannot know and somebody has said, for reports to regulators.
+    statements: Option<PathBuf>,
+    /// Words with which purposes may begin that the transparency report then tells.
+    #[serde(default)]
+    purposes: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -266,7 +279,10 @@ pub(crate) struct Places {
     pub(crate) ledger_dir: PathBuf,
     pub(crate) vkey: PathBuf,
     pub(crate) witnesses: Option<PathBuf>,
+    /// Words that purposes may be told to the public by.
+    pub(crate) purposes: Vec<String>,
     registry: PathBuf,
+    statements: Option<PathBuf>,
     others: Vec<(PathBuf, PathBuf)>,
 }
 
@@ -277,6 +293,14 @@ impl Places {
         let text = std::fs::read_to_string(path)
             .map_err(|e| Failure::setup(format!("cannot read {}: {e}", path.display())))?;
         Registry::parse(&text).map_err(|e| Failure::setup(format!("{}: {e}", path.display())))
+    }
+
+    /// What somebody has said for reports; nothing, where no file is named.
+    pub(crate) fn statements(&self) -> Result<Statements, Failure> {
+        let Some(path) = &self.statements else { return Ok(Statements::default()) };
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Failure::setup(format!("cannot read {}: {e}", path.display())))?;
+        toml::from_str(&text).map_err(|e| Failure::setup(format!("{}: {e}", path.display())))
     }
 
     /// The gateway's own log and those of the others, with their public keys.
@@ -320,6 +344,8 @@ pub(crate) fn places(path: &Path) -> Result<Places, Failure> {
         vkey: dir.join(file.ledger.vkey),
         witnesses: file.ledger.witnesses.map(|p| dir.join(p)),
         registry: dir.join(file.policy.registry),
+        purposes: file.reports.purposes,
+        statements: file.reports.statements.map(|p| dir.join(p)),
         others: file.ledger.others.iter().map(|o| (dir.join(&o.dir), dir.join(&o.vkey))).collect(),
     })
 }

@@ -109,7 +109,7 @@ pub(crate) fn run(args: &MeterArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn named(logs: &[String]) -> Result<Vec<(PathBuf, String)>, Failure> {
+pub(crate) fn named(logs: &[String]) -> Result<Vec<(PathBuf, String)>, Failure> {
     logs.iter()
         .map(|log| {
             let (dir, vkey) = log.rsplit_once(':').ok_or_else(|| {

@@ -6,6 +6,7 @@ mod ledger;
 mod logs;
 mod meter;
 mod reconcile;
+mod report;
 mod store;
 mod witness;
 
@@ -55,6 +56,8 @@ enum Command {
     Audit(audit::AuditCommand),
     /// How many people's data each recipient has reached in twelve months, beside the thresholds of the law.
     Meter(meter::MeterArgs),
+    /// Write a report for the public, for regulators, or for the company itself.
+    Report(report::ReportArgs),
     /// Compare a store's own log with the ledger: name what did not come through the gateway.
     Reconcile(reconcile::ReconcileArgs),
     /// Keep the signed list of all logs, and verify them together.
@@ -171,6 +174,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Ledger(command) => ledger::run(command),
         Command::Audit(command) => audit::run(command),
         Command::Meter(args) => meter::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Reconcile(args) => reconcile::run(args),
         Command::Logs(command) => logs::run(command),
         Command::Witness(command) => witness::run(command).await,

@@ -1,0 +1,567 @@
+//! What reports are made of: one pass over the logs of a period.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ringfence_meter::Reached;
+use ringfence_meter::record::Group;
+use ringfence_meter::tally::{Line, Tally};
+use ringfence_policy::Registry;
+use ringfence_statement::{reach, reach::Reach, shape};
+use ringfence_verifier::checkpoint::read_head;
+use ringfence_verifier::manifest::rfc3339;
+use ringfence_verifier::record::{Kind, Leaf};
+use ringfence_verifier::segment::Records;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::figures::Figures;
+use crate::Error;
+
+/// Shapes whose reach is remembered.
+const SHAPES: usize = 100_000;
+
+/// What to read, and how.
+pub struct Scope {
+    /// Logs: folders with the texts of their public keys.
+    pub logs: Vec<(PathBuf, String)>,
+    /// From this time on, in milliseconds since 1970.
+    pub from: u64,
+    /// Before this time.
+    pub until: u64,
+    /// Words that purposes may be told to the public by.
+    pub purposes: BTreeSet<String>,
+    /// A figure of which all entries are wanted.
+    pub traced: Option<String>,
+}
+
+/// A log that was read.
+#[derive(Clone, Debug)]
+pub struct ReadLog {
+    /// Its name.
+    pub origin: String,
+    /// Entries under its checkpoint.
+    pub entries: u64,
+    /// The root of that.
+    pub root: String,
+}
+
+/// A request, and what became of it.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// What was asked for, as it was signed.
+    pub request: Value,
+    /// When it came into force, in milliseconds since 1970.
+    pub granted: Option<u64>,
+    /// Who signed.
+    pub approvers: Vec<String>,
+    /// How it ended: denied, revoked, expired; and when.
+    pub ended: Option<(&'static str, u64)>,
+    /// The entries about it: which log, and index.
+    pub entries: Vec<(usize, u64)>,
+    /// Statements that ran under it.
+    pub statements: u64,
+    /// Of those, statements that gave back values of several rows at once only (sums, counts).
+    pub folding: u64,
+    /// Rows that they gave back.
+    pub rows: u64,
+    /// Granted columns that statements named.
+    pub used: BTreeSet<String>,
+}
+
+impl Asked {
+    /// A text of the request.
+    pub fn text(&self, key: &str) -> &str {
+        self.request[key].as_str().unwrap_or_default()
+    }
+
+    /// Its columns, as `table.column`.
+    pub fn columns(&self) -> Vec<String> {
+        let table = self.text("table");
+        let columns = self.request["columns"].as_array().into_iter().flatten();
+        columns.filter_map(Value::as_str).map(|c| format!("{table}.{c}")).collect()
+    }
+}
+
+/// Somebody who reached data across the border without a grant, at a face.
+#[derive(Clone, Debug, Default)]
+pub struct Unasked {
+    /// Where they are.
+    pub location: String,
+    /// Statements that named protected columns.
+    pub protected: u64,
+    /// Of those, statements that gave back values of several rows only.
+    pub folding: u64,
+    /// Statements that named public columns only, or none.
+    pub public: u64,
+}
+
+/// See the module's text.
+pub struct Facts {
+    /// From when.
+    pub from: u64,
+    /// Until when.
+    pub until: u64,
+    /// The logs.
+    pub logs: Vec<ReadLog>,
+    /// The figures.
+    pub figures: Figures,
+    /// Requests of the period, and those in force in it, by name.
+    pub requests: BTreeMap<String, Asked>,
+    /// Who reached data without a grant.
+    pub unasked: BTreeMap<String, Unasked>,
+    /// Milliseconds from each request to its decision.
+    pub decided_after: Vec<u64>,
+    /// Refusals of covered persons: when, who, what and why, and the entry.
+    pub refused_covered: Vec<(u64, String, String, (usize, u64))>,
+    /// The meter at the end of the period.
+    pub meter: Vec<Line>,
+    /// The time of the first entry of all.
+    pub oldest: Option<u64>,
+    /// Entries whose records were erased.
+    pub erased: u64,
+    /// Digests of the rules in force within the period, and since when.
+    pub policies: Vec<(u64, String)>,
+    scope_purposes: BTreeSet<String>,
+    rules: Option<Value>,
+    sessions: HashMap<String, Session>,
+    shapes: HashMap<Box<str>, Arc<Reach>>,
+    protected: BTreeSet<String>,
+}
+
+struct Session {
+    person: String,
+    location: String,
+    team: String,
+    grants: Vec<String>,
+    is_cross_border: bool,
+    /// The statement whose categories were counted last, and which they were.
+    counted: (u64, BTreeSet<String>),
+}
+
+#[derive(Deserialize)]
+struct Opened {
+    session: String,
+    principal: String,
+    location: String,
+    #[serde(default)]
+    grants: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Intent {
+    session: String,
+    #[serde(default)]
+    principal: String,
+    statement: String,
+}
+
+#[derive(Deserialize)]
+struct Outcome {
+    session: String,
+    n: u64,
+    #[serde(default)]
+    reached: Vec<Group>,
+}
+
+impl Facts {
+    /// Reads the logs. `progress` hears how many entries have been read.
+    pub fn read(scope: &Scope, registry: &Registry, mut progress: impl FnMut(u64)) -> Result<Self, Error> {
+        let mut facts = Self {
+            from: scope.from,
+            until: scope.until,
+            logs: Vec::new(),
+            figures: Figures::new(scope.traced.clone()),
+            requests: BTreeMap::new(),
+            unasked: BTreeMap::new(),
+            decided_after: Vec::new(),
+            refused_covered: Vec::new(),
+            meter: Vec::new(),
+            oldest: None,
+            erased: 0,
+            policies: Vec::new(),
+            scope_purposes: scope.purposes.clone(),
+            rules: None,
+            sessions: HashMap::new(),
+            shapes: HashMap::new(),
+            protected: BTreeSet::new(),
+        };
+        let mut tally = Tally::exact(&registry.thresholds);
+        for (number, (dir, vkey)) in scope.logs.iter().enumerate() {
+            let head =
+                read_head(dir, vkey)?.ok_or_else(|| Error::corrupt(dir, "there is no checkpoint here"))?;
+            let mut records = Records::open(dir)?
+                .ok_or_else(|| Error::corrupt(dir, "there are no private records here"))?;
+            let mut problems = Vec::new();
+            while records.index() < head.size {
+                let index = records.index();
+                let Some(entry) = records.next(&mut problems) else {
+                    let problem = problems.pop();
+                    return Err(Error::corrupt(
+                        dir,
+                        problem.unwrap_or_else(|| format!("the records from entry {index} on are missing")),
+                    ));
+                };
+                let bad = |e: serde_json::Error| Error::corrupt(dir, format!("entry {index}: {e}"));
+                let leaf = entry.parse_leaf().map_err(bad)?;
+                if leaf.time < facts.until {
+                    facts.entry((number, index), &leaf, entry.record(), &mut tally).map_err(bad)?;
+                }
+                if index.is_multiple_of(50_000) {
+                    progress(index);
+                }
+            }
+            facts.sessions.clear();
+            facts.logs.push(ReadLog {
+                origin: ringfence_verifier::keys::origin(vkey).unwrap_or_default().to_owned(),
+                entries: head.size,
+                root: head.root.to_string(),
+            });
+        }
+        facts.meter = tally.lines(facts.until.saturating_sub(1));
+        Ok(facts)
+    }
+
+    fn entry(
+        &mut self,
+        at: (usize, u64),
+        leaf: &Leaf,
+        record: Option<&[u8]>,
+        tally: &mut Tally,
+    ) -> Result<(), serde_json::Error> {
+        self.oldest = Some(self.oldest.map_or(leaf.time, |oldest| oldest.min(leaf.time)));
+        let is_within = leaf.time >= self.from;
+        let Some(record) = record else {
+            self.erased += 1;
+            return Ok(());
+        };
+        match leaf.kind {
+            Kind::PolicyChanged => {
+                let record: Value = serde_json::from_slice(record)?;
+                self.rules(&record);
+                if let Some(digest) = record["digest"].as_str() {
+                    self.policies.push((leaf.time, digest.to_owned()));
+                }
+            }
+            Kind::SessionOpened => self.opened(at, leaf, serde_json::from_slice(record)?, is_within),
+            Kind::Intent => self.intent(at, leaf, &serde_json::from_slice(record)?, is_within),
+            Kind::Outcome if leaf.from.is_some() => {
+                let outcome: Outcome = serde_json::from_slice(record)?;
+                if is_within {
+                    self.figures.add("rows", leaf.counters.rows, at);
+                    self.by_session(&outcome.session, "rows", leaf.counters.rows, leaf, at);
+                    self.categories(&outcome.session, outcome.n, &outcome.reached, at);
+                }
+                if let Some(session) = self.sessions.get(&outcome.session) {
+                    for id in session.grants.clone() {
+                        if let Some(asked) = self.requests.get_mut(&id).filter(|_| is_within) {
+                            asked.rows += leaf.counters.rows;
+                        }
+                    }
+                }
+            }
+            Kind::Reached => {
+                let reached: Reached<'_> = serde_json::from_slice(record)?;
+                if is_within {
+                    self.categories(&reached.session.clone(), reached.n, &reached.reached, at);
+                }
+                tally.replay(Some((leaf, reached)));
+            }
+            Kind::SessionClosed => {
+                let closed: Value = serde_json::from_slice(record)?;
+                self.sessions.remove(closed["session"].as_str().unwrap_or_default());
+            }
+            Kind::Refused => self.refused(at, leaf, &serde_json::from_slice(record)?, is_within),
+            Kind::Requested
+            | Kind::Approved
+            | Kind::Granted
+            | Kind::Denied
+            | Kind::Revoked
+            | Kind::Expired => {
+                self.about(at, leaf, &serde_json::from_slice(record)?, is_within)?;
+            }
+            Kind::BorderClosed if is_within => self.figures.add("border.closed", 1, at),
+            Kind::Erased if is_within => {
+                let record: Value = serde_json::from_slice(record)?;
+                let ranges = record["entries"].as_array().into_iter().flatten();
+                let count =
+                    ranges.filter_map(|r| Some(r[1].as_u64()? - r[0].as_u64()?.min(r[1].as_u64()?))).sum();
+                self.figures.add("erasures", 1, at);
+                self.figures.add("erased-records", count, at);
+            }
+            Kind::LegalHold if is_within => self.figures.add("legal-holds", 1, at),
+            Kind::GatewayStarted if is_within => self.figures.add("gateway-starts", 1, at),
+            Kind::Heartbeat if is_within => self.figures.add("heartbeats", 1, at),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// New rules: who is in which team, what is protected.
+    fn rules(&mut self, record: &Value) {
+        let text = record["rules"].as_str().unwrap_or_default();
+        let Ok(rules) = serde_json::from_str::<Value>(text) else { return };
+        self.protected.clear();
+        for store in rules[1].as_array().into_iter().flatten() {
+            for (table, classified) in store[1]["tables"].as_object().into_iter().flatten() {
+                for (column, class) in classified["columns"].as_object().into_iter().flatten() {
+                    if class != "public" {
+                        self.protected.insert(format!("{table}.{column}"));
+                    }
+                }
+            }
+        }
+        self.rules = Some(rules);
+    }
+
+    fn team(&self, person: &str) -> String {
+        let people = self.rules.as_ref().and_then(|rules| rules[0]["people"].as_array());
+        let found = people.into_iter().flatten().find(|p| p["name"] == person);
+        let teams = found.and_then(|p| p["teams"].as_array()).into_iter().flatten();
+        teams.filter_map(Value::as_str).next().unwrap_or("no team").to_owned()
+    }
+
+    fn opened(&mut self, at: (usize, u64), leaf: &Leaf, record: Opened, is_within: bool) {
+        let session = Session {
+            team: self.team(&record.principal),
+            person: record.principal,
+            location: record.location,
+            grants: record.grants,
+            is_cross_border: leaf.from.is_some(),
+            counted: (0, BTreeSet::new()),
+        };
+        let is_cross_border = session.is_cross_border;
+        self.sessions.insert(record.session.clone(), session);
+        if is_within && is_cross_border {
+            self.figures.add("sessions", 1, at);
+            self.by_session(&record.session, "sessions", 1, leaf, at);
+        }
+    }
+
+    /// Adds to a measure's breakdowns.
+    fn by_session(&mut self, session: &str, measure: &str, more: u64, leaf: &Leaf, at: (usize, u64)) {
+        let month = rfc3339(leaf.time / 1000).chars().take(7).collect::<String>();
+        let country = leaf.from.as_deref().unwrap_or("unknown");
+        let mut under = |by: &str, what: &str| {
+            self.figures.add(&format!("{measure}.{by}.{what}"), more, at);
+        };
+        under("country", country);
+        under("month", &month);
+        if leaf.covered {
+            under("standing", "covered persons");
+        } else {
+            under("standing", "others abroad");
+        }
+        let Some(known) = self.sessions.get(session) else { return };
+        let purpose = match known.grants.first().and_then(|id| self.requests.get(id)) {
+            Some(asked) => public_purpose(&self.scope_purposes, asked.text("purpose")),
+            None => "without a grant (masked or public data only)".to_owned(),
+        };
+        let team = known.team.clone();
+        let mut under = |by: &str, what: &str| {
+            self.figures.add(&format!("{measure}.{by}.{what}"), more, at);
+        };
+        under("team", &team);
+        under("purpose", &purpose);
+    }
+
+    fn intent(&mut self, at: (usize, u64), leaf: &Leaf, intent: &Intent, is_within: bool) {
+        if leaf.from.is_none() || !is_within {
+            return;
+        }
+        self.figures.add("statements", 1, at);
+        self.by_session(&intent.session, "statements", 1, leaf, at);
+        let reach = self.reach(&intent.statement);
+        let named = self.named(&reach);
+        let (person, location, grants) = match self.sessions.get(&intent.session) {
+            Some(known) => (known.person.clone(), known.location.clone(), known.grants.clone()),
+            None => (intent.principal.clone(), leaf.from.clone().unwrap_or_default(), Vec::new()),
+        };
+        if grants.is_empty() {
+            let unasked = self.unasked.entry(person).or_default();
+            unasked.location = location;
+            if named.is_empty() && !reach.is_unknown {
+                unasked.public += 1;
+            } else {
+                unasked.protected += 1;
+                unasked.folding += u64::from(reach.folds);
+            }
+        }
+        for id in grants {
+            let Some(asked) = self.requests.get_mut(&id) else { continue };
+            asked.statements += 1;
+            asked.folding += u64::from(reach.folds && !reach.is_unknown);
+            let granted = asked.columns();
+            asked.used.extend(
+                granted.into_iter().filter(|c| reach.is_unknown || reach.is_opaque || named.contains(c)),
+            );
+        }
+    }
+
+    /// The protected columns that a statement names.
+    fn named(&self, reach: &Reach) -> BTreeSet<String> {
+        let is_named = |column: &&String| {
+            let (table, column) = column.split_once('.').unwrap_or_default();
+            reach.tables.get(table).is_some_and(|mention| mention.names(column))
+        };
+        self.protected.iter().filter(is_named).cloned().collect()
+    }
+
+    fn reach(&mut self, text: &str) -> Arc<Reach> {
+        shape::with_key(text, |key| {
+            if let Some(known) = self.shapes.get(key) {
+                return Arc::clone(known);
+            }
+            let found = Arc::new(reach::of(text));
+            if self.shapes.len() >= SHAPES {
+                self.shapes.clear();
+            }
+            self.shapes.insert(key.into(), Arc::clone(&found));
+            found
+        })
+    }
+
+    /// A statement reached people: it counts once for each category.
+    fn categories(&mut self, session: &str, n: u64, groups: &[Group], at: (usize, u64)) {
+        let Some(known) = self.sessions.get_mut(session) else { return };
+        if known.counted.0 != n {
+            known.counted = (n, BTreeSet::new());
+        }
+        for (category, _) in groups.iter().flat_map(Group::categories) {
+            if known.counted.1.insert(category.to_owned()) {
+                self.figures.add(&format!("statements.category.{category}"), 1, at);
+            }
+        }
+    }
+
+    fn refused(&mut self, at: (usize, u64), leaf: &Leaf, record: &Value, is_within: bool) {
+        if !is_within {
+            return;
+        }
+        self.figures.add("refusals", 1, at);
+        if leaf.from.is_some() {
+            self.figures.add("refusals.of.statements across the border", 1, at);
+        } else {
+            self.figures.add("refusals.of.logins, approvals and others", 1, at);
+        }
+        let who = record["principal"].as_str().unwrap_or_default();
+        if leaf.covered || self.is_covered_company(who) {
+            let why = record["reason"].as_str().unwrap_or_default();
+            self.refused_covered.push((leaf.time, who.to_owned(), why.to_owned(), at));
+        }
+    }
+
+    /// A refused login has no leaf that says so.
+    fn is_covered_company(&self, who: &str) -> bool {
+        let Some(registry) = self.rules.as_ref().map(|rules| rules[0].clone()) else { return false };
+        serde_json::from_value::<Registry>(registry).is_ok_and(|registry| {
+            let companies = ringfence_policy::ownership::covered_companies(&registry);
+            registry
+                .principal(who)
+                .is_some_and(|p| ringfence_policy::ownership::coverage(&registry, &companies, p).is_some())
+        })
+    }
+
+    fn about(
+        &mut self,
+        at: (usize, u64),
+        leaf: &Leaf,
+        record: &Value,
+        is_within: bool,
+    ) -> Result<(), serde_json::Error> {
+        let id = record["id"].as_str().unwrap_or_default().to_owned();
+        let count = |figures: &mut Figures, what: &str| {
+            if is_within {
+                figures.add(what, 1, at);
+            }
+        };
+        if leaf.kind == Kind::Requested {
+            let request: Value = serde_json::from_str(record["request"].as_str().unwrap_or_default())?;
+            let id = request["id"].as_str().unwrap_or_default().to_owned();
+            if !self.requests.contains_key(&id) {
+                count(&mut self.figures, "requests");
+                self.requests.insert(id, Asked { request, entries: vec![at], ..Asked::default() });
+            }
+            return Ok(());
+        }
+        let Some(asked) = self.requests.get_mut(&id) else { return Ok(()) };
+        asked.entries.push(at);
+        let created = asked.request["created"].as_u64().unwrap_or(leaf.time);
+        let decided = leaf.time.saturating_sub(created);
+        match leaf.kind {
+            Kind::Approved => {
+                asked.approvers.extend(record["approver"].as_str().map(str::to_owned));
+                count(&mut self.figures, "approvals");
+            }
+            Kind::Granted if asked.granted.is_none() => {
+                asked.granted = Some(leaf.time);
+                count(&mut self.figures, "requests.outcome.granted");
+                if is_within {
+                    self.decided_after.push(decided);
+                }
+            }
+            Kind::Denied => {
+                asked.ended = Some(("denied", leaf.time));
+                count(&mut self.figures, "requests.outcome.denied");
+                if is_within {
+                    self.decided_after.push(decided);
+                }
+            }
+            Kind::Revoked => {
+                asked.ended = Some(("revoked", leaf.time));
+                count(&mut self.figures, "requests.outcome.granted and later revoked");
+            }
+            Kind::Expired => {
+                let what = if asked.granted.is_some() { "expired" } else { "not decided in time" };
+                asked.ended = Some((what, leaf.time));
+                if asked.granted.is_none() {
+                    count(&mut self.figures, "requests.outcome.not decided in time");
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Where the figures come from, line by line.
+    pub fn sources(&self) -> Vec<String> {
+        let mut lines: Vec<String> = self
+            .logs
+            .iter()
+            .map(|log| format!("From the log {}: {} entries, root {}.", log.origin, log.entries, log.root))
+            .collect();
+        if self.erased > 0 {
+            lines.push(format!(
+                "{} private records were erased on record; nothing is counted of them.",
+                self.erased
+            ));
+        }
+        lines
+    }
+}
+
+/// A purpose as the public may read it: a word that was agreed on, if the purpose begins with one; what people wrote may name
+/// somebody.
+pub fn public_purpose(words: &BTreeSet<String>, purpose: &str) -> String {
+    let purpose = purpose.to_lowercase();
+    let begins = |word: &&String| {
+        purpose
+            .strip_prefix(word.to_lowercase().as_str())
+            .is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric()))
+    };
+    words.iter().find(begins).cloned().unwrap_or_else(|| "under a grant, other purposes".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_purpose_is_told_by_agreed_words_only() {
+        let words = BTreeSet::from(["ticket".to_owned(), "safety".to_owned()]);
+        assert_eq!(public_purpose(&words, "Ticket 981: refund for Ann"), "ticket");
+        assert_eq!(public_purpose(&words, "ticketing"), "under a grant, other purposes");
+        assert_eq!(public_purpose(&words, "about Ann, safety"), "under a grant, other purposes");
+    }
+}
