@@ -132,9 +132,9 @@ impl Meter {
         self.tally().units(category)
     }
 
-    /// For keys of one kind.
-    pub fn key(&self, kind: &str) -> SubjectKey {
-        self.key.of_kind(kind)
+    /// For the keys in a column.
+    pub fn key(&self, kind: &str, is_token: bool) -> SubjectKey {
+        self.key.of_column(kind, is_token)
     }
 
     /// What a text's result can show; read once a shape.

@@ -124,11 +124,11 @@ impl Watch {
                     let is_short = carrier.form == KeyForm::Token && [INT4, INT2].contains(&field.of_type);
                     (is_it && !is_short && session.is_of_catalogue(&relation.schema, &relation.table)).then(
                         || {
-                            let form = if carrier.form == KeyForm::Clear { "clear" } else { "token" };
+                            let is_token = carrier.form == KeyForm::Token;
                             Place {
                                 position,
                                 reading: field.reading(),
-                                key: session.shared.meter.key(&format!("{}/{form}", watched.kind)),
+                                key: session.shared.meter.key(&watched.kind, is_token),
                             }
                         },
                     )
@@ -382,13 +382,16 @@ impl Session {
         let mut watched = Vec::new();
         for (table, mention) in self.mentions(&reach, catalogue) {
             let forms = self.forms(catalogue, &table, &mention);
-            let units: BTreeSet<Unit> = forms.keys().flat_map(|c| self.shared.meter.units(c)).collect();
+            if forms.is_empty() {
+                continue;
+            }
+            // Who it was is on record also where only devices are counted.
+            let mut units: BTreeSet<Unit> = forms.keys().flat_map(|c| self.shared.meter.units(c)).collect();
+            units.insert(Unit::Person);
             for unit in units {
                 let group = group(&table, unit, &forms);
                 let meaning = self.shared.meter.meaning(&group);
-                if !meaning.is_empty() {
-                    watched.push(self.watched(catalogue, &reach, group, meaning, mention.times));
-                }
+                watched.push(self.watched(catalogue, &reach, group, meaning, mention.times));
             }
         }
         (!watched.is_empty()).then_some(Watch(watched))

@@ -3,6 +3,7 @@
 
 use std::sync::PoisonError;
 
+use ringfence_meter::tally::Recipient;
 use ringfence_policy::{Principal, Store};
 
 use crate::backend::Address;
@@ -10,8 +11,7 @@ use crate::frame::{put, put_str};
 use crate::refusal::{Refusal, code};
 use crate::server::Shared;
 
-const KNOWN: &str =
-    "SHOW POOLS, SHOW STATS, SHOW CLIENTS, SHOW DATABASES, SHOW WITNESSES, SHOW VERSION, SHOW HELP";
+const KNOWN: &str = "SHOW POOLS, SHOW STATS, SHOW CLIENTS, SHOW DATABASES, SHOW METER, SHOW WITNESSES, SHOW VERSION, SHOW HELP";
 
 /// The answer to a command.
 pub struct Table {
@@ -143,6 +143,42 @@ pub fn answer(shared: &Shared, person: &Principal, command: &str) -> Option<Resu
                 })
                 .collect(),
         },
+        "meter" => {
+            let of_seen = |jurisdiction: &str| {
+                policy.stores().any(|(s, _)| s.jurisdiction == jurisdiction && seen(&s.name))
+            };
+            let number = |n: Option<u64>| n.map_or_else(String::new, |n| n.to_string());
+            Table {
+                columns: &[
+                    "recipient",
+                    "kind",
+                    "jurisdiction",
+                    "category",
+                    "clear",
+                    "any_form",
+                    "at_most_more",
+                    "threshold",
+                ],
+                rows: shared
+                    .meter
+                    .lines()
+                    .into_iter()
+                    .filter(|line| of_seen(&line.jurisdiction))
+                    .map(|line| {
+                        let (kind, name) = match line.recipient {
+                            Recipient::Person(name) => ("person", name),
+                            Recipient::Employer(name) => ("employer", name),
+                        };
+                        let numbers = [line.clear, line.any, line.any_unknown].map(|n| n.to_string());
+                        [name, kind.to_owned(), line.jurisdiction, line.category]
+                            .into_iter()
+                            .chain(numbers)
+                            .chain([number(line.more_than)])
+                            .collect()
+                    })
+                    .collect(),
+            }
+        }
         "witnesses" => Table {
             columns: &["name", "url", "entries", "seconds_ago", "problem"],
             rows: shared

@@ -40,6 +40,12 @@ impl SubjectKey {
         Self(mac)
     }
 
+    /// For the values of a column: `kind` of subject, and whether a mask's token stands for the key.
+    #[must_use]
+    pub fn of_column(&self, kind: &str, is_token: bool) -> Self {
+        self.of_kind(&format!("{kind}/{}", if is_token { "token" } else { "clear" }))
+    }
+
     /// The hash of a subject, from the text of its key.
     pub fn id(&self, key: &[u8]) -> Id {
         let mut mac = self.0.clone();

@@ -51,13 +51,6 @@ pub struct Meaning {
     counted: Vec<(usize, Form)>,
 }
 
-impl Meaning {
-    /// Whether nothing of it is counted.
-    pub fn is_empty(&self) -> bool {
-        self.counted.is_empty()
-    }
-}
-
 type Key = (u32, u32, u32, Form);
 
 /// See the module's text.
@@ -586,8 +579,8 @@ mod tests {
     #[test]
     fn what_no_threshold_counts_is_counted_all_the_same_and_units_are_kept_apart() {
         let mut tally = Tally::exact(&built_in());
-        assert!(tally.meaning(&group(Unit::Person, "geolocation")).is_empty());
-        assert!(tally.meaning(&group(Unit::Device, "behaviour")).is_empty());
+        assert_eq!(tally.meaning(&group(Unit::Person, "geolocation")), Meaning::default());
+        assert_eq!(tally.meaning(&group(Unit::Device, "behaviour")), Meaning::default());
         let (ann, meaning) = (tally.reader(ANN), tally.meaning(&group(Unit::Person, "behaviour")));
         tally.see(&ann, &meaning, Seen::Rows(3), DAY_MS);
         let lines = tally.lines(DAY_MS);

@@ -56,7 +56,7 @@ pub fn write(
 ) -> Result<Written, Error> {
     fs::create_dir(out).map_err(Error::io("cannot create", out))?;
     let indexes: Vec<PathBuf> = sources.iter().map(|s| s.index.clone()).collect();
-    let mut answer = ask(&indexes, question, true)?;
+    let mut answer = ask(&indexes, question, None, true)?;
     let mut heads = Vec::new();
     for (asked, source) in answer.logs.iter().zip(sources) {
         heads.push(checkpoint(&asked.dir, &source.vkeys)?);

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 
+use ringfence_meter::{Group, Reached};
 use ringfence_statement::{shape, touched};
 use ringfence_verifier::checkpoint::read_head;
 use ringfence_verifier::record::{Kind, Leaf};
@@ -14,7 +15,7 @@ use crate::Error;
 use crate::columns::{Column, write_whole};
 
 /// What an index of another program version is not.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// Marks a row that goes on with a statement whose first part has ended, as a portal that is fetched in pieces.
 pub(crate) const AGAIN: u32 = 1 << 31;
 /// Statements of a session that are remembered after their end: a portal may go on.
@@ -50,6 +51,10 @@ pub(crate) const SESSIONS: [(&str, usize); 10] = [
     ("s-grants", 4),
 ];
 
+/// The columns of people who were reached: a hash ([`ringfence_meter::SubjectKey::id`]), and the statement's intent. A hash of
+/// [`NONE`] stands for people who could not be told apart.
+pub(crate) const SUBJECTS: [(&str, usize); 2] = [("u-subject", 8), ("u-intent", 8)];
+
 /// A statement that has not ended.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Open {
@@ -79,6 +84,8 @@ pub(crate) struct State {
     pub(crate) entries: u64,
     pub(crate) statements: u64,
     pub(crate) sessions: u64,
+    /// How many times somebody was reached.
+    pub(crate) subjects: u64,
     /// Entries whose records were erased: of those the index can say nothing.
     #[serde(default)]
     pub(crate) erased: u64,
@@ -128,6 +135,8 @@ struct IntentRecord {
 struct OutcomeRecord {
     session: String,
     n: u64,
+    #[serde(default)]
+    reached: Vec<Group>,
 }
 
 #[derive(Deserialize)]
@@ -168,6 +177,7 @@ pub(crate) struct Builder {
     recent: HashMap<u32, VecDeque<(u64, Open)>>,
     statements: Vec<Column>,
     sessions: Vec<Column>,
+    subjects: Vec<Column>,
 }
 
 fn state_path(dir: &Path) -> PathBuf {
@@ -283,6 +293,7 @@ impl Builder {
         };
         let statements = columns(&STATEMENTS, state.statements)?;
         let sessions = columns(&SESSIONS, state.sessions)?;
+        let subjects = columns(&SUBJECTS, state.subjects)?;
         let open = state.open.drain(..).map(|(session, n, open)| ((session, n), open)).collect();
         let mut recent: HashMap<u32, VecDeque<(u64, Open)>> = HashMap::new();
         for (session, n, open) in state.recent.drain(..) {
@@ -300,6 +311,7 @@ impl Builder {
             recent,
             statements,
             sessions,
+            subjects,
         })
     }
 
@@ -329,7 +341,14 @@ impl Builder {
             Kind::Outcome => {
                 let outcome: OutcomeRecord = serde_json::from_slice(record)?;
                 if let Some(&session) = self.state.open_sessions.get(&outcome.session) {
+                    self.reached(session, outcome.n, &outcome.reached)?;
                     self.outcome(session, outcome.n, index, leaf)?;
+                }
+            }
+            Kind::Reached => {
+                let reached: Reached<'_> = serde_json::from_slice(record)?;
+                if let Some(&session) = self.state.open_sessions.get(&*reached.session) {
+                    self.reached(session, reached.n, &reached.reached)?;
                 }
             }
             Kind::SessionClosed => {
@@ -376,6 +395,23 @@ impl Builder {
         };
         self.opened(index, leaf, record)?;
         Ok(u32::try_from(self.state.sessions - 1).unwrap_or(u32::MAX))
+    }
+
+    /// A statement reached people.
+    fn reached(&mut self, session: u32, n: u64, groups: &[Group]) -> Result<(), Error> {
+        let open = self.open.get(&(session, n)).copied();
+        let recent = || self.recent.get(&session)?.iter().find(|(number, _)| *number == n).map(|(_, o)| *o);
+        let Some(open) = open.or_else(recent) else { return Ok(()) };
+        for group in groups {
+            let unknown = (group.rows > 0 || group.all > 0).then_some(NONE);
+            for id in group.ids.iter().copied().chain(unknown) {
+                for (column, value) in self.subjects.iter_mut().zip([id, open.intent]) {
+                    column.push(value)?;
+                }
+                self.state.subjects += 1;
+            }
+        }
+        Ok(())
     }
 
     fn outcome(&mut self, session: u32, n: u64, index: u64, leaf: &Leaf) -> Result<(), Error> {
@@ -478,7 +514,7 @@ impl Builder {
     }
 
     fn finish(mut self, entries: u64) -> Result<(), Error> {
-        for column in self.statements.iter_mut().chain(&mut self.sessions) {
+        for column in self.statements.iter_mut().chain(&mut self.sessions).chain(&mut self.subjects) {
             column.flush()?;
         }
         self.state.entries = entries;

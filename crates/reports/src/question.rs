@@ -1,6 +1,6 @@
 //! Questions to the index: who reached what, when, from where, and why.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use ringfence_statement::touched;
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::columns::{first_at_least, read};
-use crate::index::{AGAIN, NONE, SESSIONS, STATEMENTS, State, read_state};
+use crate::index::{AGAIN, NONE, SESSIONS, STATEMENTS, SUBJECTS, State, read_state};
 
 /// A statement that answers.
 #[derive(Clone, Debug, Serialize)]
@@ -60,6 +60,9 @@ pub struct Answer {
     pub people: Vec<(Who, Reach)>,
     /// The logs that were asked.
     pub logs: Vec<Asked>,
+    /// Statements that would answer but for the person asked about: whom they showed could not be told, so it may have been
+    /// them.
+    pub unknown: u64,
     /// The statements, if they were wanted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hits: Vec<Hit>,
@@ -108,8 +111,9 @@ impl Index {
     }
 }
 
-/// Asks the indexes in `dirs`. With `each`, the answer has every statement.
-pub fn ask(dirs: &[PathBuf], question: &Question, each: bool) -> Result<Answer, Error> {
+/// Asks the indexes in `dirs`. With `whom` (hashes of a data subject), only statements that showed one of them. With `each`, the
+/// answer has every statement.
+pub fn ask(dirs: &[PathBuf], question: &Question, whom: Option<&[u64]>, each: bool) -> Result<Answer, Error> {
     let mut answer = Answer::default();
     let mut people: BTreeMap<Who, (usize, Reach)> = BTreeMap::new();
     let indexes = dirs.iter().map(|dir| Index::open(dir)).collect::<Result<Vec<_>, _>>()?;
@@ -129,7 +133,7 @@ pub fn ask(dirs: &[PathBuf], question: &Question, each: bool) -> Result<Answer, 
             hits: &mut answer.hits,
             known: BTreeMap::new(),
         };
-        scan(index, question, teller)?;
+        answer.unknown += scan(index, question, whom, teller)?;
     }
     // Numbers were given in the order of finding; people are told in the order of their names.
     let mut places = vec![0; people.len()];
@@ -143,8 +147,34 @@ pub fn ask(dirs: &[PathBuf], question: &Question, each: bool) -> Result<Answer, 
     Ok(answer)
 }
 
-fn scan(index: &Index, question: &Question, mut tell: Teller<'_>) -> Result<(), Error> {
+/// The intents of statements that showed one of these people, and of those of which nobody can say whom they showed.
+fn showing(index: &Index, whom: &[u64]) -> Result<(HashSet<u64>, HashSet<u64>), Error> {
+    let column = |n: usize| {
+        let (name, width) = SUBJECTS[n];
+        read(&index.dir.join(name), width, 0, index.state.subjects)
+    };
+    let (ids, intents) = (column(0)?, column(1)?);
+    let of = |is_it: &dyn Fn(u64) -> bool| {
+        ids.iter().zip(&intents).filter(|(id, _)| is_it(**id)).map(|(_, intent)| *intent).collect()
+    };
+    Ok((of(&|id| whom.contains(&id)), of(&|id| id == NONE)))
+}
+
+/// Tells what answers; returns how many statements might, of which nobody can say whom they showed.
+fn scan(
+    index: &Index,
+    question: &Question,
+    whom: Option<&[u64]>,
+    mut tell: Teller<'_>,
+) -> Result<u64, Error> {
     let log = tell.log;
+    let showing = whom.map(|whom| showing(index, whom)).transpose()?;
+    let mut unknown = 0;
+    let mut shows = |intent: u64| {
+        let Some((known, untold)) = &showing else { return true };
+        unknown += u64::from(!known.contains(&intent) && untold.contains(&intent));
+        known.contains(&intent)
+    };
     let chosen = choose_sessions(index, question, tell.purposes);
     let reaches = choose_columns(index, question);
     let (since, until) = (question.since.unwrap_or(0), question.until.unwrap_or(u64::MAX));
@@ -169,6 +199,9 @@ fn scan(index: &Index, question: &Question, mut tell: Teller<'_>) -> Result<(), 
         let (ended, intents, outcomes) = (column(0)?, column(4)?, column(5)?);
         let (rows, bytes) = (column(6)?, column(7)?);
         for row in found {
+            if !shows(intents[row]) {
+                continue;
+            }
             tell.tell(
                 sessions[row],
                 sets[row],
@@ -191,7 +224,7 @@ fn scan(index: &Index, question: &Question, mut tell: Teller<'_>) -> Result<(), 
     for (session, _, open) in &index.state.open {
         let is_chosen =
             chosen.get(*session as usize) == Some(&true) && reaches.get(open.columns as usize) == Some(&true);
-        if is_chosen && open.began < until && index.state.newest >= since {
+        if is_chosen && open.began < until && index.state.newest >= since && shows(open.intent) {
             tell.tell(
                 u64::from(*session),
                 u64::from(open.columns),
@@ -211,7 +244,7 @@ fn scan(index: &Index, question: &Question, mut tell: Teller<'_>) -> Result<(), 
             );
         }
     }
-    Ok(())
+    Ok(unknown)
 }
 
 struct Teller<'a> {

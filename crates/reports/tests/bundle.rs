@@ -53,7 +53,7 @@ fn whole_tiles_prove_that_nothing_was_kept_back() {
     let mut seen = 0;
     update(&index, &dir, &keys.verifier, |progress| seen = progress.entries).unwrap();
     let question = Question { from: Some("CN".into()), ..Question::default() };
-    let answer = ask(std::slice::from_ref(&index), &question, true).unwrap();
+    let answer = ask(std::slice::from_ref(&index), &question, None, true).unwrap();
     assert_eq!((answer.people[0].1.statements, answer.people[0].1.rows), (333, 2 * (333 - 4)));
 
     let trust = format!("log {}\nquorum none\n", keys.verifier);
@@ -118,14 +118,14 @@ fn whole_tiles_prove_that_nothing_was_kept_back() {
     }
     drop(ledger);
     update(&index, &dir, &keys.verifier, |_| {}).unwrap();
-    let grown = ask(std::slice::from_ref(&index), &question, true).unwrap();
+    let grown = ask(std::slice::from_ref(&index), &question, None, true).unwrap();
     assert_eq!((grown.people[0].1.statements, grown.people[0].1.rows), (333, 2 * (333 - 2)));
     // A portal that is fetched in pieces has an end for each: one statement, all rows.
     let ledger = open();
     ledger.record(statement(998, Kind::Outcome));
     drop(ledger);
     update(&index, &dir, &keys.verifier, |_| {}).unwrap();
-    let pieces = ask(std::slice::from_ref(&index), &question, true).unwrap();
+    let pieces = ask(std::slice::from_ref(&index), &question, None, true).unwrap();
     assert_eq!((pieces.people[0].1.statements, pieces.people[0].1.rows), (333, 2 * (333 - 2) + 2));
     let grown = pieces;
     let pieces = place.path().join("pieces");
@@ -133,7 +133,7 @@ fn whole_tiles_prove_that_nothing_was_kept_back() {
     assert_eq!(check(&pieces, Some(&quorum)).problems, Vec::<String>::new());
     let anew = place.path().join("anew");
     update(&anew, &dir, &keys.verifier, |_| {}).unwrap();
-    assert_eq!(ask(&[anew], &question, true).unwrap().people, grown.people);
+    assert_eq!(ask(&[anew], &question, None, true).unwrap().people, grown.people);
     // Of another log it is begun anew.
     let other = generate_keys("test.example/other");
     assert!(update(&index, &dir, &other.verifier, |_| {}).is_err());

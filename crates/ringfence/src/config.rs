@@ -282,6 +282,7 @@ pub(crate) struct Places {
     /// Words that purposes may be told to the public by.
     pub(crate) purposes: Vec<String>,
     registry: PathBuf,
+    secret: PathBuf,
     statements: Option<PathBuf>,
     others: Vec<(PathBuf, PathBuf)>,
 }
@@ -293,6 +294,13 @@ impl Places {
         let text = std::fs::read_to_string(path)
             .map_err(|e| Failure::setup(format!("cannot read {}: {e}", path.display())))?;
         Registry::parse(&text).map_err(|e| Failure::setup(format!("{}: {e}", path.display())))
+    }
+
+    /// The gateways' secret: it makes the hashes of data subjects, among others.
+    pub(crate) fn secret(&self) -> Result<Vec<u8>, Failure> {
+        let text = std::fs::read_to_string(&self.secret)
+            .map_err(|e| Failure::setup(format!("cannot read {}: {e}", self.secret.display())))?;
+        Ok(text.trim().as_bytes().to_vec())
     }
 
     /// What somebody has said for reports; nothing, where no file is named.
@@ -331,7 +339,7 @@ fn parse(path: &Path) -> Result<(File, PathBuf), Failure> {
     Ok((file, dir))
 }
 
-/// Reads where things are, and no secrets.
+/// Reads where things are, and no secrets of its own accord.
 pub(crate) fn places(path: &Path) -> Result<Places, Failure> {
     let (file, dir) = parse(path)?;
     let listen = file.gateway.listen.first().copied();
@@ -344,6 +352,7 @@ pub(crate) fn places(path: &Path) -> Result<Places, Failure> {
         vkey: dir.join(file.ledger.vkey),
         witnesses: file.ledger.witnesses.map(|p| dir.join(p)),
         registry: dir.join(file.policy.registry),
+        secret: dir.join(file.gateway.secret),
         purposes: file.reports.purposes,
         statements: file.reports.statements.map(|p| dir.join(p)),
         others: file.ledger.others.iter().map(|o| (dir.join(&o.dir), dir.join(&o.vkey))).collect(),

@@ -93,14 +93,19 @@ impl Writer {
 
     fn table(&mut self, heads: &[String], rows: &[Vec<Cell>]) {
         let columns = heads.len().max(1);
-        let natural: Vec<f32> = (0..columns)
-            .map(|i| {
-                let head = heads.get(i).map_or(0.0, |h| width(&bytes(h), SIZE, true));
-                let cells = rows.iter().filter_map(|row| row.get(i));
-                cells.map(|c| width(&bytes(&c.text), SIZE, false)).fold(head, f32::max) + 14.0
-            })
-            .collect();
-        let widths = fit(&natural);
+        let widest = |measure: &dyn Fn(&str, bool) -> f32| -> Vec<f32> {
+            let of = |i: usize| {
+                let head = heads.get(i).map_or(0.0, |h| measure(h, true));
+                let cells = rows.iter().filter_map(|row| row.get(i)).map(|c| measure(&c.text, false));
+                cells.fold(head, f32::max) + 14.0
+            };
+            (0..columns).map(of).collect()
+        };
+        let whole = |text: &str, is_bold: bool| width(&bytes(text), SIZE, is_bold);
+        let word = |text: &str, is_bold: bool| {
+            text.split_whitespace().map(|word| whole(word, is_bold)).fold(0.0, f32::max).min(160.0)
+        };
+        let widths = fit(&widest(&whole), &widest(&word));
         let is_number = |i: usize| rows.iter().any(|row| row.get(i).is_some_and(|c| c.is_number));
         let head: Vec<_> = heads
             .iter()
@@ -167,17 +172,18 @@ impl Writer {
     }
 }
 
-/// Widths of columns that fit the page: narrow ones keep what they need, wide ones share the rest.
-fn fit(natural: &[f32]) -> Vec<f32> {
-    #[allow(clippy::cast_precision_loss, reason = "a few columns")]
-    let fair = WIDTH / natural.len().max(1) as f32;
-    let sum: f32 = natural.iter().sum();
-    if sum <= WIDTH {
+/// Widths of columns that fit the page: each has room for its longest word, if all have, and what it needs beyond that is shared.
+fn fit(natural: &[f32], words: &[f32]) -> Vec<f32> {
+    let sum = |widths: &[f32]| widths.iter().sum::<f32>();
+    if sum(natural) <= WIDTH {
         return natural.to_vec();
     }
-    let narrow: f32 = natural.iter().filter(|w| **w <= fair).sum();
-    let wide: f32 = natural.iter().filter(|w| **w > fair).sum();
-    natural.iter().map(|w| if *w <= fair { *w } else { w * (WIDTH - narrow) / wide }).collect()
+    let least = sum(words);
+    if least > WIDTH {
+        return words.iter().map(|w| w * WIDTH / least).collect();
+    }
+    let share = (WIDTH - least) / (sum(natural) - least).max(1.0);
+    natural.iter().zip(words).map(|(natural, word)| word + (natural - word) * share).collect()
 }
 
 fn bytes(text: &str) -> Vec<u8> {

@@ -136,6 +136,8 @@ struct Session {
     team: String,
     grants: Vec<String>,
     is_cross_border: bool,
+    /// The grants that statements under way are about, by their numbers.
+    under: HashMap<u64, Vec<String>>,
     /// The statement whose categories were counted last, and which they were.
     counted: (u64, BTreeSet<String>),
 }
@@ -152,6 +154,7 @@ struct Opened {
 #[derive(Deserialize)]
 struct Intent {
     session: String,
+    n: u64,
     #[serde(default)]
     principal: String,
     statement: String,
@@ -253,11 +256,10 @@ impl Facts {
                     self.by_session(&outcome.session, "rows", leaf.counters.rows, leaf, at);
                     self.categories(&outcome.session, outcome.n, &outcome.reached, at);
                 }
-                if let Some(session) = self.sessions.get(&outcome.session) {
-                    for id in session.grants.clone() {
-                        if let Some(asked) = self.requests.get_mut(&id).filter(|_| is_within) {
-                            asked.rows += leaf.counters.rows;
-                        }
+                let under = self.sessions.get_mut(&outcome.session).and_then(|s| s.under.remove(&outcome.n));
+                for id in under.into_iter().flatten() {
+                    if let Some(asked) = self.requests.get_mut(&id).filter(|_| is_within) {
+                        asked.rows += leaf.counters.rows;
                     }
                 }
             }
@@ -329,6 +331,7 @@ impl Facts {
             location: record.location,
             grants: record.grants,
             is_cross_border: leaf.from.is_some(),
+            under: HashMap::new(),
             counted: (0, BTreeSet::new()),
         };
         let is_cross_border = session.is_cross_border;
@@ -390,6 +393,13 @@ impl Facts {
         }
         for id in grants {
             let Some(asked) = self.requests.get_mut(&id) else { continue };
+            // A session has all of a person's grants; a statement is under those whose table it names.
+            if !reach.is_unknown && !reach.is_opaque && !reach.tables.contains_key(asked.text("table")) {
+                continue;
+            }
+            if let Some(session) = self.sessions.get_mut(&intent.session) {
+                session.under.entry(intent.n).or_default().push(id);
+            }
             asked.statements += 1;
             asked.folding += u64::from(reach.folds && !reach.is_unknown);
             let granted = asked.columns();

@@ -209,6 +209,7 @@ fn annual(registry: &Registry, statements: &Statements) -> Block {
                 let covered = covered_companies(registry);
                 let owns = |owner: &str| covered.contains_key(owner) || owner.starts_with("government:");
                 let share: f64 = company.owners.iter().filter(|o| owns(&o.owner)).map(|o| o.percent).sum();
+                let share = share.max(0.0); // the sum of nothing is -0
                 let whole = registry
                     .companies
                     .iter()

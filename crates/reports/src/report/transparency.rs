@@ -67,7 +67,7 @@ pub fn write(facts: &Facts, jurisdictions: &[String], smallest: u64) -> Paper {
         blocks.push(Block::Bars { caption: "What was refused".to_owned(), bars: refusals });
     }
     blocks.push(Block::heading("Thresholds of the law"));
-    blocks.extend(thresholds(facts, jurisdictions));
+    blocks.extend(thresholds(facts, jurisdictions, smallest));
     blocks.push(Block::heading("The log itself"));
     blocks.push(Block::Table {
         heads: vec!["What".to_owned(), "How often".to_owned()],
@@ -122,7 +122,7 @@ fn minutes(ms: u64) -> String {
     }
 }
 
-fn thresholds(facts: &Facts, jurisdictions: &[String]) -> Vec<Block> {
+fn thresholds(facts: &Facts, jurisdictions: &[String], smallest: u64) -> Vec<Block> {
     let lines =
         facts.meter.iter().filter(|l| jurisdictions.contains(&l.jurisdiction) && l.more_than.is_some());
     let mut by_category: std::collections::BTreeMap<&str, (u64, u64, u64)> =
@@ -136,7 +136,11 @@ fn thresholds(facts: &Facts, jurisdictions: &[String]) -> Vec<Block> {
     if by_category.is_empty() {
         return vec![Block::text("No company abroad reached data of a category that the law counts.")];
     }
-    let number = |n: u64| Cell { text: grouped(n), figure: None, is_number: true };
+    let number = |n: u64| {
+        let is_small = n > 0 && n < smallest;
+        let text = if is_small { format!("fewer than {smallest}") } else { grouped(n) };
+        Cell { text, figure: None, is_number: true }
+    };
     let row = |(category, (all, near, over)): (&&str, &(u64, u64, u64))| {
         vec![Cell::word(*category), number(*all), number(*near), number(*over)]
     };

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use ringfence_grants::request::rfc3339;
 use ringfence_ledger::now_ms;
+use ringfence_meter::SubjectKey;
 use ringfence_reports::bundle::{self, Source};
 use ringfence_reports::index::{self, Progress};
 use ringfence_reports::question::{self, Answer, Question};
@@ -25,6 +26,12 @@ pub(crate) enum AuditCommand {
     WhoAccessed {
         #[command(flatten)]
         question: QuestionArgs,
+        /// Only statements across the border that showed this data subject, by the key that the catalogue names.
+        #[arg(long, value_name = "KEY")]
+        subject: Option<String>,
+        /// What kind of subject that is, as in the catalogue.
+        #[arg(long, default_value = "persons", requires = "subject")]
+        subjects: String,
         /// Print every statement with its entries in the ledger: `ringfence ledger disclose ENTRY` proves one.
         #[arg(long)]
         each: bool,
@@ -224,15 +231,23 @@ fn update(logs: &Logs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The hash of a data subject, which the installation's secret makes.
+fn subject_id(config: &ConfigArgs, kind: &str, key: &str) -> Result<[u64; 1], Failure> {
+    let secret = config::places(&config.path())?.secret()?;
+    Ok([SubjectKey::new(&secret).of_column(kind, false).id(key.as_bytes())])
+}
+
 /// `ringfence audit …`.
 pub(crate) fn run(command: AuditCommand) -> Result<(), Failure> {
     match command {
-        AuditCommand::WhoAccessed { question, each, json, csv, logs } => {
+        AuditCommand::WhoAccessed { question, subject, subjects, each, json, csv, logs } => {
+            let whom = subject.map(|key| subject_id(&logs.config, &subjects, &key)).transpose()?;
             let logs = logs.logs()?;
             update(&logs)?;
             let indexes: Vec<PathBuf> = logs.sources.into_iter().map(|s| s.index).collect();
             let began = Instant::now();
-            let answer = question::ask(&indexes, &question.question(), each)?;
+            let answer =
+                question::ask(&indexes, &question.question(), whom.as_ref().map(|id| &id[..]), each)?;
             let took = began.elapsed();
             match (json, csv) {
                 (true, _) => print_json(&answer),
@@ -293,6 +308,12 @@ fn print_text(answer: &Answer, took: std::time::Duration) {
             hit.rows,
             hit.columns,
             hit.intent
+        );
+    }
+    if answer.unknown > 0 {
+        println!(
+            "{} more statements may have shown them: whom those showed cannot be told (aggregates, COPY, results without the key).",
+            HumanCount(answer.unknown)
         );
     }
     let erased: u64 = answer.logs.iter().map(|l| l.erased).sum();

@@ -94,6 +94,10 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
     let places = config::places(&path)?;
     let registry = places.registry()?;
     let (from, until) = args.period()?;
+    let until = until.min(now_ms() + 1);
+    if from >= until {
+        return Err(Failure::setup("that time has not begun, or ends before it begins"));
+    }
     let logs = if args.logs.is_empty() { places.logs()? } else { super::meter::named(&args.logs)? };
     let purposes: BTreeSet<String> = places.purposes.iter().cloned().collect();
     let scope = Scope { logs, from, until, purposes, traced: args.trace.clone() };
