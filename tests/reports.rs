@@ -64,7 +64,7 @@ fn reports_say_what_happened_and_nothing_more() {
     demo.grant("singapore-analyst", "payments.card_last4", "user_id < 100", &[]);
     std::thread::sleep(std::time::Duration::from_millis(1500));
     demo.psql("singapore-analyst", "us", "select id, email from users where id < 60");
-    std::thread::sleep(std::time::Duration::from_millis(2000));
+    std::thread::sleep(std::time::Duration::from_secs(2));
 
     let (public, holds) = report(&demo, "transparency", &[]);
     assert!(holds);

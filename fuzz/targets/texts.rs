@@ -15,6 +15,10 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     let _ = Catalogue::parse(text);
+    if let Ok(reached) = serde_json::from_str::<ringfence_meter::Reached<'_>>(text) {
+        let again = serde_json::to_string(&reached).unwrap();
+        assert_eq!(serde_json::from_str::<ringfence_meter::Reached<'_>>(&again).unwrap(), reached);
+    }
     if let Ok(request) = Request::parse(text) {
         assert_eq!(request.canonical(), text);
     }

@@ -11,7 +11,7 @@
 //! 4. [`store_side`] carries the answer back, byte for byte, once the intent is durable; it counts rows, keeps limits
 //!    ([`quota`]) and stops when [`grants`] says so.
 //!
-//! Across the border, [`metering`] finds whose data a row shows, and [`meter`] counts them before the row leaves.
+//! Across the border, [`metering`] finds whose data a row shows ([`rows`]), and [`meter`] counts them before the row leaves.
 //!
 //! Around it: [`cancel`] requests that hit their own statement only, [`counting`] of workloads, [`console`], where people
 //! ask and approve, and operators look ([`show`]).
@@ -44,6 +44,7 @@ pub mod pool;
 pub mod quota;
 pub mod records;
 pub mod refusal;
+pub mod rows;
 pub mod scram;
 pub mod server;
 pub mod session;

@@ -17,8 +17,8 @@ use ringfence_statement::reach::{Mention, Reach};
 
 use crate::connection::cannot_connect;
 use crate::flow::InFlight;
-use crate::frame::Body;
 use crate::refusal::{Refusal, code};
+use crate::rows::{Reading, Value, description, is_short, value};
 use crate::server::Shared;
 use crate::session::Session;
 
@@ -58,17 +58,6 @@ struct Carrier {
     table: String,
     column: String,
     form: KeyForm,
-}
-
-/// How a value of a result is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reading {
-    /// As it is.
-    AsItIs,
-    /// A binary integer of so many bytes, as its decimal text.
-    Integer,
-    /// A binary UUID, as its text.
-    Uuid,
 }
 
 /// Where in a row the key is.
@@ -121,7 +110,7 @@ impl Watch {
                     let attribute = relation.columns.iter().find(|a| a.number == field.attribute)?;
                     let is_it = relation.table == carrier.table && attribute.name == carrier.column;
                     // Four bytes of a token are too few to tell people apart.
-                    let is_short = carrier.form == KeyForm::Token && [INT4, INT2].contains(&field.of_type);
+                    let is_short = carrier.form == KeyForm::Token && is_short(field.of_type);
                     (is_it && !is_short && session.is_of_catalogue(&relation.schema, &relation.table)).then(
                         || {
                             let is_token = carrier.form == KeyForm::Token;
@@ -153,7 +142,7 @@ impl Watch {
         }
         for watched in &mut self.0 {
             let id = watched.place.as_ref().and_then(|place| match value(row, place.position) {
-                Value::There(bytes) => Some(place.id(bytes)),
+                Value::There(bytes) => Some(place.key.id(&place.reading.text(bytes))),
                 Value::Null | Value::Cut => None,
             });
             let seen = id.map_or(Seen::Rows(watched.times), Seen::One);
@@ -190,101 +179,6 @@ fn take(group: &mut Group) -> Group {
     taken.ids.sort_unstable();
     taken.ids.dedup();
     taken
-}
-
-impl Place {
-    fn id(&self, bytes: &[u8]) -> u64 {
-        let text = |number: i64| self.key.id(number.to_string().as_bytes());
-        match (self.reading, bytes.len()) {
-            (Reading::Integer, 2) => text(i16::from_be_bytes([bytes[0], bytes[1]]).into()),
-            (Reading::Integer, 4) => {
-                text(i32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]).into())
-            }
-            (Reading::Integer, 8) => {
-                let mut eight = [0; 8];
-                eight.copy_from_slice(bytes);
-                text(i64::from_be_bytes(eight))
-            }
-            (Reading::Uuid, 16) => {
-                let hex = hex::encode(bytes);
-                let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
-                self.key.id(parts.join("-").as_bytes())
-            }
-            _ => self.key.id(bytes),
-        }
-    }
-}
-
-/// `pg_type.oid` of the types whose binary form is read.
-const INT2: u32 = 21;
-const INT4: u32 = 23;
-const INT8: u32 = 20;
-const UUID: u32 = 2950;
-
-/// A field of a RowDescription.
-#[derive(Debug, PartialEq, Eq)]
-struct Field {
-    relation: u32,
-    attribute: i16,
-    of_type: u32,
-    is_binary: bool,
-}
-
-impl Field {
-    fn reading(&self) -> Reading {
-        match self.of_type {
-            INT2 | INT4 | INT8 if self.is_binary => Reading::Integer,
-            UUID if self.is_binary => Reading::Uuid,
-            _ => Reading::AsItIs,
-        }
-    }
-}
-
-/// Reads a RowDescription (protocol manual, "Message Formats").
-fn description(body: &[u8]) -> Option<Vec<Field>> {
-    let mut body = Body(body);
-    let count = body.u16()?;
-    (0..count)
-        .map(|_| {
-            let end = body.0.iter().position(|b| *b == 0)?;
-            body.take(end + 1)?;
-            let relation = body.i32()?.cast_unsigned();
-            let attribute = body.u16()?.cast_signed();
-            let of_type = body.i32()?.cast_unsigned();
-            body.take(6)?;
-            let is_binary = body.u16()? != 0;
-            Some(Field { relation, attribute, of_type, is_binary })
-        })
-        .collect()
-}
-
-enum Value<'a> {
-    There(&'a [u8]),
-    Null,
-    /// It is not all here.
-    Cut,
-}
-
-/// The value at `position` of a DataRow's body, of which a part may be there.
-fn value(row: &[u8], position: usize) -> Value<'_> {
-    let mut body = Body(row);
-    if body.u16().is_none_or(|count| usize::from(count) <= position) {
-        return if row.len() < 2 { Value::Cut } else { Value::Null };
-    }
-    for at in 0..=position {
-        let Some(length) = body.i32() else { return Value::Cut };
-        let Ok(length) = usize::try_from(length) else {
-            if at == position {
-                return Value::Null;
-            }
-            continue;
-        };
-        let Some(bytes) = body.take(length) else { return Value::Cut };
-        if at == position {
-            return Value::There(bytes);
-        }
-    }
-    Value::Cut
 }
 
 impl Metering {
@@ -561,53 +455,5 @@ fn key_of(classified: Option<&Table>, unit: Unit) -> (String, Option<&str>) {
     match unit {
         Unit::Person => (table.subjects.clone(), table.subject.as_deref()),
         Unit::Device => (format!("devices of {}", table.subjects), table.device.as_deref()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_are_found_in_whole_rows_and_not_in_torn_ones() {
-        let row = b"\0\x03\0\0\0\x02ab\xff\xff\xff\xff\0\0\0\x01c";
-        assert!(matches!(value(row, 0), Value::There(b"ab")));
-        assert!(matches!(value(row, 1), Value::Null));
-        assert!(matches!(value(row, 2), Value::There(b"c")));
-        assert!(matches!(value(row, 3), Value::Null), "there is no such field");
-        for end in 0..row.len() {
-            assert!(matches!(value(&row[..end], 2), Value::Cut), "{end}");
-        }
-    }
-
-    #[test]
-    fn a_key_is_one_in_text_and_in_binary() {
-        let key = || SubjectKey::new(b"s").of_kind("persons");
-        let place = |reading| Place { position: 0, reading, key: key() };
-        let text = key().id(b"4711");
-        assert_eq!(place(Reading::AsItIs).id(b"4711"), text);
-        assert_eq!(place(Reading::Integer).id(&4711_i64.to_be_bytes()), text);
-        assert_eq!(place(Reading::Integer).id(&4711_i32.to_be_bytes()), text);
-        assert_eq!(place(Reading::Integer).id(&4711_i16.to_be_bytes()), text);
-        assert_eq!(place(Reading::Integer).id(&(-3_i64).to_be_bytes()), key().id(b"-3"));
-        let uuid: Vec<u8> = (0..16).collect();
-        assert_eq!(place(Reading::Uuid).id(&uuid), key().id(b"00010203-0405-0607-0809-0a0b0c0d0e0f"));
-    }
-
-    #[test]
-    fn a_description_is_read_whole_or_not_at_all() {
-        let mut body = vec![0, 1];
-        body.extend(b"id\0");
-        body.extend(77_u32.to_be_bytes());
-        body.extend(2_u16.to_be_bytes());
-        body.extend(INT8.to_be_bytes());
-        body.extend([0; 6]);
-        body.extend(1_u16.to_be_bytes());
-        let field = Field { relation: 77, attribute: 2, of_type: INT8, is_binary: true };
-        assert_eq!(field.reading(), Reading::Integer);
-        assert_eq!(description(&body), Some(vec![field]));
-        for end in 0..body.len() {
-            assert_eq!(description(&body[..end]), None, "{end}");
-        }
     }
 }

@@ -434,7 +434,7 @@ impl Tally {
         let keys: BTreeSet<(u32, u32, u32)> =
             self.windows.keys().filter(|k| k.3 == Form::Any).map(|k| (k.0, k.1, k.2)).collect();
         let mut lines = Vec::new();
-        let mut together: BTreeMap<(u32, u32, String), Vec<(usize, Count, Count)>> = BTreeMap::new();
+        let mut together: BTreeMap<(u32, u32, String), Vec<Part>> = BTreeMap::new();
         for (recipient, jurisdiction, counted) in keys {
             let any = self.window((recipient, jurisdiction, counted, Form::Any)).count();
             let clear = (recipient, jurisdiction, counted, Form::Clear);
@@ -489,6 +489,9 @@ impl Tally {
         lines
     }
 }
+
+/// A threshold that is part of a combination, with its counts in clear and in any form.
+type Part = (usize, Count, Count);
 
 fn combined_name(law: &str) -> String {
     format!("combined ({law})")

@@ -85,6 +85,7 @@ pub struct Equal {
 
 /// What a text's result can show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own about a text")]
 pub struct Reach {
     /// By table name, without its schema.
     pub tables: BTreeMap<String, Mention>,
@@ -134,15 +135,14 @@ pub fn of(text: &str) -> Reach {
     count_tables(&tree, &common, &mut reach.tables);
     for name in touched::named(&tree) {
         match name.split_once('.') {
-            Some(("*", _)) => reach.is_unknown = true,
-            // `FETCH` and `EXECUTE` name what was defined before, which is for the caller to know.
+            // `FETCH` and `EXECUTE` name what was defined before: see below.
+            Some(("*", _)) | None => reach.is_unknown = true,
             Some((table, "*")) => {
                 reach.tables.entry(table.to_owned()).or_default().whole = true;
             }
             Some((table, column)) => {
                 reach.tables.entry(table.to_owned()).or_default().columns.insert(column.to_owned());
             }
-            None => reach.is_unknown = true,
         }
     }
     for name in &common {

@@ -320,8 +320,8 @@ impl Facts {
     fn team(&self, person: &str) -> String {
         let people = self.rules.as_ref().and_then(|rules| rules[0]["people"].as_array());
         let found = people.into_iter().flatten().find(|p| p["name"] == person);
-        let teams = found.and_then(|p| p["teams"].as_array()).into_iter().flatten();
-        teams.filter_map(Value::as_str).next().unwrap_or("no team").to_owned()
+        let mut teams = found.and_then(|p| p["teams"].as_array()).into_iter().flatten();
+        teams.find_map(Value::as_str).unwrap_or("no team").to_owned()
     }
 
     fn opened(&mut self, at: (usize, u64), leaf: &Leaf, record: Opened, is_within: bool) {

@@ -313,6 +313,19 @@ impl Tour {
             bundle,
             &[Expect::Shows("entries with their records")],
         );
+        let meter = self.ringfence(&["meter", "--recipient", "singapore-analyst"]);
+        self.step(
+            "How many people has the analyst reached in twelve months, masked or not?",
+            meter,
+            &[Expect::Shows("covered-personal-identifiers"), Expect::Shows("of 100,000")],
+        );
+        let reports = self.dir.join("reports").display().to_string();
+        let report = self.ringfence(&["report", "transparency", "--out", &reports]);
+        self.step(
+            "What the public may know of all this, for print",
+            report,
+            &[Expect::Shows("transparency.pdf")],
+        );
         let show = self.ringfence(&["ledger", "show", "--grep", id]);
         self.step(
             "The request, both approvals, the grant and the revocation are on record",
