@@ -375,7 +375,25 @@ fn a_random_workload_counts_as_by_hand_before_and_after_a_crash() {
     assert!(known >= least, "{known} counted, {least} shown");
     assert!(known <= least + 2000, "{known} counted, {least} shown");
     assert_eq!(rows_unknown, unknown.get(&(ANALYST, PEOPLE)).copied().unwrap_or(0));
-    // The gateway itself has read the same: nobody of them is new to it, so nothing more is put on record.
+    // The gateway itself has read the same from its log, and decides by it.
+    let dsn = format!("host=127.0.0.1 port={} user=us-approver-1 dbname=ringfence", served.port);
+    let mut psql = std::process::Command::new("psql");
+    let shown = psql
+        .arg(dsn)
+        .args(["-X", "-A", "-t", "-c", "show meter"])
+        .env("PGPASSWORD", "demo")
+        .output()
+        .unwrap();
+    let shown = text(&shown);
+    for category in [PEOPLE, MONEY, PLACES] {
+        let (any, unknown) = count(&after, ANALYST, category);
+        let line = shown
+            .lines()
+            .find(|l| l.starts_with(&format!("{ANALYST}|person|us|{category}|")))
+            .unwrap_or_default();
+        let fields: Vec<&str> = line.split('|').collect();
+        assert_eq!(fields.get(5..7).unwrap_or_default(), [any.to_string(), unknown.to_string()], "{shown}");
+    }
     let mut wire = connect(&served, ANALYST);
     let sql = "select u.id, u.email from users u join follows f on f.follower_id = u.id order by u.id desc limit 300";
     run(&mut wire, sql, Way::Simple);

@@ -141,3 +141,58 @@ fn role_of(demo: &Demo, person: &str) -> String {
         .find(|e| e["leaf"]["kind"] == "session-opened" && e["record"]["store"] == "us");
     opened.unwrap()["record"]["role"].as_str().unwrap().to_owned()
 }
+
+/// The side doors that a gateway's ledger has, as (what, role).
+fn side_doors(demo: &Demo) -> Vec<(String, String)> {
+    let output = demo.ringfence_with("follow", &["ledger", "show", "--json", "--from", "0"]);
+    let entries: Vec<Value> =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
+    let word = |e: &Value, key: &str| e["record"][key].as_str().unwrap_or_default().to_owned();
+    let doors = entries.iter().filter(|e| e["leaf"]["kind"] == "side-door");
+    doors.map(|e| (word(e, "what"), word(e, "role"))).collect()
+}
+
+#[test]
+fn a_gateway_that_follows_the_servers_log_tells_within_seconds() {
+    let demo = Demo::start("follow");
+    let served = demo.serve_with("follow", "", |text| {
+        let catalogue = "catalogue = \"catalogue.toml\"\n";
+        let followed = format!("{catalogue}server_log = \"us-trusted/log\"\nallowed_roles = [\"backup\"]\n");
+        text.replacen(catalogue, &followed, 1)
+    });
+    // Only through this gateway: the demo's own has a log that this one does not read.
+    for user in ["us-engineer", "singapore-analyst", "feed-service"] {
+        let mut wire = support::wire::Wire::connect(served.port, user, "us").unwrap();
+        for way in [support::wire::Way::Simple, support::wire::Way::ExtendedText] {
+            wire.run("select id, country from users where id = 7", way).unwrap();
+        }
+    }
+    demo.superuser("us-trusted", "us", "create role backup login");
+    std::thread::sleep(std::time::Duration::from_secs(8));
+    let before = side_doors(&demo);
+    assert!(before.iter().all(|(_, role)| role == "postgres"), "{before:?}");
+    // The superuser, a stolen login of a face, and one who may.
+    let began = std::time::Instant::now();
+    demo.superuser("us-trusted", "us", "select email from users limit 1");
+    let door = |found: &[(String, String)]| {
+        found.iter().filter(|(w, r)| w == "statement" && r == "postgres").count()
+    };
+    while door(&side_doors(&demo)) <= door(&before) {
+        assert!(began.elapsed().as_secs() < 15, "nobody hears of it");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    let roles = demo.superuser(
+        "us-trusted",
+        "us",
+        "select rolname from pg_roles where rolname like 'rf_full_%' limit 1",
+    );
+    demo.superuser(
+        "us-trusted",
+        "us",
+        &format!("set session authorization {roles}; select phone from users limit 1"),
+    );
+    std::thread::sleep(std::time::Duration::from_secs(8));
+    let after = side_doors(&demo);
+    assert!(after.len() > before.len() + 1, "{after:?}");
+    assert!(after.iter().all(|(_, role)| role != "backup"), "{after:?}");
+}

@@ -32,6 +32,9 @@ pub struct SessionRecord {
     pub face: String,
     /// The role that the store sees.
     pub role: String,
+    /// Whether its statements are counted, not recorded one by one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub counted: bool,
     /// The store's process, to match its server log; 0 where it changes between transactions.
     pub process: i32,
     /// The grants in force.

@@ -272,6 +272,7 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         store: store.name.clone(),
         face: login.face.clone(),
         role: login.role.clone(),
+        counted: admission.mode == Mode::Counted,
         process: connection.as_ref().map_or(0, |c| c.backend.running.process),
         grants: ids,
         policy: policy.digest().to_owned(),

@@ -25,4 +25,4 @@ pub use inbox::Counts;
 pub use ringfence_verifier::tally::{HEARTBEAT_MS, HeartbeatRecord};
 pub use ringfence_verifier::{Counters, Error, Kind, Leaf};
 pub use ticket::{Ticket, Unavailable};
-pub use writer::{Keys, Ledger, Settings, generate_keys};
+pub use writer::{Keys, Ledger, Settings, WeakLedger, generate_keys};

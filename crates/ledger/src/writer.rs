@@ -72,6 +72,17 @@ pub struct Ledger {
     inner: Arc<Inner>,
 }
 
+/// A log that may be closed meanwhile: for those who watch, and must not keep it open.
+#[derive(Clone)]
+pub struct WeakLedger(std::sync::Weak<Inner>);
+
+impl WeakLedger {
+    /// The log, unless it is closed.
+    pub fn upgrade(&self) -> Option<Ledger> {
+        self.0.upgrade().map(|inner| Ledger { inner })
+    }
+}
+
 struct Inner {
     shared: Arc<Shared>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
@@ -83,6 +94,11 @@ struct Inner {
 }
 
 impl Ledger {
+    /// A handle that does not keep the log open.
+    pub fn downgrade(&self) -> WeakLedger {
+        WeakLedger(Arc::downgrade(&self.inner))
+    }
+
     /// Opens or creates the log and starts its threads. Recovers what a crash left durable but unsequenced.
     pub fn open(settings: &Settings) -> Result<Self, Error> {
         keys::signers(&settings.skey)?;

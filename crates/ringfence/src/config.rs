@@ -12,6 +12,7 @@ use ringfence_gateway::pool::{PoolMode, PoolSettings};
 use ringfence_gateway::{Config as GatewayConfig, StoreConfig};
 use ringfence_ledger::witnessing::Witnesses;
 use ringfence_policy::{Catalogue, Policy, Registry, Store};
+use ringfence_reports::reconcile;
 use ringfence_reports::report::statements::Statements;
 use ringfence_verifier::manifest::{self, Manifest, Mention};
 use ringfence_verifier::quorum::Quorum;
@@ -201,6 +202,12 @@ struct StoreFile {
     server_idle: Option<u64>,
     /// How long a connection may live, in seconds.
     server_lifetime: Option<u64>,
+    /// PostgreSQL's own log, csvlog or jsonlog: a file, or a folder of them. What in it did not come through a gateway is told at
+    /// once.
+    server_log: Option<PathBuf>,
+    /// Roles that may connect past the gateway, as for replication or backups.
+    #[serde(default)]
+    allowed_roles: Vec<String>,
     /// How long clients wait for a store that does not answer, in seconds; 0 tells them at once.
     store_wait: Option<u64>,
 }
@@ -225,6 +232,8 @@ const STORE_KEYS: &[&str] = &[
     "pool_wait",
     "server_idle",
     "server_lifetime",
+    "server_log",
+    "allowed_roles",
     "store_wait",
 ];
 
@@ -269,6 +278,15 @@ pub(crate) struct Loaded {
     pub(crate) policy: Policy,
     pub(crate) control: Target,
     pub(crate) ledger: ringfence_ledger::Settings,
+    /// Stores whose own logs are followed.
+    pub(crate) side_doors: Vec<SideDoor>,
+}
+
+/// A store's own log, and what to compare it with.
+pub(crate) struct SideDoor {
+    pub(crate) log: PathBuf,
+    pub(crate) jurisdiction: String,
+    pub(crate) settings: reconcile::Settings,
 }
 
 /// What the command line needs of a configuration: where the gateway listens and where the log is.
@@ -417,7 +435,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
         Some(path) => reader.text(path),
         None => ringfence_policy::decision::DEFAULT_POLICIES.to_owned(),
     };
-    let (mut rules, mut stores) = (Vec::new(), Vec::new());
+    let (mut rules, mut stores, mut side_doors) = (Vec::new(), Vec::new(), Vec::new());
     for store in file.stores {
         let what = format!("store {}", store.store.name);
         let text = reader.text(&store.catalogue);
@@ -426,6 +444,19 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
             reader.connection(&what, &store.url, store.password_file.as_deref(), store.tls_root.as_deref());
         let (Some(catalogue), Some(steward)) = (catalogue, steward) else { continue };
         let pool = store.pool();
+        if let Some(path) = &store.server_log {
+            side_doors.push(SideDoor {
+                log: dir.join(path),
+                jurisdiction: store.store.jurisdiction.clone(),
+                settings: reconcile::Settings {
+                    store: store.store.name.clone(),
+                    database: steward.config.get_dbname().unwrap_or(&store.store.name).to_owned(),
+                    steward: steward.config.get_user().unwrap_or("ringfence").to_owned(),
+                    allowed: store.allowed_roles.clone(),
+                    since: 0,
+                },
+            });
+        }
         let connections = store.face_connections.unwrap_or(Limits::default().connections);
         stores.push(StoreConfig {
             name: store.store.name.clone(),
@@ -517,6 +548,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
             },
             policy,
             control,
+            side_doors,
             ledger: ringfence_ledger::Settings {
                 dir: dir.join(file.ledger.dir),
                 skey,

@@ -7,6 +7,7 @@ mod demo;
 mod password;
 mod serve;
 mod tls;
+mod watch;
 
 use std::process::ExitCode;
 

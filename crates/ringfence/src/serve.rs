@@ -10,7 +10,7 @@ use ringfence_ledger::Ledger;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::command::{ConfigArgs, Failure};
-use crate::config;
+use crate::{config, watch};
 
 /// Starts a gateway from a configuration.
 pub(crate) async fn start(path: &Path, take_over: Option<&Path>) -> Result<Gateway, Failure> {
@@ -21,9 +21,17 @@ pub(crate) async fn start(path: &Path, take_over: Option<&Path>) -> Result<Gatew
     });
     let inherited = inherited.transpose()?;
     let ledger = Ledger::open(&loaded.ledger).map_err(|e| Failure::setup(e.to_string()))?;
-    Gateway::start(loaded.gateway, loaded.policy, ledger, Control::new(loaded.control), inherited)
-        .await
-        .map_err(|e| Failure::setup(e.to_string()))
+    let own = (loaded.ledger.dir.clone(), loaded.ledger.vkey.clone());
+    let others = loaded.gateway.other_logs.iter().map(|log| (log.dir.clone(), log.vkey.clone()));
+    let logs: Vec<_> = std::iter::once(own).chain(others).collect();
+    let gateway =
+        Gateway::start(loaded.gateway, loaded.policy, ledger, Control::new(loaded.control), inherited)
+            .await
+            .map_err(|e| Failure::setup(e.to_string()))?;
+    for side_door in loaded.side_doors {
+        watch::follow(side_door, &logs, gateway.ledger().downgrade())?;
+    }
+    Ok(gateway)
 }
 
 /// The signals that matter.

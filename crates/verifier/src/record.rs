@@ -45,6 +45,8 @@ pub enum Kind {
     Expired,
     /// The gateway is alive; the record counts what it promised to write since it began to serve.
     Heartbeat,
+    /// A store's own log has a connection or a statement that did not come through a gateway.
+    SideDoor,
     /// Cross-border access closed, as when no witness has confirmed the log for too long.
     BorderClosed,
     /// Cross-border access opened again.

@@ -5,12 +5,14 @@
 //! needs an intent of its own: the same role, the same text, within the window. Those of counted workloads need to be counted:
 //! at no time may the store have run more of a shape than the ledger has counted soon after.
 
+pub mod follow;
 mod own;
 mod server_log;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 
+use ringfence_verifier::checkpoint::read_head;
 use ringfence_verifier::record::{Kind, Leaf};
 use ringfence_verifier::segment::Records;
 use serde::{Deserialize, Serialize};
@@ -142,6 +144,11 @@ struct Ledgers {
 
 struct LogReader {
     dir: PathBuf,
+    /// The public keys, where the log is followed: up to its checkpoint, as that grows.
+    vkeys: Option<String>,
+    /// How many entries may be read, and how many have been.
+    until: u64,
+    at: u64,
     records: Option<Records>,
     next: Option<(Leaf, Vec<u8>)>,
     /// The time of the last entry that was read.
@@ -156,6 +163,9 @@ struct SessionRecord {
     principal: String,
     store: String,
     role: String,
+    /// Logs of before do not say it; there the first count does.
+    #[serde(default)]
+    counted: bool,
 }
 
 #[derive(Deserialize)]
@@ -194,9 +204,39 @@ fn key(role: u32, text: &str) -> Key {
 }
 
 impl LogReader {
+    fn open(dir: &Path, vkeys: Option<String>) -> Result<Self, Error> {
+        let records = Records::open(dir)?;
+        let Some(first) = records.as_ref().map(Records::index) else {
+            return Err(Error::corrupt(dir, "there are no private records here"));
+        };
+        let until = if vkeys.is_some() { first } else { u64::MAX };
+        let dir = dir.to_owned();
+        Ok(Self { dir, vkeys, until, at: first, records, next: None, newest: 0, counts_until: 0 })
+    }
+
+    /// Looks whether a log that is followed has grown.
+    fn refresh(&mut self) -> Result<(), Error> {
+        let Some(vkeys) = &self.vkeys else { return Ok(()) };
+        let Some(head) = read_head(&self.dir, vkeys)? else { return Ok(()) };
+        if head.size <= self.until {
+            return Ok(());
+        }
+        self.until = head.size;
+        self.records = Records::open_at(&self.dir, self.at)?;
+        if let Some(records) = &mut self.records {
+            let mut problems = Vec::new();
+            while records.index() < self.at && records.next(&mut problems).is_some() {}
+        }
+        if self.next.is_none() { self.advance() } else { Ok(()) }
+    }
+
     fn advance(&mut self) -> Result<(), Error> {
         let mut problems = Vec::new();
+        if self.at >= self.until {
+            return Ok(());
+        }
         let entry = self.records.as_mut().and_then(|r| r.next(&mut problems));
+        self.at += u64::from(entry.is_some());
         if let Some(problem) = problems.pop() {
             return Err(Error::corrupt(&self.dir, problem));
         }
@@ -212,16 +252,10 @@ impl LogReader {
 }
 
 impl Ledgers {
-    fn open(dirs: &[PathBuf], store: &str) -> Result<Self, Error> {
-        let mut logs = Vec::new();
-        for dir in dirs {
-            let records = Records::open(dir)?;
-            if records.is_none() {
-                return Err(Error::corrupt(dir, "there are no private records here"));
-            }
-            let mut log = LogReader { dir: dir.clone(), records, next: None, newest: 0, counts_until: 0 };
+    fn new(mut logs: Vec<LogReader>, store: &str) -> Result<Self, Error> {
+        for log in &mut logs {
+            log.refresh()?;
             log.advance()?;
-            logs.push(log);
         }
         Ok(Self {
             logs,
@@ -288,7 +322,11 @@ impl Ledgers {
             Kind::SessionOpened => {
                 let opened: SessionRecord = serde_json::from_slice(record)?;
                 if opened.store == self.store {
-                    let role = self.role(&opened.role, Role::Recorded);
+                    let kind = if opened.counted { Role::Counted } else { Role::Recorded };
+                    let role = self.role(&opened.role, kind);
+                    if let Some(known) = self.roles.get_mut(&opened.role).filter(|_| opened.counted) {
+                        known.1 = Role::Counted;
+                    }
                     self.sessions.insert(opened.session, role);
                     let theirs = self.by_principal.entry(opened.principal).or_default();
                     if !theirs.contains(&opened.role) {
@@ -377,7 +415,23 @@ const PORTALS: usize = 64;
 impl Reconciliation {
     /// Compares with the ledgers in `dirs`: those of all gateways that serve the store.
     pub fn new(settings: Settings, dirs: &[PathBuf]) -> Result<Self, Error> {
-        let ledgers = Ledgers::open(dirs, &settings.store)?;
+        let logs = dirs.iter().map(|dir| LogReader::open(dir, None)).collect::<Result<_, _>>()?;
+        Self::with(settings, logs)
+    }
+
+    /// The same with ledgers that go on growing; see [`Self::refresh`].
+    fn following(settings: Settings, logs: &[(PathBuf, String)]) -> Result<Self, Error> {
+        let logs = logs.iter().map(|(dir, vkeys)| LogReader::open(dir, Some(vkeys.clone())));
+        Self::with(settings, logs.collect::<Result<_, _>>()?)
+    }
+
+    /// Looks whether ledgers that are followed have grown.
+    fn refresh(&mut self) -> Result<(), Error> {
+        self.ledgers.logs.iter_mut().try_for_each(LogReader::refresh)
+    }
+
+    fn with(settings: Settings, logs: Vec<LogReader>) -> Result<Self, Error> {
+        let ledgers = Ledgers::new(logs, &settings.store)?;
         let summary = Summary { from: u64::MAX, ..Summary::default() };
         Ok(Self {
             settings,

@@ -283,6 +283,7 @@ impl Facts {
             | Kind::Expired => {
                 self.about(at, leaf, &serde_json::from_slice(record)?, is_within)?;
             }
+            Kind::SideDoor if is_within => self.figures.add("side-doors", 1, at),
             Kind::BorderClosed if is_within => self.figures.add("border.closed", 1, at),
             Kind::Erased if is_within => {
                 let record: Value = serde_json::from_slice(record)?;

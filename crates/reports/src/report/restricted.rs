@@ -265,9 +265,7 @@ fn rejected(facts: &Facts, now_ms: u64) -> Vec<Block> {
             rows: rows.collect(),
         });
         if facts.refused_covered.len() > 500 {
-            blocks.push(Block::text(
-                "The first 500 are shown; `ringfence ledger show --kind refused` has all.",
-            ));
+            blocks.push(Block::text("The first 500 are shown; `ringfence ledger show` has all."));
         }
     }
     blocks

@@ -73,6 +73,7 @@ pub fn write(facts: &Facts, jurisdictions: &[String], smallest: u64) -> Paper {
         heads: vec!["What".to_owned(), "How often".to_owned()],
         rows: [
             ("border.closed", "Access across the border closed, since witnesses did not confirm the log"),
+            ("side-doors", "Connections or statements found in a store's own log that came past the gateway"),
             ("erasures", "Erasures of private records, on record with their reason"),
             ("erased-records", "Records in them"),
             ("legal-holds", "Legal holds placed or released"),

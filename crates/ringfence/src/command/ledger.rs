@@ -257,6 +257,9 @@ fn gist(leaf: &Leaf, record: &Value) -> String {
         Kind::Heartbeat => {
             format!("{} sessions, {} entries so far", record["sessions"], leaf.counters.statements)
         }
+        Kind::SideDoor => {
+            format!("{} by {} at {} from {}", get("what"), get("role"), get("database"), get("address"))
+        }
         Kind::BorderClosed => get("reason"),
         Kind::BorderOpened => String::new(),
         Kind::Erased => format!("{} by {}: {}", record["entries"], get("by"), get("reason")),
