@@ -115,6 +115,7 @@ fn ledger_append(bencher: Bencher, together: usize) {
         vkey: keys.verifier,
         publish_every,
         witnesses: None,
+        bucket: None,
     };
     let ledger = Ledger::open(&settings).expect("a log");
     let record =

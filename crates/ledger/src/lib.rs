@@ -9,6 +9,7 @@
 //! Promise: when a [`Ticket`] resolves to `Ok`, the entry survives the death of the process and of
 //! the machine. What must never happen: a public leaf with personal data in it.
 
+pub mod bucket;
 pub mod entry;
 pub mod erase;
 pub(crate) mod inbox;

@@ -16,6 +16,7 @@ use ringfence_verifier::checkpoint::{Head, read_head};
 use ringfence_verifier::tiles::LOCK;
 use ringfence_verifier::{Error, keys, segment};
 
+use crate::bucket::{Bucket, Mirror};
 use crate::entry::{Entry, now_ms, salts};
 use crate::inbox::{Counts, Inbox, Waiting};
 use crate::journal::Journal;
@@ -36,6 +37,8 @@ pub struct Settings {
     pub publish_every: Duration,
     /// Who cosigns the checkpoints.
     pub witnesses: Option<Witnesses>,
+    /// An S3-compatible store that has a copy.
+    pub bucket: Option<Bucket>,
 }
 
 /// A signer (`PRIVATE+KEY+…`) and its verifier key (`name+hash+key`).
@@ -87,6 +90,7 @@ struct Inner {
     shared: Arc<Shared>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     witnessing: Option<Arc<Witnessing>>,
+    mirror: Option<Mirror>,
     vkey: String,
     dir: PathBuf,
     /// Held as long as the log is open: a second writer would cut what the first has written.
@@ -149,11 +153,14 @@ impl Ledger {
                 }
             });
         })?;
+        let mirror = settings.bucket.as_ref().map(|bucket| Mirror::start(root, &settings.vkey, bucket));
+        let mirror = mirror.transpose()?;
         let threads = Mutex::new(vec![journal_thread, sequencer_thread]);
         let inner = Inner {
             shared,
             threads,
             witnessing,
+            mirror,
             vkey: settings.vkey.clone(),
             dir: settings.dir.clone(),
             _lock: lock,
@@ -250,6 +257,9 @@ impl Drop for Inner {
         }
         if let Some(witnessing) = &self.witnessing {
             witnessing.close();
+        }
+        if let Some(mirror) = &self.mirror {
+            mirror.close();
         }
     }
 }
@@ -401,6 +411,7 @@ mod tests {
             vkey: keys.verifier,
             publish_every,
             witnesses: None,
+            bucket: None,
         }
     }
 

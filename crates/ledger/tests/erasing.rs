@@ -23,6 +23,7 @@ fn erased_on_record_is_told_from_missing() {
         vkey: keys.verifier.clone(),
         publish_every: Duration::from_millis(5),
         witnesses: None,
+        bucket: None,
     };
     let ledger = Ledger::open(&settings).unwrap();
     ledger.record(Entry::new(Kind::PolicyChanged, "-", &json!({})));

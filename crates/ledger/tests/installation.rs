@@ -52,6 +52,7 @@ fn run(dir: &Path, skey: &str, vkey: &str, mention: &Mention, stop: bool) {
         vkey: vkey.to_owned(),
         publish_every: Duration::from_millis(5),
         witnesses: None,
+        bucket: None,
     };
     let ledger = Ledger::open(&settings).unwrap();
     let record = json!({ "version": "test", "manifest": mention });

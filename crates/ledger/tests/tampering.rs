@@ -29,7 +29,7 @@ struct Log {
 
 fn settings(dir: &Path, keys: &Keys, every: Duration) -> Settings {
     let (skey, vkey) = (keys.signer.clone(), keys.verifier.clone());
-    Settings { dir: dir.to_owned(), skey, vkey, publish_every: every, witnesses: None }
+    Settings { dir: dir.to_owned(), skey, vkey, publish_every: every, witnesses: None, bucket: None }
 }
 
 fn heartbeat(ledger: &Ledger) {

@@ -37,6 +37,7 @@ fn log(dir: &Path, entries: u32) -> String {
         vkey: keys.verifier,
         publish_every: Duration::from_secs(9),
         witnesses: None,
+        bucket: None,
     };
     let ledger = Ledger::open(&settings).unwrap();
     for n in 0..entries {
@@ -132,6 +133,7 @@ fn a_disclosed_entry_convinces_a_stranger_and_a_changed_one_does_not() {
         vkey: keys.verifier.clone(),
         publish_every: Duration::from_secs(9),
         witnesses: None,
+        bucket: None,
     };
     let ledger = Ledger::open(&settings).unwrap();
     for n in 0..600 {

@@ -23,6 +23,7 @@ fn whole_tiles_prove_that_nothing_was_kept_back() {
         vkey: keys.verifier.clone(),
         publish_every: Duration::from_secs(9),
         witnesses: None,
+        bucket: None,
     };
     let open = || Ledger::open(&settings).unwrap();
     let ledger = open();

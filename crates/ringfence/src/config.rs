@@ -10,6 +10,7 @@ use ringfence_face::ddl::Limits;
 use ringfence_gateway::meter::OtherLog;
 use ringfence_gateway::pool::{PoolMode, PoolSettings};
 use ringfence_gateway::{Config as GatewayConfig, StoreConfig};
+use ringfence_ledger::bucket::Bucket;
 use ringfence_ledger::witnessing::Witnesses;
 use ringfence_policy::{Catalogue, Policy, Registry, Store};
 use ringfence_reports::reconcile;
@@ -138,6 +139,65 @@ struct LedgerFile {
     others: Vec<OtherLogFile>,
     /// The list of all logs, made by `ringfence logs`.
     manifest: Option<ManifestFile>,
+    /// An S3-compatible store for a copy of the log.
+    bucket: Option<BucketFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BucketFile {
+    /// The store's address, as in "https://s3.us-east-1.amazonaws.com".
+    endpoint: String,
+    /// The bucket.
+    name: String,
+    /// Its region.
+    #[serde(default = "region")]
+    region: String,
+    /// What the names of objects begin with.
+    #[serde(default)]
+    prefix: String,
+    /// A file with the access key on its first line and the secret key on its second.
+    keys: PathBuf,
+    /// PEM certificates to trust, for https:.
+    tls_root: Option<PathBuf>,
+    /// Whether whole segments of private records go along: only into a bucket inside the jurisdiction.
+    #[serde(default)]
+    private: bool,
+}
+
+fn region() -> String {
+    "us-east-1".to_owned()
+}
+
+impl BucketFile {
+    /// Reads keys and certificates.
+    fn open(&self, dir: &Path) -> Result<Bucket, String> {
+        let read = |path: &Path| {
+            let path = dir.join(path);
+            std::fs::read_to_string(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))
+        };
+        let keys = read(&self.keys)?;
+        let mut lines = keys.lines().map(str::trim).filter(|line| !line.is_empty());
+        let (Some(access_key), Some(secret_key)) = (lines.next(), lines.next()) else {
+            return Err("its file of keys has not two lines: the access key, and the secret key".to_owned());
+        };
+        let host = self.endpoint.split("://").nth(1).unwrap_or_default();
+        let is_local = ["127.0.0.1", "[::1]", "localhost"].iter().any(|own| host.starts_with(own));
+        if !self.endpoint.starts_with("https:") && !is_local {
+            return Err("its endpoint is on another machine, so it must be https:".to_owned());
+        }
+        let tls_roots = self.tls_root.as_deref().map(read).transpose()?.unwrap_or_default().into_bytes();
+        Ok(Bucket {
+            endpoint: self.endpoint.clone(),
+            name: self.name.clone(),
+            region: self.region.clone(),
+            prefix: self.prefix.clone(),
+            access_key: access_key.to_owned(),
+            secret_key: secret_key.to_owned(),
+            tls_roots,
+            private: self.private,
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -301,6 +361,7 @@ pub(crate) struct Places {
     pub(crate) purposes: Vec<String>,
     registry: PathBuf,
     secret: PathBuf,
+    bucket: Option<(BucketFile, PathBuf)>,
     statements: Option<PathBuf>,
     others: Vec<(PathBuf, PathBuf)>,
 }
@@ -312,6 +373,14 @@ impl Places {
         let text = std::fs::read_to_string(path)
             .map_err(|e| Failure::setup(format!("cannot read {}: {e}", path.display())))?;
         Registry::parse(&text).map_err(|e| Failure::setup(format!("{}: {e}", path.display())))
+    }
+
+    /// The object store that has a copy of the log.
+    pub(crate) fn bucket(&self) -> Result<Bucket, Failure> {
+        let Some((bucket, dir)) = &self.bucket else {
+            return Err(Failure::setup("no [ledger.bucket] is configured"));
+        };
+        bucket.open(dir).map_err(|e| Failure::setup(format!("ledger.bucket: {e}")))
     }
 
     /// The gateways' secret: it makes the hashes of data subjects, among others.
@@ -371,6 +440,7 @@ pub(crate) fn places(path: &Path) -> Result<Places, Failure> {
         witnesses: file.ledger.witnesses.map(|p| dir.join(p)),
         registry: dir.join(file.policy.registry),
         secret: dir.join(file.gateway.secret),
+        bucket: file.ledger.bucket.map(|bucket| (bucket, dir.clone())),
         purposes: file.reports.purposes,
         statements: file.reports.statements.map(|p| dir.join(p)),
         others: file.ledger.others.iter().map(|o| (dir.join(&o.dir), dir.join(&o.vkey))).collect(),
@@ -526,6 +596,8 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
     });
     let other = |log: &OtherLogFile| OtherLog { dir: dir.join(&log.dir), vkey: reader.text(&log.vkey) };
     let other_logs = file.ledger.others.iter().map(other).collect();
+    let bucket = file.ledger.bucket.as_ref().map(|bucket| bucket.open(&dir));
+    let bucket = bucket.and_then(|bucket| reader.keep("ledger.bucket", bucket));
     let problems = reader.problems;
     match (policy, control) {
         (Some(policy), Some(control)) if problems.is_empty() => Ok(Loaded {
@@ -555,6 +627,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
                 vkey,
                 publish_every: Duration::from_millis(file.ledger.publish_ms),
                 witnesses,
+                bucket,
             },
         }),
         _ => Err(Failure::setup(format!("{} has problems:\n  {}", path.display(), problems.join("\n  ")))),

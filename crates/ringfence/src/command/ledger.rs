@@ -4,8 +4,10 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use indicatif::ProgressBar;
 use rand_core::{OsRng, RngCore as _};
 use ringfence_grants::request::rfc3339;
+use ringfence_ledger::bucket;
 use ringfence_ledger::erase::{self, What};
 use ringfence_ledger::{Kind, Leaf};
 use ringfence_verifier::installation::Judge;
@@ -72,6 +74,14 @@ pub(crate) enum LedgerCommand {
         release: bool,
         #[command(flatten)]
         why: WhyArgs,
+    },
+    /// Bring the log from its copy in the object store to a folder, as far as that copy has it; then `verify --dir` checks it.
+    Fetch {
+        /// The folder, which must not be there yet.
+        #[arg(long)]
+        out: PathBuf,
+        #[command(flatten)]
+        config: ConfigArgs,
     },
     /// Print the log's public key (C2SP signed-note form).
     Vkey {
@@ -184,6 +194,7 @@ pub(crate) fn run(command: LedgerCommand) -> Result<(), Failure> {
             println!("Entry {entry}: the legal hold {}.", if release { "is released" } else { "stands" });
             Ok(())
         }
+        LedgerCommand::Fetch { out, config } => fetch(&out, &config),
         LedgerCommand::Vkey { place } => {
             println!("{}", place.vkey()?);
             Ok(())
@@ -266,6 +277,24 @@ fn gist(leaf: &Leaf, record: &Value) -> String {
         Kind::LegalHold if record["stands"] == true => format!("placed by {}: {}", get("by"), get("reason")),
         Kind::LegalHold => format!("released by {}: {}", get("by"), get("reason")),
     }
+}
+
+fn fetch(out: &Path, config: &ConfigArgs) -> Result<(), Failure> {
+    let places = config::places(&config.path())?;
+    let (bucket, (_, vkey)) = (places.bucket()?, places.logs()?.swap_remove(0));
+    let bar = ProgressBar::new(0);
+    let fetched = bucket::fetch(&bucket, &vkey, out, |done, of| {
+        bar.set_length(of as u64);
+        bar.set_position(done as u64);
+    });
+    bar.finish_and_clear();
+    let entries = fetched.map_err(|e| Failure::setup(e.to_string()))?;
+    println!(
+        "{}: {entries} entries. Check them with: ringfence-verify {} --vkey FILE",
+        out.display(),
+        out.display()
+    );
+    Ok(())
 }
 
 fn verify_log(place: &PlaceArgs) -> Result<(), Failure> {
