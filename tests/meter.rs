@@ -46,7 +46,7 @@ type Counts = BTreeMap<(String, String), (u64, u64)>;
 
 fn meter(name: &str) -> Counts {
     // What was promised is there: a checkpoint follows within a second.
-    std::thread::sleep(std::time::Duration::from_millis(1500));
+    std::thread::sleep(std::time::Duration::from_secs(2));
     let output = demo().ringfence_with(name, &["meter", "--json"]);
     let report: Value =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
