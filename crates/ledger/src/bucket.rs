@@ -15,8 +15,8 @@ use ringfence_verifier::segment;
 use ringfence_verifier::tiles::{self, Shelf, WIDTH};
 use rusty_s3::actions::ListObjectsV2;
 use rusty_s3::{Bucket as S3, Credentials, S3Action as _, UrlStyle};
-use ureq::tls::{PemItem, RootCerts, TlsConfig};
 
+use crate::http;
 use crate::whole::write_whole;
 
 /// How often to look whether the log has grown.
@@ -94,31 +94,12 @@ impl Client {
         let url = bucket.endpoint.parse().map_err(|_| wrong("its endpoint is no URL".to_owned()))?;
         let s3 = S3::new(url, UrlStyle::Path, bucket.name.clone(), bucket.region.clone());
         let s3 = s3.map_err(|e| wrong(e.to_string()))?;
-        let mut roots = Vec::new();
-        for item in ureq::tls::parse_pem(&bucket.tls_roots) {
-            if let Ok(PemItem::Certificate(certificate)) = item {
-                roots.push(certificate);
-            }
-        }
-        if bucket.endpoint.starts_with("https:") && roots.is_empty() {
-            return Err(wrong("no certificates to trust are named (tls_root)".to_owned()));
-        }
-        let tls = TlsConfig::builder()
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .root_certs(RootCerts::Specific(Arc::new(roots)))
-            .build();
-        let config = ureq::Agent::config_builder()
-            .timeout_global(Some(PATIENCE))
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .tls_config(tls)
-            .proxy(None)
-            .user_agent(concat!("ringfence/", env!("CARGO_PKG_VERSION")));
+        let tls = http::tls(&bucket.tls_roots, bucket.endpoint.starts_with("https:"))?;
         let prefix = bucket.prefix.trim_matches('/');
         Ok(Self {
             s3,
             credentials: Credentials::new(bucket.access_key.clone(), bucket.secret_key.clone()),
-            agent: config.build().into(),
+            agent: http::agent(PATIENCE, tls),
             prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
         })
     }

@@ -12,6 +12,7 @@
 pub mod bucket;
 pub mod entry;
 pub mod erase;
+pub(crate) mod http;
 pub(crate) mod inbox;
 pub(crate) mod journal;
 pub mod sequencer;

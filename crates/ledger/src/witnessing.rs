@@ -19,9 +19,10 @@ use ringfence_verifier::quorum::{Quorum, Witness};
 use ringfence_verifier::tiles::FileTiles;
 use signed_note::{Note, Signature};
 use tlog_tiles::{Hash, TileHashReader, prove_tree};
-use ureq::tls::{PemItem, RootCerts, TlsConfig};
+use ureq::tls::TlsConfig;
 
 use crate::entry::now_ms;
+use crate::http;
 use crate::whole::{sync_dir, write_whole};
 use crate::witness::{decimal, request};
 
@@ -53,19 +54,7 @@ impl Witnesses {
     }
 
     fn tls(&self) -> Result<TlsConfig, Error> {
-        let mut roots = Vec::new();
-        for item in ureq::tls::parse_pem(&self.tls_roots) {
-            if let Ok(PemItem::Certificate(certificate)) = item {
-                roots.push(certificate);
-            }
-        }
-        if roots.is_empty() && self.need_tls() {
-            return Err(Error::Key("no certificate to trust for witnesses with https: URLs".to_owned()));
-        }
-        Ok(TlsConfig::builder()
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .root_certs(RootCerts::Specific(Arc::new(roots)))
-            .build())
+        http::tls(&self.tls_roots, self.need_tls())
     }
 }
 
@@ -296,14 +285,7 @@ pub(crate) const FOLDER: &str = ".witnessed";
 
 /// The thread of one witness.
 fn ask_forever(shared: &Shared, place: usize, witness: &Witness, tls: TlsConfig) {
-    let config = ureq::Agent::config_builder()
-        .timeout_global(Some(PATIENCE))
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .tls_config(tls)
-        .proxy(None)
-        .user_agent(concat!("ringfence/", env!("CARGO_PKG_VERSION")));
-    let agent: ureq::Agent = config.build().into();
+    let agent = http::agent(PATIENCE, tls);
     let url = format!("{}/add-checkpoint", witness.url.as_deref().unwrap_or_default().trim_end_matches('/'));
     let (mut last, mut known) = (0, 0);
     while let Some((number, head, note)) = shared.next_round(last) {

@@ -27,14 +27,39 @@ pub(crate) struct MeterArgs {
     /// The twelve months before this time (RFC 3339 or a date) instead of those before now.
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
-    /// A log's folder and public key, as DIR:VKEY, instead of those of the configuration; may be given several times.
-    #[arg(long = "log", value_name = "DIR:VKEY")]
-    logs: Vec<String>,
+    #[command(flatten)]
+    logs: LogsArgs,
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// Which logs are counted.
+#[derive(Args)]
+pub(crate) struct LogsArgs {
+    /// A log's folder and public key, as DIR:VKEY, instead of those of the configuration; may be given several times.
+    #[arg(long = "log", value_name = "DIR:VKEY")]
+    logs: Vec<String>,
     #[command(flatten)]
-    config: ConfigArgs,
+    pub(crate) config: ConfigArgs,
+}
+
+impl LogsArgs {
+    /// Their folders, with the texts of their public keys.
+    pub(crate) fn read(&self, places: &config::Places) -> Result<Vec<(PathBuf, String)>, Failure> {
+        if self.logs.is_empty() {
+            return places.logs();
+        }
+        let read = |log: &String| {
+            let (dir, vkey) = log.rsplit_once(':').ok_or_else(|| {
+                Failure::setup(format!("{log} does not name a folder and a public key, as DIR:VKEY"))
+            })?;
+            let text = std::fs::read_to_string(vkey)
+                .map_err(|e| Failure::setup(format!("cannot read {vkey}: {e}")))?;
+            Ok((PathBuf::from(dir), text.trim().to_owned()))
+        };
+        self.logs.iter().map(read).collect()
+    }
 }
 
 /// A meter, and what it was made of.
@@ -72,9 +97,9 @@ pub(crate) fn count(registry: &Registry, logs: &[(PathBuf, String)], at_ms: u64)
 
 /// `ringfence meter`.
 pub(crate) fn run(args: &MeterArgs) -> Result<(), Failure> {
-    let places = config::places(&args.config.path())?;
+    let places = config::places(&args.logs.config.path())?;
     let registry = places.registry()?;
-    let logs = if args.logs.is_empty() { places.logs()? } else { named(&args.logs)? };
+    let logs = args.logs.read(&places)?;
     let at_ms = match &args.at {
         Some(text) => {
             let at = seconds(text).ok_or_else(|| Failure::setup(format!("{text} is no time")))?;
@@ -107,19 +132,6 @@ pub(crate) fn run(args: &MeterArgs) -> Result<(), Failure> {
         }));
     }
     Ok(())
-}
-
-pub(crate) fn named(logs: &[String]) -> Result<Vec<(PathBuf, String)>, Failure> {
-    logs.iter()
-        .map(|log| {
-            let (dir, vkey) = log.rsplit_once(':').ok_or_else(|| {
-                Failure::setup(format!("{log} does not name a folder and a public key, as DIR:VKEY"))
-            })?;
-            let text = std::fs::read_to_string(vkey)
-                .map_err(|e| Failure::setup(format!("cannot read {vkey}: {e}")))?;
-            Ok((PathBuf::from(dir), text.trim().to_owned()))
-        })
-        .collect()
 }
 
 pub(crate) fn line_json(line: &Line) -> serde_json::Value {

@@ -13,7 +13,8 @@ use ringfence_reports::report::{cisa, reduction, restricted, transparency};
 use ringfence_verifier::manifest::seconds;
 use serde_json::json;
 
-use super::{ConfigArgs, Failure, print_json};
+use super::meter::LogsArgs;
+use super::{Failure, print_json};
 use crate::config;
 
 /// Which report.
@@ -63,14 +64,11 @@ pub(crate) struct ReportArgs {
     /// List all entries behind one figure, as in `statements.country.SG`, and write no report.
     #[arg(long, value_name = "FIGURE")]
     trace: Option<String>,
-    /// A log's folder and public key, as DIR:VKEY, instead of those of the configuration; may be given several times.
-    #[arg(long = "log", value_name = "DIR:VKEY")]
-    logs: Vec<String>,
+    #[command(flatten)]
+    logs: LogsArgs,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    config: ConfigArgs,
 }
 
 impl ReportArgs {
@@ -90,7 +88,7 @@ impl ReportArgs {
 
 /// `ringfence report`.
 pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
-    let path = args.config.path();
+    let path = args.logs.config.path();
     let places = config::places(&path)?;
     let registry = places.registry()?;
     let (from, until) = args.period()?;
@@ -98,7 +96,7 @@ pub(crate) fn run(args: &ReportArgs) -> Result<(), Failure> {
     if from >= until {
         return Err(Failure::setup("that time has not begun, or ends before it begins"));
     }
-    let logs = if args.logs.is_empty() { places.logs()? } else { super::meter::named(&args.logs)? };
+    let logs = args.logs.read(&places)?;
     let purposes: BTreeSet<String> = places.purposes.iter().cloned().collect();
     let scope = Scope { logs, from, until, purposes, traced: args.trace.clone() };
     let bar = ProgressBar::new_spinner();
