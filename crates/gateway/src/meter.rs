@@ -10,12 +10,11 @@ use ringfence_face::Steward;
 use ringfence_meter::tally::{Line, Meaning, Reader, Seen, table_name};
 use ringfence_meter::{Exceeded, Group, SubjectKey, Tally, Who, replay};
 use ringfence_policy::{Measure, Registry};
-use ringfence_statement::{reach, reach::Reach, shape};
+use ringfence_statement::reach::{self, Reach};
 use ringfence_verifier::checkpoint::read_head;
 
-/// Texts that are remembered, and the longest of them in bytes.
+/// Shapes of texts, and sizes of tables, that are remembered.
 const REMEMBERED: usize = 4096;
-const REMEMBERED_LENGTH: usize = 16 * 1024;
 /// How long the size of a table is taken to be as it was.
 const SIZE_KNOWN: Duration = Duration::from_secs(60);
 /// The most rows of a table that are looked at to learn how many people it is about. Beyond all thresholds.
@@ -36,7 +35,7 @@ type Sizes = HashMap<(String, String, String, Option<String>), (u64, Instant)>;
 pub struct Meter {
     tally: Mutex<Tally>,
     key: SubjectKey,
-    reaches: Mutex<HashMap<Box<str>, Arc<Reach>>>,
+    reaches: reach::Cache,
     sizes: Mutex<Sizes>,
     /// Other logs, and how far they have been read.
     others: Mutex<Vec<(OtherLog, u64)>>,
@@ -74,7 +73,7 @@ impl Meter {
         let meter = Self {
             tally: Mutex::new(tally),
             key: SubjectKey::new(secret),
-            reaches: Mutex::default(),
+            reaches: reach::Cache::new(REMEMBERED),
             sizes: Mutex::default(),
             others: Mutex::new(others.iter().map(|log| (log.clone(), 0)).collect()),
         };
@@ -139,20 +138,7 @@ impl Meter {
 
     /// What a text's result can show; read once a shape.
     pub fn reach(&self, text: &str) -> Arc<Reach> {
-        shape::with_key(text, |key| {
-            let known = self.reaches.lock().unwrap_or_else(PoisonError::into_inner).get(key).map(Arc::clone);
-            known.unwrap_or_else(|| {
-                let found = Arc::new(reach::of(text));
-                if key.len() <= REMEMBERED_LENGTH {
-                    let mut reaches = self.reaches.lock().unwrap_or_else(PoisonError::into_inner);
-                    if reaches.len() >= REMEMBERED {
-                        reaches.clear();
-                    }
-                    reaches.insert(key.into(), Arc::clone(&found));
-                }
-                found
-            })
-        })
+        self.reaches.of(text)
     }
 
     /// Counts what is about to be shown, unless a limit forbids it. `asked` is when the session's newest grant was asked for.

@@ -4,13 +4,14 @@
 //! Metered are the sessions whose access crosses the border. Where a row carries the key of the person whom it is about, that
 //! person is counted; where it cannot be known, as many as there can be at most.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use ringfence_face::Relations;
 use ringfence_ledger::{Counters, Entry, Kind, Ticket};
 use ringfence_meter::record::MAX_IDS;
-use ringfence_meter::tally::{Meaning, Reader, Recipient, Seen, table_name};
+use ringfence_meter::tally::{Meaning, Reader, Seen, table_name};
 use ringfence_meter::{Exceeded, Group, Reached, SubjectKey, Who};
 use ringfence_policy::{Catalogue, Column, Kind as Mask, Measure, Table, Unit, Visibility};
 use ringfence_statement::reach::{Mention, Reach};
@@ -189,6 +190,27 @@ impl Metering {
         }
     }
 
+    /// What a statement can show: that of what was declared or prepared before, where it goes on with that; and what it declares is
+    /// kept for others.
+    fn with_declared<'a>(&self, reach: &'a Reach) -> Cow<'a, Reach> {
+        if !reach.is_opaque && !reach.defines {
+            return Cow::Borrowed(reach);
+        }
+        let mut declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
+        if reach.is_opaque {
+            let mut all = declared.clone().unwrap_or_else(Reach::unknown);
+            // What folds was counted when it was declared.
+            all.folds = declared.is_none();
+            all.merge(&Reach { is_plain: true, equal: all.equal.clone(), ..reach.clone() });
+            return Cow::Owned(all);
+        }
+        match declared.as_mut() {
+            Some(all) => all.merge(reach),
+            None => *declared = Some(reach.clone()),
+        }
+        Cow::Borrowed(reach)
+    }
+
     /// Counts, and warns. True if it must be on record before it is shown.
     fn count(&self, session: &Session, meaning: &Meaning, seen: Seen<'_>) -> Result<bool, Box<Refusal>> {
         let counted = session.shared.meter.count(&self.reader, meaning, seen, self.asked);
@@ -208,16 +230,10 @@ impl Metering {
     }
 }
 
-fn name(recipient: &Recipient) -> &str {
-    match recipient {
-        Recipient::Person(name) | Recipient::Employer(name) => name,
-    }
-}
-
 fn told(exceeded: &Exceeded) -> String {
     format!(
         "With this, {} would have reached {} of {} in the last twelve months; the threshold is {} ({}).",
-        name(&exceeded.recipient),
+        exceeded.recipient.name(),
         exceeded.reached,
         exceeded.category,
         exceeded.more_than,
@@ -255,27 +271,18 @@ impl Session {
     /// What a statement shows of whom; `None` where nothing is counted.
     pub fn watch(&self, reach: &Reach) -> Option<Watch> {
         let metering = self.metering.as_ref()?;
-        let mut declared = metering.declared.lock().unwrap_or_else(PoisonError::into_inner);
-        let reach = if reach.is_opaque {
-            let mut all = declared.clone().unwrap_or_else(Reach::unknown);
-            // What folds was counted when it was declared.
-            all.folds = declared.is_none();
-            all.merge(&Reach { is_plain: true, equal: all.equal.clone(), ..reach.clone() });
-            all
-        } else {
-            if reach.defines {
-                match declared.as_mut() {
-                    Some(all) => all.merge(reach),
-                    None => *declared = Some(reach.clone()),
-                }
-            }
-            reach.clone()
-        };
-        drop(declared);
+        let reach = metering.with_declared(reach);
         let (_, catalogue) = self.policy.store(&self.store.name)?;
+        let whole = Mention { times: 1, whole: true, ..Mention::default() };
+        let mentions: Vec<(&String, &Mention)> = if reach.is_unknown {
+            catalogue.tables.keys().map(|table| (table, &whole)).collect()
+        } else {
+            let is_own = |table: &str| self.is_face() || !table.starts_with("pg_");
+            reach.tables.iter().filter(|(table, _)| is_own(table)).collect()
+        };
         let mut watched = Vec::new();
-        for (table, mention) in self.mentions(&reach, catalogue) {
-            let forms = self.forms(catalogue, &table, &mention);
+        for (table, mention) in mentions {
+            let forms = self.forms(catalogue, table, mention);
             if forms.is_empty() {
                 continue;
             }
@@ -283,21 +290,12 @@ impl Session {
             let mut units: BTreeSet<Unit> = forms.keys().flat_map(|c| self.shared.meter.units(c)).collect();
             units.insert(Unit::Person);
             for unit in units {
-                let group = group(&table, unit, &forms);
+                let group = group(table, unit, &forms);
                 let meaning = self.shared.meter.meaning(&group);
                 watched.push(self.watched(catalogue, &reach, group, meaning, mention.times));
             }
         }
         (!watched.is_empty()).then_some(Watch(watched))
-    }
-
-    fn mentions(&self, reach: &Reach, catalogue: &Catalogue) -> BTreeMap<String, Mention> {
-        if reach.is_unknown {
-            let whole = Mention { times: 1, whole: true, ..Mention::default() };
-            return catalogue.tables.keys().map(|table| (table.clone(), whole.clone())).collect();
-        }
-        let is_own = |table: &str| self.is_face() || !table.starts_with("pg_");
-        reach.tables.iter().filter(|(t, _)| is_own(t)).map(|(t, m)| (t.clone(), m.clone())).collect()
     }
 
     /// The categories that a mention shows, and whether in clear.

@@ -37,6 +37,14 @@ pub enum Recipient {
     Employer(String),
 }
 
+impl Recipient {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        let (Self::Person(name) | Self::Employer(name)) = self;
+        name
+    }
+}
+
 /// Something that is counted: a threshold's categories, or one category that no threshold counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Counted {

@@ -1,11 +1,12 @@
 //! Whose data a result shows: which tables stand behind its rows, how often, by which columns, and whether each row can be told
 //! to be about one row of a table. Careful rather than clever: what is not understood may show anything.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
-use crate::touched;
+use crate::{shape, touched};
 
 /// Functions whose result depends on one row only. Any other might be an aggregate.
 const SCALAR_FUNCTIONS: &[&str] = &[
@@ -119,6 +120,38 @@ impl Reach {
         self.is_plain &= other.is_plain;
         self.folds |= other.folds;
         self.equal.retain(|pair| other.equal.contains(pair));
+    }
+}
+
+/// What texts reach, read once a shape ([`shape`]).
+pub struct Cache {
+    known: Mutex<HashMap<Box<str>, Arc<Reach>>>,
+    most: usize,
+}
+
+impl Cache {
+    /// Remembers `most` shapes.
+    pub fn new(most: usize) -> Self {
+        Self { known: Mutex::default(), most }
+    }
+
+    /// As [`of`].
+    pub fn of(&self, text: &str) -> Arc<Reach> {
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        shape::with_key(text, |key| {
+            if let Some(reach) = known().get(key) {
+                return Arc::clone(reach);
+            }
+            let found = Arc::new(of(text));
+            if key.len() <= shape::MAX_LENGTH {
+                let mut known = known();
+                if known.len() >= self.most {
+                    known.clear(); // rare, cheap, and no worse than starting
+                }
+                known.insert(key.into(), Arc::clone(&found));
+            }
+            found
+        })
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use ringfence_meter::Reached;
 use ringfence_meter::record::Group;
 use ringfence_meter::tally::{Line, Tally};
 use ringfence_policy::Registry;
-use ringfence_statement::{reach, reach::Reach, shape};
+use ringfence_policy::ownership::{coverage, covered_companies};
+use ringfence_statement::reach::{self, Reach};
 use ringfence_verifier::checkpoint::read_head;
 use ringfence_verifier::manifest::rfc3339;
 use ringfence_verifier::record::{Kind, Leaf};
@@ -124,9 +124,11 @@ pub struct Facts {
     /// Digests of the rules in force within the period, and since when.
     pub policies: Vec<(u64, String)>,
     scope_purposes: BTreeSet<String>,
-    rules: Option<Value>,
+    /// By the rules in force: the first team of each person, who is a covered person, which columns are protected.
+    teams: HashMap<String, String>,
+    covered: BTreeSet<String>,
     sessions: HashMap<String, Session>,
-    shapes: HashMap<Box<str>, Arc<Reach>>,
+    reaches: reach::Cache,
     protected: BTreeSet<String>,
 }
 
@@ -135,7 +137,6 @@ struct Session {
     location: String,
     team: String,
     grants: Vec<String>,
-    is_cross_border: bool,
     /// The grants that statements under way are about, by their numbers.
     under: HashMap<u64, Vec<String>>,
     /// The statement whose categories were counted last, and which they were.
@@ -185,9 +186,10 @@ impl Facts {
             erased: 0,
             policies: Vec::new(),
             scope_purposes: scope.purposes.clone(),
-            rules: None,
+            teams: HashMap::new(),
+            covered: BTreeSet::new(),
             sessions: HashMap::new(),
-            shapes: HashMap::new(),
+            reaches: reach::Cache::new(SHAPES),
             protected: BTreeSet::new(),
         };
         let mut tally = Tally::exact(&registry.thresholds);
@@ -315,14 +317,19 @@ impl Facts {
                 }
             }
         }
-        self.rules = Some(rules);
+        let people = rules[0]["people"].as_array().into_iter().flatten();
+        let team = |person: &Value| {
+            let team = person["teams"].as_array()?.iter().find_map(Value::as_str)?;
+            Some((person["name"].as_str()?.to_owned(), team.to_owned()))
+        };
+        self.teams = people.filter_map(team).collect();
+        self.covered = serde_json::from_value::<Registry>(rules[0].clone())
+            .map(|registry| covered_people(&registry))
+            .unwrap_or_default();
     }
 
     fn team(&self, person: &str) -> String {
-        let people = self.rules.as_ref().and_then(|rules| rules[0]["people"].as_array());
-        let found = people.into_iter().flatten().find(|p| p["name"] == person);
-        let mut teams = found.and_then(|p| p["teams"].as_array()).into_iter().flatten();
-        teams.find_map(Value::as_str).unwrap_or("no team").to_owned()
+        self.teams.get(person).map_or("no team", String::as_str).to_owned()
     }
 
     fn opened(&mut self, at: (usize, u64), leaf: &Leaf, record: Opened, is_within: bool) {
@@ -331,13 +338,11 @@ impl Facts {
             person: record.principal,
             location: record.location,
             grants: record.grants,
-            is_cross_border: leaf.from.is_some(),
             under: HashMap::new(),
             counted: (0, BTreeSet::new()),
         };
-        let is_cross_border = session.is_cross_border;
         self.sessions.insert(record.session.clone(), session);
-        if is_within && is_cross_border {
+        if is_within && leaf.from.is_some() {
             self.figures.add("sessions", 1, at);
             self.by_session(&record.session, "sessions", 1, leaf, at);
         }
@@ -347,27 +352,19 @@ impl Facts {
     fn by_session(&mut self, session: &str, measure: &str, more: u64, leaf: &Leaf, at: (usize, u64)) {
         let month = rfc3339(leaf.time / 1000).chars().take(7).collect::<String>();
         let country = leaf.from.as_deref().unwrap_or("unknown");
-        let mut under = |by: &str, what: &str| {
-            self.figures.add(&format!("{measure}.{by}.{what}"), more, at);
-        };
-        under("country", country);
-        under("month", &month);
-        if leaf.covered {
-            under("standing", "covered persons");
-        } else {
-            under("standing", "others abroad");
+        let standing = if leaf.covered { "covered persons" } else { "others abroad" };
+        let purpose;
+        let mut breakdown = vec![("country", country), ("month", &month), ("standing", standing)];
+        if let Some(known) = self.sessions.get(session) {
+            purpose = match known.grants.first().and_then(|id| self.requests.get(id)) {
+                Some(asked) => public_purpose(&self.scope_purposes, asked.text("purpose")),
+                None => "without a grant (masked or public data only)".to_owned(),
+            };
+            breakdown.extend([("team", known.team.as_str()), ("purpose", &purpose)]);
         }
-        let Some(known) = self.sessions.get(session) else { return };
-        let purpose = match known.grants.first().and_then(|id| self.requests.get(id)) {
-            Some(asked) => public_purpose(&self.scope_purposes, asked.text("purpose")),
-            None => "without a grant (masked or public data only)".to_owned(),
-        };
-        let team = known.team.clone();
-        let mut under = |by: &str, what: &str| {
+        for (by, what) in breakdown {
             self.figures.add(&format!("{measure}.{by}.{what}"), more, at);
-        };
-        under("team", &team);
-        under("purpose", &purpose);
+        }
     }
 
     fn intent(&mut self, at: (usize, u64), leaf: &Leaf, intent: &Intent, is_within: bool) {
@@ -376,7 +373,7 @@ impl Facts {
         }
         self.figures.add("statements", 1, at);
         self.by_session(&intent.session, "statements", 1, leaf, at);
-        let reach = self.reach(&intent.statement);
+        let reach = self.reaches.of(&intent.statement);
         let named = self.named(&reach);
         let (person, location, grants) = match self.sessions.get(&intent.session) {
             Some(known) => (known.person.clone(), known.location.clone(), known.grants.clone()),
@@ -419,20 +416,6 @@ impl Facts {
         self.protected.iter().filter(is_named).cloned().collect()
     }
 
-    fn reach(&mut self, text: &str) -> Arc<Reach> {
-        shape::with_key(text, |key| {
-            if let Some(known) = self.shapes.get(key) {
-                return Arc::clone(known);
-            }
-            let found = Arc::new(reach::of(text));
-            if self.shapes.len() >= SHAPES {
-                self.shapes.clear();
-            }
-            self.shapes.insert(key.into(), Arc::clone(&found));
-            found
-        })
-    }
-
     /// A statement reached people: it counts once for each category.
     fn categories(&mut self, session: &str, n: u64, groups: &[Group], at: (usize, u64)) {
         let Some(known) = self.sessions.get_mut(session) else { return };
@@ -457,21 +440,11 @@ impl Facts {
             self.figures.add("refusals.of.logins, approvals and others", 1, at);
         }
         let who = record["principal"].as_str().unwrap_or_default();
-        if leaf.covered || self.is_covered_company(who) {
+        // A refused login has no leaf that says so.
+        if leaf.covered || self.covered.contains(who) {
             let why = record["reason"].as_str().unwrap_or_default();
             self.refused_covered.push((leaf.time, who.to_owned(), why.to_owned(), at));
         }
-    }
-
-    /// A refused login has no leaf that says so.
-    fn is_covered_company(&self, who: &str) -> bool {
-        let Some(registry) = self.rules.as_ref().map(|rules| rules[0].clone()) else { return false };
-        serde_json::from_value::<Registry>(registry).is_ok_and(|registry| {
-            let companies = ringfence_policy::ownership::covered_companies(&registry);
-            registry
-                .principal(who)
-                .is_some_and(|p| ringfence_policy::ownership::coverage(&registry, &companies, p).is_some())
-        })
     }
 
     fn about(
@@ -550,6 +523,13 @@ impl Facts {
         }
         lines
     }
+}
+
+/// The covered persons of a registry.
+fn covered_people(registry: &Registry) -> BTreeSet<String> {
+    let companies = covered_companies(registry);
+    let people = registry.people.iter().filter(|p| coverage(registry, &companies, p).is_some());
+    people.map(|p| p.name.clone()).collect()
 }
 
 /// A purpose as the public may read it: a word that was agreed on, if the purpose begins with one; what people wrote may name

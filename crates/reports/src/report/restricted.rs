@@ -210,11 +210,7 @@ fn annual(registry: &Registry, statements: &Statements) -> Block {
                 let owns = |owner: &str| covered.contains_key(owner) || owner.starts_with("government:");
                 let share: f64 = company.owners.iter().filter(|o| owns(&o.owner)).map(|o| o.percent).sum();
                 let share = share.max(0.0); // the sum of nothing is -0
-                let whole = registry
-                    .companies
-                    .iter()
-                    .find(|c| c.name == name)
-                    .is_some_and(|c| covered.contains_key(&c.name));
+                let whole = covered.contains_key(&company.name);
                 if share >= 25.0 || whole {
                     (
                         Status::Gap,
@@ -282,9 +278,8 @@ fn volumes(facts: &Facts) -> Block {
         is_number: true,
     };
     let rows = facts.meter.iter().map(|line| {
-        let (Recipient::Person(name) | Recipient::Employer(name)) = &line.recipient;
         vec![
-            Cell::word(name),
+            Cell::word(line.recipient.name()),
             Cell::word(&line.jurisdiction),
             Cell::word(&line.category),
             many(line.clear, line.clear_unknown),

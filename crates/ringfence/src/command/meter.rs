@@ -63,17 +63,17 @@ impl LogsArgs {
 }
 
 /// A meter, and what it was made of.
-pub(crate) struct Counted {
+struct Counted {
     /// Its lines.
-    pub(crate) lines: Vec<Line>,
+    lines: Vec<Line>,
     /// Entries read.
-    pub(crate) entries: u64,
+    entries: u64,
     /// Entries that could not be counted, because their records were erased.
-    pub(crate) erased: u64,
+    erased: u64,
 }
 
 /// Counts what `logs` (folders with the texts of their public keys) say, as of `at_ms`.
-pub(crate) fn count(registry: &Registry, logs: &[(PathBuf, String)], at_ms: u64) -> Result<Counted, Failure> {
+fn count(registry: &Registry, logs: &[(PathBuf, String)], at_ms: u64) -> Result<Counted, Failure> {
     let mut tally = Tally::exact(&registry.thresholds);
     let bar = ProgressBar::new_spinner();
     let style = ProgressStyle::with_template("{spinner} {pos} entries read").expect("the template is tested");
@@ -109,8 +109,7 @@ pub(crate) fn run(args: &MeterArgs) -> Result<(), Failure> {
     };
     let mut counted = count(&registry, &logs, at_ms)?;
     counted.lines.retain(|line| {
-        let (Recipient::Person(name) | Recipient::Employer(name)) = &line.recipient;
-        args.recipient.as_ref().is_none_or(|wanted| wanted == name)
+        args.recipient.as_ref().is_none_or(|wanted| wanted == line.recipient.name())
             && args.jurisdiction.as_ref().is_none_or(|wanted| *wanted == line.jurisdiction)
     });
     let exceeded = counted.lines.iter().filter(|line| line.is_exceeded()).count();
@@ -134,7 +133,7 @@ pub(crate) fn run(args: &MeterArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(crate) fn line_json(line: &Line) -> serde_json::Value {
+fn line_json(line: &Line) -> serde_json::Value {
     let mut value = serde_json::to_value(line).unwrap_or_default();
     value["at_most"] = json!(line.at_most());
     value["exceeded"] = json!(line.is_exceeded());
