@@ -1,6 +1,6 @@
 # `make help` lists what can be made. Everything installs what it needs by itself (scripts/install.sh).
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-long regression bench soak build lint fuzz clean
+.PHONY: help demo check page test test-long regression bench soak build lint fuzz clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -14,6 +14,10 @@ check: build ## Walk the README's tour against a demo and say what was seen
 build: ## Build the program (target/release/ringfence and ringfence-verify)
 	@scripts/install.sh build
 	cargo build --release --locked -p ringfence -p ringfence-verifier
+
+page: ## The verifier as one HTML page (target/verify-page/ringfence-verify.html)
+	@scripts/install.sh build page
+	scripts/page.sh
 
 test: ## Everything that CI runs: format, lints, unit tests, end to end, attacks, crashes, drivers
 	@scripts/install.sh build test

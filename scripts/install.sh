@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what building, testing or measuring needs, on Debian and its kin; elsewhere it says what is missing.
-# Usage: scripts/install.sh build|test|bench …
+# Usage: scripts/install.sh build|page|test|bench …
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -31,6 +31,11 @@ for what in "$@"; do
       need pgrep procps
       need prlimit util-linux
       if ! python3 -c "import ensurepip" 2> /dev/null; then missing+=(python3 python3-venv); fi
+      need node nodejs
+      need npm npm
+      need chromium chromium
+      ;;
+    page)
       need node nodejs
       need npm npm
       ;;
@@ -78,7 +83,7 @@ for what in "$@"; do
     python3 -m venv $venv
     $venv/bin/pip install --quiet --disable-pip-version-check -r tests/drivers/requirements.txt
   fi
-  if [ ! -d target/drivers/node/node_modules/pg ]; then
+  if ! cmp -s tests/drivers/package-lock.json target/drivers/node/package-lock.json || [ ! -d target/drivers/node/node_modules/pg ]; then
     mkdir -p target/drivers/node
     cp tests/drivers/package.json tests/drivers/package-lock.json target/drivers/node/
     npm ci --silent --no-audit --no-fund --prefix target/drivers/node

@@ -9,23 +9,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{Demo, PROGRAM, text};
-
-/// The verifier that strangers use, beside the program under test.
-fn verifier() -> PathBuf {
-    static BUILD: std::sync::Once = std::sync::Once::new();
-    let path = Path::new(PROGRAM).with_file_name("ringfence-verify");
-    BUILD.call_once(|| {
-        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-        let built =
-            Command::new(cargo).args(["build", "--locked", "-q", "-p", "ringfence-verifier"]).status();
-        assert!(built.unwrap().success());
-    });
-    path
-}
+use support::{Demo, text};
 
 fn verify(demo: &Demo, what: &Path) -> (bool, String) {
-    let output = Command::new(verifier())
+    let output = Command::new(support::verifier())
         .arg(what)
         .arg("--trust")
         .arg(demo.dir.join("witnesses.policy"))
@@ -103,7 +90,7 @@ fn questions_are_answered(demo: &Demo, grant: &str) {
     let shown = text(&demo.ringfence(&["ledger", "disclose", &intent]));
     let file = demo.dir.join("intent.tlog-proof");
     fs::write(&file, shown).unwrap();
-    let said = Command::new(verifier())
+    let said = Command::new(support::verifier())
         .arg(&file)
         .arg("--vkey")
         .arg(demo.dir.join("keys/ledger.vkey"))
@@ -273,7 +260,7 @@ fn a_bundle_convinces_and_a_forged_one_does_not(demo: &Demo) {
     );
     let vkey = fs::read_to_string(demo.dir.join("other-keys/ledger.vkey")).unwrap();
     fs::write(&strange, format!("log {}\nquorum none\n", vkey.trim())).unwrap();
-    let output = Command::new(verifier()).arg(&whole).arg("--trust").arg(&strange).output().unwrap();
+    let output = Command::new(support::verifier()).arg(&whole).arg("--trust").arg(&strange).output().unwrap();
     assert!(
         !output.status.success() && text(&output).contains("no signature on it is by the log's key")
             || text(&output).contains("does not verify"),
@@ -305,7 +292,7 @@ fn a_bundle_shows_what_it_cannot_prove(demo: &Demo) {
             && said.contains("PROVEN   nothing across the border that answers was kept back"),
         "{said}"
     );
-    let output = Command::new(verifier()).arg(&part).output().unwrap();
+    let output = Command::new(support::verifier()).arg(&part).output().unwrap();
     assert!(
         text(&output).contains("CLAIMED  that the keys of logs and witnesses are right"),
         "{}",

@@ -268,3 +268,16 @@ impl Drop for Demo {
 pub fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
+
+/// The verifier that strangers use, beside the program under test.
+pub fn verifier() -> PathBuf {
+    static BUILD: std::sync::Once = std::sync::Once::new();
+    let path = Path::new(PROGRAM).with_file_name("ringfence-verify");
+    BUILD.call_once(|| {
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+        let built =
+            Command::new(cargo).args(["build", "--locked", "-q", "-p", "ringfence-verifier"]).status();
+        assert!(built.expect("cargo runs").success());
+    });
+    path
+}
