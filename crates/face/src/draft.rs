@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use ringfence_policy::catalogue::Belongs;
 use ringfence_policy::catalogue::{Catalogue, Class, Column, Kind, Protected, Table};
 use tokio_postgres::Client;
 
@@ -42,6 +43,8 @@ pub async fn draft(client: &Client) -> Result<Draft, Error> {
             .find(|c| columns.contains_key(*c))
             .or_else(|| columns.contains_key("id").then_some("id"));
         let device = ["device_id", "device_uuid"].into_iter().find(|c| columns.contains_key(*c));
+        let residence = ["country", "country_code"].into_iter().find(|c| columns.contains_key(*c));
+        let party = Some("recipient_id").filter(|c| columns.contains_key(*c));
         let category = if is_messages(&name) { "direct-messages" } else { "" };
         catalogue.tables.insert(
             name,
@@ -50,6 +53,9 @@ pub async fn draft(client: &Client) -> Result<Draft, Error> {
                 subject: subject.map(str::to_owned),
                 subjects: "persons".to_owned(),
                 device: device.map(str::to_owned),
+                residence: residence.filter(|_| subject == Some("id")).map(str::to_owned),
+                parties: party.filter(|_| subject.is_some()).map(str::to_owned).into_iter().collect(),
+                belongs: Belongs::default(),
                 category: category.to_owned(),
                 columns,
             },

@@ -40,11 +40,41 @@ pub struct Table {
     /// The column that says which device a row is about, where thresholds count devices (28 CFR 202.205(c)).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
+    /// The column with the country (ISO 3166-1 alpha-2) that the row's subject lives in: which jurisdiction the subject, and all
+    /// rows about them, belong to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub residence: Option<String>,
+    /// Columns with further people that a row is about, such as a message's recipient.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parties: Vec<String>,
+    /// Where a row belongs whose people live in different jurisdictions.
+    #[serde(default, skip_serializing_if = "Belongs::is_usual")]
+    pub belongs: Belongs,
     /// A category of the whole table, such as `direct-messages`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub category: String,
     /// By column name.
     pub columns: BTreeMap<String, Column>,
+}
+
+/// Where a row belongs whose people live in different jurisdictions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Belongs {
+    /// Where its subject does.
+    #[default]
+    Subject,
+    /// To each jurisdiction of one of its people.
+    Any,
+    /// To a jurisdiction only if all of its people do.
+    All,
+}
+
+impl Belongs {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    fn is_usual(&self) -> bool {
+        *self == Self::Subject
+    }
 }
 
 fn persons() -> String {
@@ -163,11 +193,17 @@ impl Catalogue {
             .map_err(|e| Error::Parse { what: "the catalogue".to_owned(), problem: e.to_string() })?;
         let mut problems = Vec::new();
         for (name, table) in &catalogue.tables {
-            for (what, key) in [("subject", &table.subject), ("device", &table.device)] {
-                if let Some(key) = key.as_ref().filter(|key| !table.columns.contains_key(*key)) {
+            let named =
+                [("subject", &table.subject), ("device", &table.device), ("residence", &table.residence)];
+            let named = named.iter().filter_map(|(what, key)| Some((*what, key.as_ref()?)));
+            for (what, key) in named.chain(table.parties.iter().map(|key| ("party", key))) {
+                if !table.columns.contains_key(key) {
                     problems
                         .push(format!("the catalogue: {name}: its {what} {key} is not among its columns"));
                 }
+            }
+            if table.subject.is_none() && (table.residence.is_some() || !table.parties.is_empty()) {
+                problems.push(format!("the catalogue: {name}: has a residence or parties, but no subject"));
             }
             for (column, classified) in &table.columns {
                 let Some(p) = classified.protected() else { continue };

@@ -1,0 +1,152 @@
+//! A connection to one side of a move, as its administrator.
+
+use std::time::Duration;
+
+use ringfence_face::{Target, because};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Row};
+
+/// What can go wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A database cannot be reached, or went away.
+    #[error("{database} cannot be reached: {problem}")]
+    Unreachable {
+        /// Which.
+        database: String,
+        /// Why.
+        problem: String,
+    },
+    /// A statement was refused. The text is PostgreSQL's message, without DETAIL, which may hold values.
+    #[error("{database} refused to {doing}: {problem}")]
+    Refused {
+        /// Which.
+        database: String,
+        /// What was attempted.
+        doing: String,
+        /// The message.
+        problem: String,
+        /// PostgreSQL's code for it.
+        sqlstate: String,
+    },
+    /// It cannot be done like this; nothing was touched.
+    #[error("{}", .0.join("\n"))]
+    Blocked(Vec<String>),
+    /// It was begun and could not be finished; what was done is undone, or can be resumed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Error {
+    /// Whether it is a lock that was not to be had in time.
+    pub fn is_lock_timeout(&self) -> bool {
+        matches!(self, Self::Refused { sqlstate, .. } if sqlstate == "55P03" || sqlstate == "40P01")
+    }
+
+    /// Whether the database, or the way to it, is gone.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+            || matches!(self, Self::Refused { sqlstate, .. } if sqlstate.starts_with("57P"))
+    }
+}
+
+/// One side.
+pub struct Database {
+    /// What it is called in messages: the store's name.
+    pub name: String,
+    client: Client,
+}
+
+/// How long a lock on a live table is waited for. Whoever waits for one blocks those who come after.
+const LOCK: Duration = Duration::from_millis(500);
+/// How often a lock is tried for.
+const LOCK_TRIES: u32 = 40;
+
+impl Database {
+    /// Connects. What rows look like as text is the same on all sides from here on.
+    pub async fn connect(name: &str, target: &Target) -> Result<Self, Error> {
+        let unreachable = |e: &tokio_postgres::Error| Error::Unreachable {
+            database: name.to_owned(),
+            problem: e.as_db_error().map_or_else(|| because(e), |db| db.message().to_owned()),
+        };
+        let client = target.connect("a side of a move").await.map_err(|e| unreachable(&e))?;
+        client
+            .batch_execute(
+                "SET search_path = pg_catalog; SET client_min_messages = warning; SET TimeZone = 'UTC';
+                 SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET extra_float_digits = 1;
+                 SET bytea_output = 'hex'; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0;
+                 SET row_security = off",
+            )
+            .await
+            .map_err(|e| unreachable(&e))?;
+        Ok(Self { name: name.to_owned(), client })
+    }
+
+    fn error(&self, doing: &str, e: &tokio_postgres::Error) -> Error {
+        let database = self.name.clone();
+        match e.as_db_error() {
+            Some(db) => Error::Refused {
+                database,
+                doing: doing.to_owned(),
+                problem: format!("{} ({})", db.message(), db.code().code()),
+                sqlstate: db.code().code().to_owned(),
+            },
+            None => Error::Unreachable { database, problem: because(e) },
+        }
+    }
+
+    /// Runs statements without parameters.
+    pub async fn run(&self, doing: &str, sql: &str) -> Result<(), Error> {
+        self.client.batch_execute(sql).await.map_err(|e| self.error(doing, &e))
+    }
+
+    /// Runs statements that lock live tables: waits for locks in short steps, so that nobody queues behind it for long.
+    pub async fn run_locking(&self, doing: &str, sql: &str) -> Result<(), Error> {
+        let sql = format!("BEGIN; SET LOCAL lock_timeout = {}; {sql}; COMMIT", LOCK.as_millis());
+        let mut tries = 0;
+        loop {
+            match self.run(doing, &sql).await {
+                Err(e) if e.is_lock_timeout() && tries < LOCK_TRIES => {
+                    self.run("roll back", "ROLLBACK").await?;
+                    tries += 1;
+                    tokio::time::sleep(LOCK / 2).await;
+                }
+                Err(e) => {
+                    let _ = self.run("roll back", "ROLLBACK").await;
+                    return Err(e);
+                }
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    /// Runs one statement; returns how many rows it changed.
+    pub async fn execute(&self, doing: &str, sql: &str, with: &[&(dyn ToSql + Sync)]) -> Result<u64, Error> {
+        self.client.execute(sql, with).await.map_err(|e| self.error(doing, &e))
+    }
+
+    /// Asks.
+    pub async fn rows(
+        &self,
+        doing: &str,
+        sql: &str,
+        with: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Error> {
+        self.client.query(sql, with).await.map_err(|e| self.error(doing, &e))
+    }
+
+    /// Asks for one row.
+    pub async fn row(&self, doing: &str, sql: &str, with: &[&(dyn ToSql + Sync)]) -> Result<Row, Error> {
+        self.client.query_one(sql, with).await.map_err(|e| self.error(doing, &e))
+    }
+
+    /// Asks for one row that may be missing.
+    pub async fn maybe(
+        &self,
+        doing: &str,
+        sql: &str,
+        with: &[&(dyn ToSql + Sync)],
+    ) -> Result<Option<Row>, Error> {
+        self.client.query_opt(sql, with).await.map_err(|e| self.error(doing, &e))
+    }
+}

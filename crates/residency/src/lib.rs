@@ -1,0 +1,10 @@
+//! Where protected data lies, and how it moves to where it belongs.
+//!
+//! [`scope`] says which rows of a store belong to a jurisdiction. [`migrate`] moves them, while they are in use, to another store
+//! by PostgreSQL's own logical replication.
+
+pub mod database;
+pub mod migrate;
+pub mod scope;
+
+pub use database::{Database, Error};

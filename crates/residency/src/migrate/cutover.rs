@@ -1,0 +1,309 @@
+//! The change-over, there and back. What clients see of it is a pause.
+
+use std::time::{Duration, Instant};
+
+use ringfence_face::sql::{ident, literal};
+use serde::Serialize;
+
+use super::plan::Planned;
+use super::verify::{self, Verified};
+use super::{Move, SCHEMA, home, source, target};
+use crate::database::{Database, Error};
+
+/// How long the fence stands before it is decided. Whatever goes wrong, writes go on after that.
+const FENCE_SECONDS: f64 = 10.0;
+/// How long the target may take to catch up while clients wait.
+const CATCH_UP: Duration = Duration::from_secs(5);
+/// How many changed rows may be left to compare while clients wait.
+const FEW: u64 = 300;
+/// How often the list of changed rows is worked off before clients wait.
+const ROUNDS: u32 = 200;
+/// How long the outcome of a decision is asked for, where the source went away while it was made.
+const FIND_OUT: Duration = Duration::from_secs(120);
+
+/// The gateways that hold clients back.
+pub trait Gateways {
+    /// Lets running transactions end and holds the next ones. An error says which do not end; then nobody is held.
+    fn hold(&mut self, within: Duration) -> impl Future<Output = Result<(), String>> + Send;
+    /// Lets go; each gateway looks where the rows are at home first. Returns the longest time that clients were held.
+    fn release(&mut self) -> impl Future<Output = Result<Duration, String>> + Send;
+}
+
+/// What a change-over did.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Where the rows are at home now.
+    pub store: String,
+    /// How long clients were held, at most, in milliseconds.
+    pub held_ms: f64,
+    /// Where that time went, in milliseconds.
+    pub parts: Vec<(&'static str, f64)>,
+    /// What was compared before.
+    pub verified: Verified,
+    /// Rows that changed since, and were compared one by one.
+    pub changed: u64,
+}
+
+/// What happens, for whoever watches.
+pub enum Step<'a> {
+    /// Rows of a table were compared.
+    Compared(&'a str, i64),
+    /// A new step.
+    Begun(&'static str),
+}
+
+/// Changes over. Everything that takes long happens before clients are held.
+pub async fn run(
+    of: &Move,
+    tables: &[Planned],
+    from: &Database,
+    to: &Database,
+    gateways: &mut (impl Gateways + Send),
+    told: &mut (dyn FnMut(Step<'_>) + Send),
+) -> Result<Report, Error> {
+    let (all, ready) = target::copied(of, to).await?;
+    if all == 0 || ready < all {
+        return Err(Error::Blocked(vec![format!(
+            "the first copy is not complete: {ready} of {all} tables; `ringfence migrate status` shows how far it is"
+        )]));
+    }
+    // What an attempt before this one may have left.
+    source::open(of, from).await?;
+    target::go_on(of, to).await?;
+    told(Step::Begun("watching for changes"));
+    source::watch(tables, from).await?;
+    told(Step::Begun("comparing both sides"));
+    let verified =
+        verify::verify(of, tables, from, to, &mut |table, rows| told(Step::Compared(table, rows))).await?;
+    if verified.differences() > 0 {
+        source::unwatch(tables, from).await?;
+        return Err(Error::Failed(format!(
+            "{} rows differ between {} and {}; nothing was changed over. `ringfence migrate verify` names the tables",
+            verified.differences(),
+            from.name,
+            to.name
+        )));
+    }
+    told(Step::Begun("comparing what has changed since"));
+    let mut changed = 0;
+    for _ in 0..ROUNDS {
+        let n = source::send_token(of, from).await?;
+        target::await_token(of, to, n, Duration::from_secs(60)).await?;
+        let (looked, _) = verify::watched(tables, from, to, 20_000).await?;
+        changed += looked;
+        if looked < FEW {
+            break;
+        }
+    }
+    target::publish_back(of, tables, to).await?;
+    told(Step::Begun("changing over"));
+    let attempt = attempt(of, tables, from, to, gateways).await;
+    let decided = match &attempt {
+        Ok(_) => true,
+        Err(_) => is_decided(of, from).await?,
+    };
+    if !decided {
+        let (opened, resumed) = (source::open(of, from).await, target::go_on(of, to).await);
+        let released = gateways.release().await;
+        opened.and(resumed)?;
+        target::drop_slot(to, &of.back()).await?;
+        source::unwatch(tables, from).await?;
+        released.map_err(Error::Failed)?;
+    }
+    let (parts, last) = match attempt {
+        Ok(done) => done,
+        Err(e) if !decided => return Err(e),
+        Err(_) => (Vec::new(), 0),
+    };
+    let held = gateways.release().await.map_err(Error::Failed)?;
+    finish(of, tables, from, to).await?;
+    Ok(Report {
+        store: of.to.store.clone(),
+        held_ms: held.as_secs_f64() * 1000.0,
+        parts,
+        verified,
+        changed: changed + last,
+    })
+}
+
+/// What happens while clients wait.
+async fn attempt(
+    of: &Move,
+    tables: &[Planned],
+    from: &Database,
+    to: &Database,
+    gateways: &mut (impl Gateways + Send),
+) -> Result<(Vec<(&'static str, f64)>, u64), Error> {
+    let mut parts = Vec::new();
+    let mut last = Instant::now();
+    let mut part = |name: &'static str| {
+        parts.push((name, last.elapsed().as_secs_f64() * 1000.0));
+        last = Instant::now();
+    };
+    gateways.hold(Duration::from_secs(2)).await.map_err(Error::Failed)?;
+    part("hold");
+    let until = source::fence(of, tables, from, FENCE_SECONDS).await?;
+    part("fence");
+    let n = source::send_token(of, from).await?;
+    target::await_token(of, to, n, CATCH_UP).await?;
+    part("catch up");
+    let mut looked = 0;
+    loop {
+        let (some, differ) = verify::watched(tables, from, to, 50_000).await?;
+        looked += some;
+        if differ > 0 {
+            return Err(Error::Failed(format!(
+                "{differ} of the rows that changed last differ between {} and {}; nothing was changed over",
+                from.name, to.name
+            )));
+        }
+        if some == 0 {
+            break;
+        }
+    }
+    part("compare");
+    target::sequences(tables, from, to).await?;
+    target::pause(of, to).await?;
+    target::keep_way_back(of, to).await?;
+    target::flush(of, to).await?;
+    part("sequences and the way back");
+    let epoch = epoch(of, from, to).await?;
+    source::settle(of, tables, from, &until, epoch).await?;
+    part("decide");
+    Ok((parts, looked))
+}
+
+async fn epoch(of: &Move, from: &Database, to: &Database) -> Result<i64, Error> {
+    let known = [home(from, &of.name).await?, home(to, &of.name).await?];
+    Ok(known.iter().flatten().map(|(_, epoch)| *epoch).max().unwrap_or(0) + 1)
+}
+
+/// Whether the decision was made, asked of the source until it answers: its connection may have gone in the middle.
+async fn is_decided(of: &Move, from: &Database) -> Result<bool, Error> {
+    let before = match home(from, &of.name).await {
+        Ok(found) => return Ok(found.is_some_and(|(store, _)| store == of.to.store)),
+        Err(e) => e,
+    };
+    let until = Instant::now() + FIND_OUT;
+    while Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let Ok(again) = Database::connect(&of.from.store, &of.from.admin).await else { continue };
+        if let Ok(found) = home(&again, &of.name).await {
+            return Ok(found.is_some_and(|(store, _)| store == of.to.store));
+        }
+    }
+    Err(before)
+}
+
+/// What can wait until clients are served again: the way there ends, the way back begins. May be run again.
+pub async fn finish(of: &Move, tables: &[Planned], from: &Database, to: &Database) -> Result<(), Error> {
+    source::unwatch(tables, from).await?;
+    target::unsubscribe(to, Some(from), &of.publication()).await?;
+    // A decision of before, the other way, is over.
+    forget_decision(of, to).await?;
+    follow(from, &of.back(), &of.to.replication).await
+}
+
+async fn forget_decision(of: &Move, at: &Database) -> Result<(), Error> {
+    let sql = format!("DELETE FROM {SCHEMA}.home WHERE move = $1");
+    at.execute("forget the decision before", &sql, &[&of.name]).await.map(drop)
+}
+
+/// Follows a side that has a slot and a publication of this name, from the slot on. May be run again.
+async fn follow(at: &Database, name: &str, other: &str) -> Result<(), Error> {
+    let sql = "SELECT count(*) FROM pg_subscription WHERE subname = $1";
+    if at.row("look for the subscription", sql, &[&name]).await?.get::<_, i64>(0) > 0 {
+        return Ok(());
+    }
+    let sql = format!(
+        "CREATE SUBSCRIPTION {n} CONNECTION {conn} PUBLICATION {n} WITH (copy_data = false, create_slot = false, slot_name = {slot})",
+        n = ident(name),
+        conn = literal(other),
+        slot = literal(name),
+    );
+    at.run("follow the other side", &sql).await
+}
+
+/// Goes back: the target's rows are replicated to the source, so nothing that was written since is lost. Then the target follows
+/// the source again, so that another change-over is possible.
+pub async fn back(
+    of: &Move,
+    tables: &[Planned],
+    from: &Database,
+    to: &Database,
+    gateways: &mut (impl Gateways + Send),
+) -> Result<f64, Error> {
+    if home(from, &of.name).await?.is_none_or(|(store, _)| store != of.to.store) {
+        return Err(Error::Blocked(vec![format!(
+            "the rows are at home at {}; there is nothing to go back from",
+            from.name
+        )]));
+    }
+    let reversed = of.reversed();
+    // The target has rows of the jurisdiction only: there everything is fenced.
+    let all = super::everything(tables);
+    super::prepare_schema(to, &of.to).await?;
+    source::lay(&reversed, &all, to).await?;
+    finish(of, tables, from, to).await?;
+    if let Err(e) = Box::pin(attempt_back(of, tables, &all, from, to, gateways)).await
+        && !is_decided(&reversed, to).await?
+    {
+        source::open(&reversed, to).await?;
+        source::close(of, from).await?;
+        from.run("go on following", &format!("ALTER SUBSCRIPTION {} ENABLE", ident(&of.back()))).await?;
+        target::drop_slot(from, &of.publication()).await?;
+        gateways.release().await.map_err(Error::Failed)?;
+        return Err(e);
+    }
+    let held = gateways.release().await.map_err(Error::Failed)?;
+    forget_decision(of, from).await?;
+    target::unsubscribe(from, Some(to), &of.back()).await?;
+    follow(to, &of.publication(), &of.from.replication).await?;
+    Ok(held.as_secs_f64() * 1000.0)
+}
+
+async fn attempt_back(
+    of: &Move,
+    tables: &[Planned],
+    all: &[Planned],
+    from: &Database,
+    to: &Database,
+    gateways: &mut (impl Gateways + Send),
+) -> Result<(), Error> {
+    let reversed = of.reversed();
+    gateways.hold(Duration::from_secs(2)).await.map_err(Error::Failed)?;
+    let until = source::fence(&reversed, all, to, FENCE_SECONDS).await?;
+    let lsn: String = to.row("read its position", "SELECT pg_current_wal_lsn()::text", &[]).await?.get(0);
+    await_confirmed(to, &of.back(), &lsn).await?;
+    from.run("stop following", &format!("ALTER SUBSCRIPTION {} DISABLE", ident(&of.back()))).await?;
+    target::sequences(tables, to, from).await?;
+    target::drop_slot(from, &of.publication()).await?;
+    let slot = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')::text";
+    from.row("keep the way there", slot, &[&of.publication()]).await?;
+    let epoch = epoch(of, from, to).await?;
+    source::open(of, from).await?;
+    source::settle(&reversed, all, to, &until, epoch).await
+}
+
+/// Waits until the subscriber of a slot has everything up to a position.
+async fn await_confirmed(at: &Database, slot: &str, lsn: &str) -> Result<(), Error> {
+    let until = Instant::now() + CATCH_UP;
+    loop {
+        let row = at
+            .maybe(
+                "ask how far the way back is",
+                "SELECT coalesce(s.replay_lsn, r.confirmed_flush_lsn) >= $2::text::pg_lsn FROM pg_replication_slots r
+                 LEFT JOIN pg_stat_replication s ON s.pid = r.active_pid WHERE r.slot_name = $1",
+                &[&slot, &lsn],
+            )
+            .await?;
+        match row {
+            Some(row) if row.get::<_, Option<bool>>(0) == Some(true) => return Ok(()),
+            Some(_) if Instant::now() < until => tokio::time::sleep(Duration::from_millis(10)).await,
+            Some(_) => {
+                return Err(Error::Failed("the way back did not catch up while clients waited".to_owned()));
+            }
+            None => return Err(Error::Failed(format!("there is no way back: the slot {slot} is gone"))),
+        }
+    }
+}

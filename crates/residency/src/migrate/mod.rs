@@ -1,0 +1,193 @@
+//! Moving a jurisdiction's rows from one store to another while they are in use, by PostgreSQL's own logical replication.
+//!
+//! In the order in which it happens: [`plan`] reads both sides ([`shape`]) and names what stands in the way; [`source`] marks the
+//! rows, publishes them and can fence them off; [`target`] takes them by a subscription ([`carry`] brings the tables first);
+//! [`verify`] compares both sides while they are in use; [`cutover`] changes over from one to the other, and [`status`] tells how
+//! far it is.
+//!
+//! Where the rows are at home is said in one place, by one transaction: in the table `ringfence_move.home` of the store that they
+//! leave, in the same transaction that fences them off there for good. Whoever dies before it leaves everything at the source, and
+//! whoever dies after it leaves everything at the target.
+
+pub mod carry;
+pub mod cutover;
+pub mod plan;
+pub mod shape;
+pub mod source;
+pub mod status;
+pub mod target;
+pub mod verify;
+
+use ringfence_face::Target;
+use ringfence_face::sql::{ident, literal};
+
+use crate::database::{Database, Error};
+use crate::scope::{How, Table};
+
+/// The schema of what a move keeps in a database.
+pub const SCHEMA: &str = "ringfence_move";
+
+/// One side of a move as the configuration says it.
+#[derive(Clone)]
+pub struct Side {
+    /// The store.
+    pub store: String,
+    /// Its superuser's connection.
+    pub admin: Target,
+    /// How the other side's server connects here, as libpq takes it.
+    pub replication: String,
+    /// The role that it connects as.
+    pub replication_role: String,
+    /// The gateway's own role here: it reads where rows are at home.
+    pub steward: String,
+    /// What full-access workloads run as.
+    pub full_role: Option<String>,
+}
+
+/// A move.
+#[derive(Clone)]
+pub struct Move {
+    /// Its name: letters, digits and underscores.
+    pub name: String,
+    /// The jurisdiction whose rows move.
+    pub jurisdiction: String,
+    /// The route that workloads reach them by.
+    pub route: String,
+    /// From where.
+    pub from: Side,
+    /// To where.
+    pub to: Side,
+}
+
+impl Move {
+    /// The same rows, the other way.
+    #[must_use]
+    pub fn reversed(&self) -> Self {
+        Self { from: self.to.clone(), to: self.from.clone(), ..self.clone() }
+    }
+
+    /// Both sides.
+    pub async fn connect(&self) -> Result<(Database, Database), Error> {
+        let from = Database::connect(&self.from.store, &self.from.admin).await?;
+        let to = Database::connect(&self.to.store, &self.to.admin).await?;
+        Ok((from, to))
+    }
+
+    /// The publication, the subscription and the slot of the way there.
+    pub fn publication(&self) -> String {
+        format!("ringfence_move_{}", self.name)
+    }
+
+    /// Those of the way back.
+    pub fn back(&self) -> String {
+        format!("ringfence_back_{}", self.name)
+    }
+
+    /// The function that refuses writes to rows that are not at home any more.
+    pub fn fence(&self) -> String {
+        format!("{SCHEMA}.{}", ident(&format!("fence_{}", self.name)))
+    }
+}
+
+/// What a move keeps in each database.
+pub(crate) async fn prepare_schema(database: &Database, side: &Side) -> Result<(), Error> {
+    let sql = format!(
+        "CREATE SCHEMA IF NOT EXISTS {SCHEMA};
+         CREATE TABLE IF NOT EXISTS {SCHEMA}.token (move text PRIMARY KEY, n bigint NOT NULL);
+         CREATE TABLE IF NOT EXISTS {SCHEMA}.home (
+            move text PRIMARY KEY, route text NOT NULL, store text NOT NULL, epoch bigint NOT NULL);
+         CREATE TABLE IF NOT EXISTS {SCHEMA}.identity (relation text PRIMARY KEY, was \"char\" NOT NULL, index text);
+         CREATE TABLE IF NOT EXISTS {SCHEMA}.brought (relation text PRIMARY KEY);
+         CREATE UNLOGGED TABLE IF NOT EXISTS {SCHEMA}.watched (
+            n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, relation text NOT NULL, key text[] NOT NULL);
+         REVOKE ALL ON SCHEMA {SCHEMA} FROM PUBLIC;
+         GRANT USAGE ON SCHEMA {SCHEMA} TO {steward}, {replication};
+         GRANT SELECT ON {SCHEMA}.home TO {steward};
+         GRANT SELECT ON {SCHEMA}.token TO {replication}",
+        steward = ident(&side.steward),
+        replication = ident(&side.replication_role),
+    );
+    database.run("prepare for a move", &sql).await
+}
+
+/// Where the rows that left this store by this move went, if they did; and the count of such decisions.
+pub async fn home(database: &Database, name: &str) -> Result<Option<(String, i64)>, Error> {
+    let known = database
+        .row("look for the move", "SELECT to_regclass($1) IS NOT NULL", &[&format!("{SCHEMA}.home")])
+        .await?;
+    if !known.get::<_, bool>(0) {
+        return Ok(None);
+    }
+    let sql = format!("SELECT store, epoch FROM {SCHEMA}.home WHERE move = $1");
+    Ok(database
+        .maybe("look where rows are at home", &sql, &[&name])
+        .await?
+        .map(|row| (row.get(0), row.get(1))))
+}
+
+/// Removes what this move keeps in a database, and the schema with it when no other move is left.
+pub(crate) async fn forget_schema(database: &Database, name: &str) -> Result<(), Error> {
+    let sql = format!(
+        "DELETE FROM {SCHEMA}.token WHERE move = {m}; DELETE FROM {SCHEMA}.home WHERE move = {m};
+         DO $do$ BEGIN
+            IF NOT EXISTS (SELECT FROM {SCHEMA}.token) AND NOT EXISTS (SELECT FROM {SCHEMA}.home) THEN
+                DROP SCHEMA {SCHEMA} CASCADE;
+            END IF;
+         END $do$",
+        m = literal(name)
+    );
+    database.run("clean up after the move", &sql).await
+}
+
+/// The same tables where all of their rows belong: at a target.
+pub(crate) fn everything(tables: &[plan::Planned]) -> Vec<plan::Planned> {
+    tables
+        .iter()
+        .map(|planned| plan::Planned {
+            table: Table { how: How::Everything, ..planned.table.clone() },
+            shape: planned.shape.clone(),
+            exists: true,
+        })
+        .collect()
+}
+
+/// Begins, or goes on after a crash: prepares both sides, marks, publishes, subscribes. The copy then runs by itself.
+pub async fn start(
+    of: &Move,
+    tables: &[plan::Planned],
+    from: &Database,
+    to: &Database,
+    told: &mut (dyn FnMut(i64) + Send),
+) -> Result<u64, Error> {
+    target::prepare_own(of, to).await?;
+    source::prepare(of, tables, from).await?;
+    let marked = source::backfill(tables, from, told).await?;
+    carry::tables(of, tables, from, to).await?;
+    target::prepare(of, tables, to).await?;
+    source::publish(of, tables, from).await?;
+    target::subscribe(of, to, from).await?;
+    Ok(marked)
+}
+
+/// Gives a move up: everything that it laid is removed on both sides, and the target's copies of the rows with it. Refused once the
+/// rows are at home at the target.
+pub async fn abort(of: &Move, tables: &[plan::Planned], from: &Database, to: &Database) -> Result<(), Error> {
+    if let Some((store, _)) = home(from, &of.name).await? {
+        let problem =
+            format!("the rows are at home at {store}: go back first, with `ringfence migrate back`");
+        return Err(Error::Blocked(vec![problem]));
+    }
+    target::unsubscribe(to, Some(from), &of.publication()).await?;
+    target::unsubscribe(from, Some(to), &of.back()).await?;
+    let there: Vec<String> = tables.iter().filter(|t| t.exists).map(|t| t.table.quoted()).collect();
+    // Only what this move brought: without its schema it has brought nothing.
+    let begun = to.row("look for the move", "SELECT to_regnamespace($1) IS NOT NULL", &[&SCHEMA]).await?;
+    if !there.is_empty() && begun.get::<_, bool>(0) {
+        to.run("remove the copied rows", &format!("TRUNCATE {}", there.join(", "))).await?;
+    }
+    source::clean(&of.reversed(), &everything(tables), to).await?;
+    target::clean(of, tables, to).await?;
+    source::clean(of, tables, from).await?;
+    forget_schema(from, &of.name).await?;
+    forget_schema(to, &of.name).await
+}
