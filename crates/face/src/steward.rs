@@ -107,6 +107,23 @@ impl Steward {
         hex::encode(mac.finalize().into_bytes())
     }
 
+    /// Where the rows behind a route went, if they left this store, and the number of that decision. What left it is fenced off here.
+    pub async fn home(&self, route: &str) -> Result<Option<(String, i64)>, Error> {
+        let guard = self.client().await?;
+        let client = guard.as_ref().ok_or(Error::NotInstalled)?;
+        let doing = "tell where rows are at home";
+        let known = client
+            .query_one("SELECT to_regclass('ringfence_move.home') IS NOT NULL", &[])
+            .await
+            .map_err(Error::refused(doing))?;
+        if !known.get::<_, bool>(0) {
+            return Ok(None);
+        }
+        let sql = "SELECT store, epoch FROM ringfence_move.home WHERE route = $1 ORDER BY epoch DESC LIMIT 1";
+        let row = client.query_opt(sql, &[&route]).await.map_err(Error::refused(doing))?;
+        Ok(row.map(|row| (row.get(0), row.get(1))))
+    }
+
     /// Makes sure that the face for `outcome` exists, and the login of `principal` at it.
     pub async fn compile(
         &self,

@@ -1,5 +1,6 @@
 //! What a gateway needs to know, already validated.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,6 +48,19 @@ pub struct Config {
     pub manifest: Option<Mention>,
     /// The stores behind it.
     pub stores: Vec<StoreConfig>,
+    /// Names that lead to the store where rows are at home.
+    pub routes: Vec<RouteConfig>,
+}
+
+/// A name that leads to a store, and later perhaps to another one.
+#[derive(Clone, Debug)]
+pub struct RouteConfig {
+    /// What clients ask for, like a store's name.
+    pub name: String,
+    /// Where it leads before anything has moved.
+    pub store: String,
+    /// Teams that may hold its clients for a move.
+    pub movers: BTreeSet<String>,
 }
 
 /// How to reach a store.

@@ -3,7 +3,9 @@
 //!
 //! A command is a word or a JSON object with `do`; the answer is one row with one JSON value.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ringfence_control::{State, Stored};
 use ringfence_grants::request::rfc3339;
@@ -18,6 +20,7 @@ use crate::backend::Stream;
 use crate::frame::{Body, Buffer, HEADER, put, put_parameter, put_ready, put_str};
 use crate::grants::verify;
 use crate::refusal::{Refusal, code};
+use crate::route::{Hold, Route};
 use crate::server::{Shared, approval_record};
 use crate::show;
 
@@ -25,6 +28,8 @@ use crate::show;
 pub const NAME: &str = "ringfence";
 /// The longest command, in bytes.
 const MAX_COMMAND: usize = 64 * 1024;
+/// The longest that running transactions are waited for, in milliseconds.
+const LONGEST_HOLD: u64 = 10_000;
 
 #[derive(Deserialize)]
 #[serde(tag = "do", rename_all = "lowercase", deny_unknown_fields)]
@@ -38,7 +43,13 @@ enum Command {
     Approve { id: String, signature: String },
     Deny { id: String, reason: String },
     Revoke { id: String, reason: String },
+    Hold { route: String, within_ms: u64 },
+    Release { route: String },
+    Moved { route: String, record: Value },
 }
+
+/// What a connection to the console holds; when it goes, everything is let go.
+type Holds = HashMap<String, Hold>;
 
 fn refuse(text: impl Into<String>) -> Refusal {
     Refusal::new(code::INSUFFICIENT_PRIVILEGE, text)
@@ -63,6 +74,7 @@ pub async fn run(
     principal: Principal,
 ) -> std::io::Result<()> {
     let mut out = Vec::new();
+    let mut holds = Holds::new();
     let parameters = [
         ("server_version", "15.0 (Ringfence console)"),
         ("client_encoding", "UTF8"),
@@ -86,7 +98,7 @@ pub async fn run(
                     Some(text) => match show::answer(shared, &principal, text) {
                         Some(Ok(table)) => table.write(&mut out),
                         Some(Err(refusal)) => refusal.error(&mut out),
-                        None => match command(shared, &principal, text).await {
+                        None => match command(shared, &principal, text, &mut holds).await {
                             Ok(value) => row(&mut out, &value),
                             Err(refusal) => refusal.error(&mut out),
                         },
@@ -133,7 +145,12 @@ fn row(out: &mut Vec<u8>, value: &Value) {
     put(out, b'C', |out| put_str(out, "SELECT 1"));
 }
 
-async fn command(shared: &Arc<Shared>, principal: &Principal, text: &str) -> Result<Value, Refusal> {
+async fn command(
+    shared: &Arc<Shared>,
+    principal: &Principal,
+    text: &str,
+    holds: &mut Holds,
+) -> Result<Value, Refusal> {
     let text = text.trim_end_matches(';').trim();
     let parsed = if text.starts_with('{') {
         serde_json::from_str(text)
@@ -162,7 +179,28 @@ async fn command(shared: &Arc<Shared>, principal: &Principal, text: &str) -> Res
         Command::Approve { id, signature } => desk.approve(&id, signature).await,
         Command::Deny { id, reason } => desk.deny(&id, &reason).await,
         Command::Revoke { id, reason } => desk.revoke(&id, &reason).await,
+        Command::Hold { route, within_ms } => {
+            let held =
+                desk.route(&route)?.hold(shared, Duration::from_millis(within_ms.min(LONGEST_HOLD))).await;
+            let hold = held.map_err(|inside| still_inside(&route, inside))?;
+            holds.insert(route.clone(), hold);
+            Ok(json!({ "route": route, "held": true }))
+        }
+        Command::Release { route } => {
+            let found = desk.route(&route)?;
+            let held = match holds.remove(&route) {
+                Some(hold) => hold.release().await,
+                None => Duration::ZERO,
+            };
+            Ok(json!({ "route": route, "store": found.store()?, "held_ms": held.as_secs_f64() * 1000.0 }))
+        }
+        Command::Moved { route, record } => desk.moved(&route, record).await,
     }
+}
+
+fn still_inside(route: &str, inside: usize) -> Refusal {
+    Refusal::new("55006", format!("{inside} sessions of {route} are in the middle of something, and nobody is held"))
+        .hint("A transaction that is open, or what a session keeps in its connection (temporary tables, LISTEN, session locks), cannot be moved. SHOW CLIENTS lists them; try again when they are done.")
 }
 
 /// One person at the console.
@@ -214,6 +252,30 @@ impl Desk<'_> {
             "ended_by": stored.ended.as_ref().map(|e| &e.0), "reason": stored.ended.as_ref().map(|e| &e.1),
             "canonical": r.canonical(),
         })
+    }
+
+    /// A route that this person may move.
+    fn route(&self, name: &str) -> Result<&Arc<Route>, Refusal> {
+        let found = self.shared.routes.get(name);
+        let route = found
+            .ok_or_else(|| Refusal::new(code::NO_SUCH_DATABASE, format!("there is no route \"{name}\"")))?;
+        if self.principal.teams.is_disjoint(&route.movers) {
+            let why = format!("{} may not move what {name} leads to", self.principal.name);
+            self.shared.record_refused(&self.principal.name, name, &why);
+            return Err(refuse(why).hint("The route's movers are named in the configuration."));
+        }
+        Ok(route)
+    }
+
+    /// Puts a stage of a move on record.
+    async fn moved(&self, route: &str, mut record: Value) -> Result<Value, Refusal> {
+        let store = self.route(route)?.store()?;
+        if let Some(fields) = record.as_object_mut() {
+            fields.insert("by".to_owned(), json!(self.principal.name));
+            fields.insert("route".to_owned(), json!(route));
+        }
+        self.on_record(Kind::Move, self.store(&store)?, &record).await?;
+        Ok(json!({ "recorded": true }))
     }
 
     fn store(&self, name: &str) -> Result<&Store, Refusal> {

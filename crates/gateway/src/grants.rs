@@ -33,6 +33,8 @@ pub enum Cut {
         /// How long.
         age: Option<Duration>,
     },
+    /// The rows moved to another store, and this session's face is of the one before.
+    Moved,
     /// The gateway stops; a session that is in the middle of something may finish first.
     Drain,
     /// The gateway stops now.
@@ -48,6 +50,7 @@ impl Cut {
             Self::Unwitnessed { .. } => Refusal::new(code::CANNOT_CONNECT_NOW, format!("Cross-border access is closed: {}", self.reason()))
                 .detail("Reads across the border are possible only while third parties confirm that the ledger of them is not rewritten.")
                 .hint("Try again in a minute. The operator sees each witness with SHOW WITNESSES."),
+            Self::Moved => Refusal::new(code::ADMIN_SHUTDOWN, "The rows moved to another store; connect again"),
             Self::PolicyChanged => Refusal::new(code::ADMIN_SHUTDOWN, "The rules for this store changed; connect again"),
             Self::Drain | Self::Stop => Refusal::new(code::ADMIN_SHUTDOWN, "The gateway is stopping; connect again"),
         }
@@ -63,6 +66,7 @@ impl Cut {
             Self::Unwitnessed { age: None } => {
                 "no quorum of witnesses has confirmed the ledger yet".to_owned()
             }
+            Self::Moved => "the rows moved to another store".to_owned(),
             Self::PolicyChanged => "the rules changed".to_owned(),
             Self::Drain | Self::Stop => "the gateway stopped".to_owned(),
         }

@@ -44,6 +44,7 @@ pub mod pool;
 pub mod quota;
 pub mod records;
 pub mod refusal;
+pub mod route;
 pub mod rows;
 pub mod scram;
 pub mod server;
@@ -55,6 +56,6 @@ pub mod statement;
 pub mod store_side;
 pub mod worker;
 
-pub use config::{Config, StoreConfig};
+pub use config::{Config, RouteConfig, StoreConfig};
 pub use handover::Inherited;
 pub use server::{Gateway, StartError};

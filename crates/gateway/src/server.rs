@@ -32,6 +32,7 @@ use crate::pin::{Pins, SharedNames};
 use crate::pool::{Pool, PoolSettings};
 use crate::records::{GatewayRecord, PolicyRecord, RefusedRecord};
 use crate::refusal::{Refusal, code};
+use crate::route::{self, Routes};
 use crate::statement::Cache;
 use crate::worker::Workers;
 use crate::{border, listen};
@@ -59,6 +60,8 @@ pub struct Shared {
     pub control: Arc<Control>,
     /// The stores, by name.
     pub stores: HashMap<String, Behind>,
+    /// Names that lead to the store where rows are at home.
+    pub routes: Routes,
     /// Connections that wait.
     pub pool: Arc<Pool>,
     /// Decisions about people at stores.
@@ -283,6 +286,15 @@ impl Gateway {
             let behind = Behind { steward: Arc::new(steward), address, database, pool, traffic };
             stores.insert(name.clone(), behind);
         }
+        for route in &config.routes {
+            let (name, store) = (&route.name, &route.store);
+            if !stores.contains_key(store) || stores.contains_key(name) || name == crate::console::NAME {
+                let problem =
+                    format!("route {name} must have a name of its own and lead to a store, not to {store:?}");
+                return Err(StartError::Store(problem));
+            }
+        }
+        let routes = route::routes(&config.routes);
         let control = Arc::new(control);
         let grants = LiveGrants::new(Arc::clone(&control));
         let broken = |e| StartError::Handover(PathBuf::from("the older process"), e);
@@ -309,6 +321,7 @@ impl Gateway {
             ledger,
             control,
             stores,
+            routes,
             pool: Arc::default(),
             admissions: Admissions::default(),
             pins: Pins::default(),
@@ -326,6 +339,7 @@ impl Gateway {
         record_start(&shared).await?;
         shared.border.look(&shared);
         shared.refresh().await?;
+        route::look_all(&shared).await;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = if shared.config.workers == 0 { cores } else { shared.config.workers };
         let workers = Workers::start(count, {
@@ -352,7 +366,10 @@ impl Gateway {
         if !shared.config.other_logs.is_empty() {
             tokio::spawn(follow(Arc::clone(&shared), stopping.clone()));
         }
-        tokio::spawn(housekeeping(Arc::clone(&shared), stopping));
+        tokio::spawn(housekeeping(Arc::clone(&shared), stopping.clone()));
+        if !shared.routes.is_empty() {
+            tokio::spawn(follow_routes(Arc::clone(&shared), stopping));
+        }
         if let Some(older) = older {
             let ready = {
                 let shared = Arc::clone(&shared);
@@ -513,6 +530,18 @@ async fn follow(shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {
         let read = tokio::task::spawn_blocking(move || them.meter.follow()).await;
         if let Ok(Err(error)) = read {
             tracing::error!(%error, "another gateway's log cannot be read; its readers are counted as of before");
+        }
+    }
+}
+
+/// Sees where rows are at home, also where another gateway's clients were held for it.
+async fn follow_routes(shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {
+    let mut looks = tokio::time::interval(REFRESH);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = looks.tick() => route::look_all(&shared).await,
+            _ = stopping.changed() => return,
         }
     }
 }

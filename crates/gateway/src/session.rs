@@ -25,6 +25,7 @@ use crate::pool::{Key, PoolMode};
 use crate::quota::{Limited, Quota};
 use crate::records::{ClosedRecord, OutcomeRecord, RefusedRecord, SessionRecord, outcome};
 use crate::refusal::{Refusal, code};
+use crate::route::{NoPass, Pass, Route};
 use crate::server::Shared;
 use crate::startup::Startup;
 use crate::{client_side, store_side};
@@ -60,6 +61,8 @@ pub struct Session {
     pub admission: Arc<Admission>,
     /// When it gives its connection to the store back.
     pub pool_mode: PoolMode,
+    /// The name that led it to the store, where that is not the store's own.
+    pub route: Option<Arc<Route>>,
     /// The limits of its grants.
     pub quota: Arc<Quota>,
     /// What is under way.
@@ -182,6 +185,7 @@ impl Session {
 }
 
 /// Who comes, and what they want.
+#[derive(Clone)]
 pub struct Client {
     /// Who.
     pub principal: Principal,
@@ -208,9 +212,12 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
     let Client { principal, startup, proof, address } = client;
     let policy = shared.policy();
     let name = principal.name.clone();
-    let found = policy.store(&startup.database).zip(shared.stores.get(&startup.database));
+    let route = shared.routes.get(&startup.database).cloned();
+    let wanted = route.as_ref().map_or_else(|| Ok(startup.database.clone()), |route| route.store())?;
+    let found = policy.store(&wanted).zip(shared.stores.get(&wanted));
     let ((store, _), behind) = found.ok_or_else(|| {
-        let known: Vec<&str> = policy.stores().map(|(s, _)| s.name.as_str()).collect();
+        let routes = shared.routes.keys().map(String::as_str);
+        let known: Vec<&str> = policy.stores().map(|(s, _)| s.name.as_str()).chain(routes).collect();
         Refusal::new(code::NO_SUCH_DATABASE, format!("there is no store \"{}\"", startup.database)).hint(
             format!("The database name is the jurisdiction or the store; known are: {}", known.join(", ")),
         )
@@ -252,7 +259,9 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         parameters,
         grants: ids.clone(),
     });
-    let greeting = shared.pool.greeting(&key).filter(|_| behind.pool.mode == PoolMode::Transaction);
+    // Whom a route leads may have to go on elsewhere, between two transactions.
+    let pool_mode = if route.is_some() { PoolMode::Transaction } else { behind.pool.mode };
+    let greeting = shared.pool.greeting(&key).filter(|_| pool_mode == PoolMode::Transaction);
     let (connection, parameters) = if let Some(greeting) = greeting {
         (None, greeting)
     } else {
@@ -300,7 +309,8 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         principal,
         mode: admission.mode,
         admission,
-        pool_mode: behind.pool.mode,
+        pool_mode,
+        route,
         quota: Arc::new(quota(shared, &behind.steward, &login, &grants)),
         flow: Arc::new(Mutex::new(Flow::new())),
         parameters: Mutex::new(parameters),
@@ -377,9 +387,10 @@ pub async fn run(
     who: Client,
 ) -> std::io::Result<()> {
     let (name, store) = (who.principal.name.clone(), who.startup.database.clone());
+    let again = shared.routes.contains_key(&store).then(|| Box::new(who.clone()));
     // Boxed: what opening needs on its way is not kept for the session's life.
     let opened = Box::pin(open(shared, who)).await;
-    let Opened { session, connection, key, mut cut, deadline, _attached } = match opened {
+    let mut opened = match opened {
         Ok(opened) => opened,
         Err(refusal) => {
             shared.record_refused(&name, &store, &refusal.message);
@@ -388,46 +399,67 @@ pub async fn run(
         }
     };
     drop((name, store));
-    let target = Target::new(Arc::clone(&session.flow));
-    let kept = connection.as_ref().filter(|_| !session.changes_connections());
+    let connection = opened.connection.take();
+    let target = Target::new(Arc::clone(&opened.session.flow));
+    let kept = connection.as_ref().filter(|_| !opened.session.changes_connections());
     let cancel_key = shared.cancels.register(&target, kept.map(|c| c.backend.running.process));
-    session.flow().process.1 = cancel_key.process;
+    opened.session.flow().process.1 = cancel_key.process;
     let mut out = Vec::with_capacity(1024);
-    greet(&mut out, &session, cancel_key);
+    greet(&mut out, &opened.session, cancel_key);
     client.write_all(&out).await?;
     drop(out);
 
     let (mut client_read, mut client_write) = tokio::io::split(client);
     let mut held = connection;
-    if session.changes_connections()
+    if opened.session.changes_connections()
         && let Some(connection) = held.take()
     {
         connection.keep();
     }
     let end = loop {
+        let mut pass = None;
         let mut connection = if let Some(connection) = held.take() {
             connection
         } else {
-            let coming =
-                statement_comes(&session, &mut client_read, &mut buffer, &mut cut, deadline.as_ref());
+            let Opened { session, cut, deadline, .. } = &mut opened;
+            let coming = statement_comes(session, &mut client_read, &mut buffer, cut, deadline.as_ref());
             if let Err(end) = coming.await {
                 break end;
             }
-            match Box::pin(next_connection(&session, &key, &mut cut)).await {
+            match enter(&mut opened).await {
+                Ok(granted) => pass = granted,
+                Err(Some(end)) => break end,
+                // The rows are at home elsewhere now: the session goes on there.
+                Err(None) => match Box::pin(follow(shared, opened, again.as_deref())).await {
+                    Ok(at_home) => {
+                        opened = at_home;
+                        continue;
+                    }
+                    Err((before, end)) => {
+                        opened = *before;
+                        break end;
+                    }
+                },
+            }
+            let Opened { session, key, cut, .. } = &mut opened;
+            match Box::pin(next_connection(session, key, cut)).await {
                 Ok(connection) => connection,
                 Err(end) => break end,
             }
         };
         let client = (&mut client_read, &mut buffer, &mut client_write);
-        let end = leg(&session, &target, &mut connection, client, &mut cut, deadline.as_ref()).await;
+        let Opened { session, cut, deadline, .. } = &mut opened;
+        let end = leg(session, &target, &mut connection, client, cut, deadline.as_ref()).await;
         if matches!(end, End::Released) {
             target.detach().await;
-            connection.give_back(&session).await;
+            connection.give_back(session).await;
+            drop(pass);
             continue;
         }
         held = Some(connection);
         break end;
     };
+    let Opened { session, cut, .. } = opened;
     shared.cancels.forget(&cancel_key);
     let reason = tell(&session, &end, &mut client_write).await;
     drop(cut); // whoever revoked a grant waits for this
@@ -439,6 +471,56 @@ pub async fn run(
     session.quota.give_back().await;
     let _ = tokio::time::timeout(Duration::from_secs(1), client_write.shutdown()).await;
     Ok(())
+}
+
+/// Waits while clients of the session's route are held. `Err(None)` if the route leads to another store now.
+async fn enter(opened: &mut Opened) -> Result<Option<Pass>, Option<End>> {
+    let Opened { session, cut, deadline, .. } = opened;
+    let Some(route) = &session.route else { return Ok(None) };
+    tokio::select! {
+        biased;
+        cut = store_side::next_cut(cut) => Err(Some(End::Cut(cut, true))),
+        end = store_side::expiry(deadline.as_ref()) => Err(Some(End::Cut(end, true))),
+        entered = route.enter(&session.store.name) => match entered {
+            Ok(pass) => Ok(Some(pass)),
+            Err(NoPass::Moved) => Err(None),
+            Err(NoPass::Held(refusal)) => Err(Some(End::Refused(refusal, true))),
+        },
+    }
+}
+
+/// Opens a session at the store where the rows are at home now, for the client of one that has no connection. To the client it is the
+/// same session: its prepared statements are still there. Whoever sees a face connects again, since the face is another one.
+async fn follow(
+    shared: &Arc<Shared>,
+    before: Opened,
+    who: Option<&Client>,
+) -> Result<Opened, (Box<Opened>, End)> {
+    let Some(who) = who.filter(|_| !before.session.is_face()) else {
+        return Err((Box::new(before), End::Cut(Cut::Moved, true)));
+    };
+    let mut opened = match open(shared, who.clone()).await {
+        Ok(opened) => opened,
+        Err(refusal) => {
+            shared.record_refused(&who.principal.name, &who.startup.database, &refusal.message);
+            return Err((Box::new(before), End::Refused(refusal, true)));
+        }
+    };
+    if let Some(connection) = opened.connection.take() {
+        connection.keep();
+    }
+    if opened.session.is_face() {
+        conclude(&opened.session, "the rows moved to another store");
+        return Err((Box::new(before), End::Cut(Cut::Moved, true)));
+    }
+    conclude(&before.session, "the rows moved to another store");
+    before.session.quota.give_back().await;
+    opened.session.flow = Arc::clone(&before.session.flow);
+    opened.session.flow().on_connection.clear();
+    // What the client has set since it connected goes with it.
+    let parameters = before.session.parameters();
+    *opened.session.parameters.lock().unwrap_or_else(PoisonError::into_inner) = parameters;
+    Ok(opened)
 }
 
 /// A client's two directions, and what has arrived from it.

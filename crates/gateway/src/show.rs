@@ -9,9 +9,10 @@ use ringfence_policy::{Principal, Store};
 use crate::backend::Address;
 use crate::frame::{put, put_str};
 use crate::refusal::{Refusal, code};
+use crate::route::RouteState;
 use crate::server::Shared;
 
-const KNOWN: &str = "SHOW POOLS, SHOW STATS, SHOW CLIENTS, SHOW DATABASES, SHOW METER, SHOW WITNESSES, SHOW VERSION, SHOW HELP";
+const KNOWN: &str = "SHOW POOLS, SHOW STATS, SHOW CLIENTS, SHOW DATABASES, SHOW METER, SHOW ROUTES, SHOW WITNESSES, SHOW VERSION, SHOW HELP";
 
 /// The answer to a command.
 pub struct Table {
@@ -66,6 +67,20 @@ pub fn answer(shared: &Shared, person: &Principal, command: &str) -> Option<Resu
     names.sort();
     let stores = names.into_iter().filter_map(|name| Some((name, shared.stores.get(name)?)));
     let table = match what.as_str() {
+        "routes" => {
+            let mut routes: Vec<_> =
+                shared.routes.values().map(|route| (&route.name, route.state())).collect();
+            routes.retain(|(_, state)| state.store.as_deref().is_none_or(seen));
+            routes.sort_by_key(|(name, _)| (*name).clone());
+            let row = |(name, state): (&String, RouteState)| {
+                let held = if state.is_held { "held" } else { "open" };
+                vec![name.clone(), state.store.unwrap_or_default(), held.to_owned(), state.inside.to_string()]
+            };
+            Table {
+                columns: &["route", "store", "state", "in_transaction"],
+                rows: routes.into_iter().map(row).collect(),
+            }
+        }
         "pools" => {
             let row = |group: crate::pool::GroupState| {
                 let mode = shared.stores.get(&group.key.store).map(|behind| behind.pool.mode.name());

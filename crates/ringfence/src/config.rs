@@ -1,5 +1,6 @@
 //! `ringfence.toml`: one typed tree, read whole, all problems told at once. Paths are relative to the file.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use ringfence_face::Target;
 use ringfence_face::ddl::Limits;
 use ringfence_gateway::meter::OtherLog;
 use ringfence_gateway::pool::{PoolMode, PoolSettings};
-use ringfence_gateway::{Config as GatewayConfig, StoreConfig};
+use ringfence_gateway::{Config as GatewayConfig, RouteConfig, StoreConfig};
 use ringfence_ledger::bucket::Bucket;
 use ringfence_ledger::witnessing::Witnesses;
 use ringfence_policy::{Catalogue, Policy, Registry, Store};
@@ -20,19 +21,36 @@ use ringfence_verifier::quorum::Quorum;
 use serde::Deserialize;
 
 use crate::command::Failure;
+use crate::moves::MoveFile;
 use crate::tls;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+pub(crate) struct File {
     gateway: GatewayFile,
     control: ControlFile,
     ledger: LedgerFile,
-    policy: PolicyFile,
+    pub(crate) policy: PolicyFile,
     #[serde(default)]
-    stores: Vec<StoreFile>,
+    pub(crate) stores: Vec<StoreFile>,
+    #[serde(default)]
+    pub(crate) routes: Vec<RouteFile>,
+    #[serde(default)]
+    pub(crate) moves: Vec<MoveFile>,
     #[serde(default)]
     reports: ReportsFile,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RouteFile {
+    /// What clients ask for, like a store's name.
+    pub(crate) name: String,
+    /// The store that it leads to before anything has moved.
+    store: String,
+    /// Teams that may hold its clients for a move.
+    #[serde(default)]
+    movers: BTreeSet<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -228,27 +246,27 @@ fn publish_ms() -> u64 {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PolicyFile {
+pub(crate) struct PolicyFile {
     /// Jurisdictions, people, workloads, companies.
-    registry: PathBuf,
+    pub(crate) registry: PathBuf,
     /// Cedar policies; the built-in defaults if absent.
     policies: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
-struct StoreFile {
+pub(crate) struct StoreFile {
     #[serde(flatten)]
-    store: Store,
+    pub(crate) store: Store,
     /// The steward's connection.
-    url: String,
+    pub(crate) url: String,
     /// A file with the steward's password, if the url has none.
     password_file: Option<PathBuf>,
     /// PEM certificates to trust: TLS is required then, and certificate and name are verified.
     tls_root: Option<PathBuf>,
     /// The classification of its columns.
-    catalogue: PathBuf,
+    pub(crate) catalogue: PathBuf,
     /// The store's role for principals with full access.
-    full_access_role: Option<String>,
+    pub(crate) full_access_role: Option<String>,
     /// Connections a principal may have to this store through a face.
     face_connections: Option<u32>,
     /// When sessions give their connection back: "session" (at their end) or "transaction".
@@ -412,7 +430,7 @@ impl Places {
     }
 }
 
-fn parse(path: &Path) -> Result<(File, PathBuf), Failure> {
+pub(crate) fn parse(path: &Path) -> Result<(File, PathBuf), Failure> {
     let text = std::fs::read_to_string(path).map_err(|e| {
         Failure::setup(format!("cannot read the configuration {}: {e}", path.display()))
             .hint("name it with --config FILE, or start `ringfence demo`, which writes one")
@@ -448,13 +466,13 @@ pub(crate) fn places(path: &Path) -> Result<Places, Failure> {
 }
 
 /// Gathers problems instead of stopping at the first.
-struct Reader<'a> {
-    dir: &'a Path,
-    problems: Vec<String>,
+pub(crate) struct Reader<'a> {
+    pub(crate) dir: &'a Path,
+    pub(crate) problems: Vec<String>,
 }
 
 impl Reader<'_> {
-    fn text(&mut self, path: &Path) -> String {
+    pub(crate) fn text(&mut self, path: &Path) -> String {
         let path = self.dir.join(path);
         std::fs::read_to_string(&path).unwrap_or_else(|e| {
             self.problems.push(format!("cannot read {}: {e}", path.display()));
@@ -462,11 +480,11 @@ impl Reader<'_> {
         })
     }
 
-    fn keep<T, E: std::fmt::Display>(&mut self, what: &str, result: Result<T, E>) -> Option<T> {
+    pub(crate) fn keep<T, E: std::fmt::Display>(&mut self, what: &str, result: Result<T, E>) -> Option<T> {
         result.map_err(|e| self.problems.push(format!("{what}: {e}"))).ok()
     }
 
-    fn connection(
+    pub(crate) fn connection(
         &mut self,
         what: &str,
         url: &str,
@@ -617,6 +635,11 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
                 manifest,
                 log: dir.join(&file.ledger.dir),
                 other_logs,
+                routes: file
+                    .routes
+                    .into_iter()
+                    .map(|r| RouteConfig { name: r.name, store: r.store, movers: r.movers })
+                    .collect(),
             },
             policy,
             control,

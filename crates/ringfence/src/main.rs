@@ -4,6 +4,7 @@
 mod command;
 mod config;
 mod demo;
+mod moves;
 mod password;
 mod serve;
 mod tls;

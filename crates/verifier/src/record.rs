@@ -51,6 +51,10 @@ pub enum Kind {
     BorderClosed,
     /// Cross-border access opened again.
     BorderOpened,
+    /// A route leads to another store: there its rows are at home now.
+    Routed,
+    /// A move of rows from one store to another came to a new stage; the record has what was compared.
+    Move,
     /// Private records were erased, as the law may ask; the record says which, why and by whom. Their commitments stay.
     Erased,
     /// A legal hold was placed or released: while it stands, nothing is erased.

@@ -191,3 +191,10 @@ pub async fn abort(of: &Move, tables: &[plan::Planned], from: &Database, to: &Da
     forget_schema(from, &of.name).await?;
     forget_schema(to, &of.name).await
 }
+
+/// Whether a move of this name has begun at the source.
+pub async fn is_begun(of: &Move, from: &Database) -> Result<bool, Error> {
+    let name = format!("fence_{}", of.name);
+    let sql = "SELECT EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = $1 AND p.proname = $2)";
+    Ok(from.row("look for the move", sql, &[&SCHEMA, &name]).await?.get(0))
+}

@@ -1,6 +1,7 @@
 //! `request`, `requests`, `approve`, `deny`, `revoke`, `grants`: through the gateway, logged in as `psql` would.
 
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -22,9 +23,9 @@ pub(crate) struct WhoArgs {
     name: String,
     /// Print JSON.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     #[command(flatten)]
-    config: ConfigArgs,
+    pub(super) config: ConfigArgs,
 }
 
 /// `ringfence request`.
@@ -91,37 +92,52 @@ pub(crate) struct EndArgs {
     reason: String,
 }
 
+/// A gateway's console.
+pub(super) struct Console(tokio_postgres::Client);
+
 /// Logs in to the console and gives it one command.
 async fn ask(who: &WhoArgs, command: &Value) -> Result<Value, Failure> {
-    let places = config::places(&who.config.path())?;
-    let mut config = tokio_postgres::Config::new();
-    let ip = match places.listen.ip() {
-        ip if ip.is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    config
-        .host(ip.to_string())
-        .port(places.listen.port())
-        .user(&who.name)
-        .dbname(ringfence_gateway::console::NAME)
-        .application_name("ringfence");
-    let identity = identity();
-    if let Some(password) = password(&who.name, &places, identity.is_some())? {
-        config.password(password);
-    }
-    let tls = places.root.as_deref().map(|root| tls::client(root, identity.as_ref()));
-    let tls = tls.transpose().map_err(Failure::setup)?;
-    let client = Target { config, tls }.connect("the gateway").await;
-    let client = client.map_err(|e| failure(&e, "cannot reach the gateway"))?;
-    let answer = client.simple_query(&command.to_string()).await.map_err(|e| failure(&e, "no answer"));
-    for message in answer? {
-        if let SimpleQueryMessage::Row(row) = message {
-            let text = row.get(0).unwrap_or("null");
-            return serde_json::from_str(text)
-                .map_err(|e| Failure::setup(format!("the answer is not JSON: {e}")));
+    Console::connect(who, None).await?.ask(command).await
+}
+
+impl Console {
+    /// Logs in, to the configuration's own gateway or to another one.
+    pub(super) async fn connect(who: &WhoArgs, address: Option<SocketAddr>) -> Result<Self, Failure> {
+        let places = config::places(&who.config.path())?;
+        let mut config = tokio_postgres::Config::new();
+        let address = address.unwrap_or(places.listen);
+        let ip = match address.ip() {
+            ip if ip.is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        config
+            .host(ip.to_string())
+            .port(address.port())
+            .user(&who.name)
+            .dbname(ringfence_gateway::console::NAME)
+            .application_name("ringfence");
+        let identity = identity();
+        if let Some(password) = password(&who.name, &places, identity.is_some())? {
+            config.password(password);
         }
+        let tls = places.root.as_deref().map(|root| tls::client(root, identity.as_ref()));
+        let tls = tls.transpose().map_err(Failure::setup)?;
+        let client = Target { config, tls }.connect("the gateway").await;
+        Ok(Self(client.map_err(|e| failure(&e, "cannot reach the gateway"))?))
     }
-    Err(Failure::setup("the gateway gave no answer"))
+
+    /// Gives it one command.
+    pub(super) async fn ask(&self, command: &Value) -> Result<Value, Failure> {
+        let answer = self.0.simple_query(&command.to_string()).await.map_err(|e| failure(&e, "no answer"));
+        for message in answer? {
+            if let SimpleQueryMessage::Row(row) = message {
+                let text = row.get(0).unwrap_or("null");
+                return serde_json::from_str(text)
+                    .map_err(|e| Failure::setup(format!("the answer is not JSON: {e}")));
+            }
+        }
+        Err(Failure::setup("the gateway gave no answer"))
+    }
 }
 
 fn failure(e: &tokio_postgres::Error, what: &str) -> Failure {

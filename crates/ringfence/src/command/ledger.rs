@@ -271,6 +271,8 @@ fn gist(leaf: &Leaf, record: &Value) -> String {
         Kind::SideDoor => {
             format!("{} by {} at {} from {}", get("what"), get("role"), get("database"), get("address"))
         }
+        Kind::Routed => format!("{} leads to {}", get("route"), get("store")),
+        Kind::Move => format!("{} {} by {}", get("move"), get("stage"), get("by")),
         Kind::BorderClosed => get("reason"),
         Kind::BorderOpened => String::new(),
         Kind::Erased => format!("{} by {}: {}", record["entries"], get("by"), get("reason")),

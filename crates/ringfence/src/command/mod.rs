@@ -5,6 +5,7 @@ mod console;
 mod ledger;
 mod logs;
 mod meter;
+mod migrate;
 mod reconcile;
 mod report;
 mod store;
@@ -58,6 +59,9 @@ enum Command {
     Meter(meter::MeterArgs),
     /// Write a report for the public, for regulators, or for the company itself.
     Report(report::ReportArgs),
+    /// Move a jurisdiction's rows to another store while they are in use.
+    #[command(subcommand)]
+    Migrate(migrate::MigrateCommand),
     /// Compare a store's own log with the ledger: name what did not come through the gateway.
     Reconcile(reconcile::ReconcileArgs),
     /// Keep the signed list of all logs, and verify them together.
@@ -175,6 +179,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Audit(command) => audit::run(command),
         Command::Meter(args) => meter::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Migrate(command) => migrate::run(command).await,
         Command::Reconcile(args) => reconcile::run(args),
         Command::Logs(command) => logs::run(command),
         Command::Witness(command) => witness::run(command).await,

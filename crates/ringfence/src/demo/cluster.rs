@@ -217,7 +217,7 @@ impl Cluster {
         let socket_dir = data.display().to_string().replace('\'', "''");
         let settings = format!(
             "\n# ringfence demo\nlisten_addresses = ''\nport = 5432\nunix_socket_directories = '{socket_dir}'\n\
-             unix_socket_permissions = 0700\nmax_connections = 300\nshared_buffers = 128MB\nmax_wal_size = 2GB\n\
+             unix_socket_permissions = 0700\nmax_connections = 300\nshared_buffers = 128MB\nmax_wal_size = 2GB\nwal_level = logical\n\
              logging_collector = on\nlog_destination = 'csvlog'\nlog_directory = 'log'\nlog_filename = 'postgresql.log'\n\
              log_connections = on\nlog_disconnections = on\nlog_statement = 'all'\nlog_timezone = 'UTC'\n\
              timezone = 'UTC'\npassword_encryption = 'scram-sha-256'\n"

@@ -44,6 +44,13 @@ pub(super) async fn create(cluster: &Cluster, name: &str) -> Result<(), Failure>
         .map_err(database("create the tables"))
 }
 
+/// A database without tables, beside one with the platform's roles.
+pub(super) async fn create_empty(cluster: &Cluster, name: &str) -> Result<(), Failure> {
+    let client = connect(&cluster.superuser("postgres")).await?;
+    let sql = format!("CREATE DATABASE {name} OWNER {OWNER_ROLE}");
+    client.batch_execute(&sql).await.map_err(database("create a database"))
+}
+
 /// Loads all tables, then makes the indexes.
 pub(super) async fn copy(
     config: tokio_postgres::Config,

@@ -57,6 +57,10 @@ const SITES: [Site; 2] = [
     Site { name: "us-trusted", database: "us", country: Some("US") },
     Site { name: "sg-legacy", database: "legacy", country: None },
 ];
+/// Where the tour's move goes: an empty database at the trusted host.
+const HOME: &str = "home";
+/// What the servers of a move log in to each other as.
+const MOVE_ROLE: &str = "ringfence_move";
 const CONTROL: &str = "control";
 const CONTROL_ROLE: &str = "ringfence_control";
 
@@ -185,15 +189,31 @@ async fn fill(dir: &Path, args: &DemoArgs, clusters: &[Cluster], fresh: &[&str])
     }
     bar.finish_and_clear();
     eprintln!("loaded {rows} rows");
+    let mover = random();
+    if !sites.is_empty() {
+        keep_secret(dir, "move.password", &mover)?;
+    }
     for (site, cluster) in &sites {
-        prepare(dir, cluster, site).await?;
+        let password = random();
+        prepare(cluster, site.database, &password).await?;
+        keep_secret(dir, &format!("{}.steward", site.name), &password)?;
+        let client = connect(&cluster.superuser("postgres")).await?;
+        let verifier = password::short_verifier(&mover);
+        let role = format!("CREATE ROLE {MOVE_ROLE} LOGIN REPLICATION PASSWORD '{verifier}'");
+        client.batch_execute(&role).await.map_err(database("create the role for moves"))?;
+        if site.country.is_some() {
+            load::create_empty(cluster, HOME).await?;
+            prepare(cluster, HOME, &password).await?;
+        }
+        for name in [site.database, HOME].iter().take(if site.country.is_some() { 2 } else { 1 }) {
+            let sql = format!("GRANT CONNECT ON DATABASE {name} TO {MOVE_ROLE}");
+            client.batch_execute(&sql).await.map_err(database("let the role for moves in"))?;
+        }
         cluster.mark_filled()?;
     }
     if let Some(control) = clusters.iter().find(|c| c.name == CONTROL && fresh.contains(&c.name)) {
-        let file = dir.join("keys/control.password");
         let password = random();
-        let _ = std::fs::remove_file(&file);
-        write_secret(&file, &password)?;
+        keep_secret(dir, "control.password", &password)?;
         let client = connect(&control.superuser("postgres")).await?;
         let verifier = password::short_verifier(&password);
         let sql = format!("CREATE ROLE {CONTROL_ROLE} LOGIN PASSWORD '{verifier}'");
@@ -208,18 +228,21 @@ async fn fill(dir: &Path, args: &DemoArgs, clusters: &[Cluster], fresh: &[&str])
 }
 
 /// What an operator does once with `ringfence install --yes`.
-async fn prepare(dir: &Path, cluster: &Cluster, site: &Site) -> Result<(), Failure> {
-    let mut client = connect(&cluster.superuser(site.database)).await?;
-    let password = random();
+async fn prepare(cluster: &Cluster, name: &str, password: &str) -> Result<(), Failure> {
+    let mut client = connect(&cluster.superuser(name)).await?;
     let options = install::Options {
-        steward_verifier: password::short_verifier(&password),
+        steward_verifier: password::short_verifier(password),
         full_role: Some(load::APP_ROLE.to_owned()),
     };
     let plan = install::plan(&client, &options).await?;
     install::apply(&mut client, &plan).await?;
-    let file = dir.join(format!("keys/{}.steward", site.name));
+    Ok(())
+}
+
+fn keep_secret(dir: &Path, name: &str, secret: &str) -> Result<(), Failure> {
+    let file = dir.join("keys").join(name);
     let _ = std::fs::remove_file(&file);
-    write_secret(&file, &password)
+    write_secret(&file, secret)
 }
 
 fn random() -> String {

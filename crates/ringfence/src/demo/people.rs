@@ -159,6 +159,7 @@ full_access_role = "clips_app"
 full_access = ["us-data"]
 approvers = ["us-security"]
 auditors = ["audit"]
+allowed_roles = ["ringfence_move"]
 "#,
             socket = socket(site)
         )
@@ -186,10 +187,36 @@ witnesses = "witnesses.policy"
 
 [policy]
 registry = "registry.toml"
-{us}{legacy}"#,
+{us}{legacy}{home}
+# The platform's workloads ask for `clips`, which leads to where the U.S. users' rows are at home.
+[[routes]]
+name = "clips"
+store = "legacy"
+movers = ["us-data"]
+
+[[moves]]
+name = "us_home"
+jurisdiction = "us"
+from = "legacy"
+to = "home"
+route = "clips"
+
+[moves.source]
+url = "host='{here}' user=postgres dbname=legacy"
+replication = "host='{here}' port=5432 user=ringfence_move dbname=legacy"
+replication_password_file = "keys/move.password"
+
+[moves.target]
+url = "host='{there}' user=postgres dbname=home"
+replication = "host='{there}' port=5432 user=ringfence_move dbname=home"
+replication_password_file = "keys/move.password"
+"#,
         control = socket("control"),
         us = store("us", "us-trusted", "trusted", "US"),
         legacy = store("legacy", "sg-legacy", "legacy", "SG"),
+        home = store("home", "us-trusted", "trusted", "US"),
+        here = socket("sg-legacy"),
+        there = socket("us-trusted"),
     );
     std::fs::write(dir.join("ringfence.toml"), text)?;
     Ok(())

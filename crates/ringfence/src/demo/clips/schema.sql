@@ -36,7 +36,8 @@ CREATE TABLE public.watch_history (
     user_id    bigint      NOT NULL,
     video_id   bigint      NOT NULL,
     watched_at timestamptz NOT NULL,
-    seconds    int         NOT NULL
+    seconds    int         NOT NULL,
+    PRIMARY KEY (user_id, video_id, watched_at)
 );
 
 CREATE TABLE public.payments (

@@ -1,0 +1,451 @@
+//! `ringfence migrate`: moves a jurisdiction's rows to another store while they are in use.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
+use ringfence_residency::migrate::cutover::{self, Gateways, Step};
+use ringfence_residency::migrate::plan::{self, Plan};
+use ringfence_residency::migrate::status::{self, Stage, Status};
+use ringfence_residency::migrate::{self, Move, carry, verify};
+use ringfence_residency::scope::{How, Scope};
+use ringfence_residency::{Database, Error};
+use serde_json::{Value, json};
+
+use super::console::{Console, WhoArgs};
+use super::{ConfigArgs, Failure, print_json};
+use crate::moves;
+
+/// `ringfence migrate …`
+#[derive(Subcommand)]
+pub(crate) enum MigrateCommand {
+    /// Show what would move, and what stands in the way. Nothing is touched.
+    Plan(LookArgs),
+    /// Begin, or go on after a crash: mark the rows, copy them, follow their changes.
+    Start(ActArgs),
+    /// How far it is: rows, bytes, rate, lag, time left.
+    Status(StatusArgs),
+    /// Compare both sides while they are in use.
+    Verify(LookArgs),
+    /// Change over: clients wait for a moment, then go on at the target.
+    Cutover(ActArgs),
+    /// Go back to where the rows were, with all that was written since.
+    Back(ActArgs),
+    /// Give it up: remove everything that it laid, and the target's copies.
+    Abort(ActArgs),
+}
+
+/// Which move.
+#[derive(Args)]
+pub(crate) struct MoveArgs {
+    /// The move, where the configuration has several.
+    #[arg(long = "move", value_name = "NAME")]
+    name: Option<String>,
+}
+
+/// `plan`, `verify`
+#[derive(Args)]
+pub(crate) struct LookArgs {
+    #[command(flatten)]
+    which: MoveArgs,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// `status`
+#[derive(Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    look: LookArgs,
+    /// Look again each second until nothing is left to copy.
+    #[arg(long)]
+    watch: bool,
+}
+
+/// `start`, `cutover`, `back`, `abort`: each is on record with who did it.
+#[derive(Args)]
+pub(crate) struct ActArgs {
+    #[command(flatten)]
+    which: MoveArgs,
+    #[command(flatten)]
+    who: WhoArgs,
+}
+
+impl From<Error> for Failure {
+    fn from(e: Error) -> Self {
+        match &e {
+            Error::Blocked(problems) => Self::refused(format!(
+                "it cannot be done like this; nothing was touched:\n  {}",
+                problems.join("\n  ")
+            )),
+            Error::Failed(_) => Self::refused(e.to_string()),
+            _ => Self::setup(e.to_string()),
+        }
+    }
+}
+
+/// A move with both sides open.
+struct Open {
+    of: Move,
+    from: Database,
+    to: Database,
+    plan: Plan,
+    gateways: Vec<SocketAddr>,
+}
+
+async fn open(which: &MoveArgs, config: &ConfigArgs) -> Result<Open, Failure> {
+    let loaded = moves::load(&config.path(), which.name.as_deref())?;
+    let scope = Scope::of(&loaded.catalogue, &loaded.of.jurisdiction, &loaded.countries)
+        .map_err(|problems| Failure::setup(format!("the catalogue:\n  {}", problems.join("\n  "))))?;
+    let of = loaded.of;
+    let (from, to) = of.connect().await?;
+    let is_under_way = migrate::is_begun(&of, &from).await?;
+    let plan = plan::plan(&of, &scope, &from, &to, is_under_way).await?;
+    Ok(Open { of, from, to, plan, gateways: loaded.gateways })
+}
+
+impl Open {
+    /// Fails if something stands in the way.
+    fn unblocked(&self) -> Result<(), Failure> {
+        if self.plan.blockers.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Blocked(self.plan.blockers.clone()).into())
+        }
+    }
+}
+
+pub(crate) async fn run(command: MigrateCommand) -> Result<(), Failure> {
+    match command {
+        MigrateCommand::Plan(args) => show_plan(&args).await,
+        MigrateCommand::Start(args) => start(&args).await,
+        MigrateCommand::Status(args) => show_status(&args).await,
+        MigrateCommand::Verify(args) => compare(&args).await,
+        MigrateCommand::Cutover(args) => change_over(&args).await,
+        MigrateCommand::Back(args) => back(&args).await,
+        MigrateCommand::Abort(args) => abort(&args).await,
+    }
+}
+
+async fn show_plan(args: &LookArgs) -> Result<(), Failure> {
+    let open = open(&args.which, &args.config).await?;
+    let plan = &open.plan;
+    if args.json {
+        print_json(
+            &json!({ "move": open.of.name, "jurisdiction": open.of.jurisdiction, "from": open.of.from.store,
+            "to": open.of.to.store, "route": open.of.route, "plan": plan }),
+        );
+    } else {
+        println!(
+            "Move {}: rows of {} go from {} to {}; workloads reach them by {}.\n",
+            open.of.name, open.of.jurisdiction, open.of.from.store, open.of.to.store, open.of.route
+        );
+        for planned in &plan.tables {
+            let how = match &planned.table.how {
+                How::Residence { column, countries, .. } => {
+                    format!("where {column} is {}", countries.join(" or "))
+                }
+                How::Subjects { columns, residents, .. } => {
+                    format!("where {} is in {}", columns.join(", "), residents.1)
+                }
+                How::Everything => "all".to_owned(),
+            };
+            let rows = HumanCount(planned.shape.rows.unsigned_abs());
+            let size = HumanBytes(planned.shape.bytes.unsigned_abs());
+            let made = if planned.exists { "" } else { "; is brought over" };
+            println!("  {:<20} of about {rows} rows ({size}): {how}{made}", planned.table.shown());
+        }
+        for table in &plan.stay {
+            println!("  {table:<20} stays: about nobody");
+        }
+        for note in &plan.notes {
+            println!("NOTE     {note}");
+        }
+        for blocker in &plan.blockers {
+            println!("BLOCKER  {blocker}");
+        }
+    }
+    if plan.blockers.is_empty() { Ok(()) } else { Err(Failure::refused("")) }
+}
+
+fn bar(length: u64, template: &str) -> ProgressBar {
+    let bar = ProgressBar::new(length);
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+async fn record(console: &Console, of: &Move, stage: &str, more: Value) -> Result<(), Failure> {
+    let mut record = json!({ "move": of.name, "stage": stage, "from": of.from.store, "to": of.to.store });
+    if let (Some(record), Value::Object(more)) = (record.as_object_mut(), more) {
+        record.extend(more);
+    }
+    console.ask(&json!({ "do": "moved", "route": of.route, "record": record })).await.map(drop)
+}
+
+async fn start(args: &ActArgs) -> Result<(), Failure> {
+    let open = open(&args.which, &args.who.config).await?;
+    open.unblocked()?;
+    let console = Console::connect(&args.who, None).await?;
+    let Open { of, from, to, plan, .. } = &open;
+    let tables: Vec<Value> = plan.tables.iter().map(|t| json!(t.table.shown())).collect();
+    record(&console, of, "started", json!({ "tables": tables })).await?;
+    let pages = migrate::source::pages(&plan.tables, from).await?;
+    let marking = bar(pages.unsigned_abs(), "marking the rows {bar:40} {percent} % {elapsed}");
+    let marked = migrate::start(of, &plan.tables, from, to, &mut |n| marking.inc(n.unsigned_abs())).await?;
+    marking.finish_and_clear();
+    let copying = bar(0, "copying {spinner} {msg} {elapsed}");
+    loop {
+        let now = status::status(of, &plan.tables, from, to).await?;
+        if now.stage != Stage::Copying {
+            break;
+        }
+        if now.errors.1 > 0 || now.errors.0 > 0 {
+            copying.finish_and_clear();
+            return Err(Failure::refused(format!(
+                "PostgreSQL met {} errors while copying; the server log of {} says which",
+                now.errors.0 + now.errors.1,
+                to.name
+            ))
+            .hint(
+                "it tries again by itself: mend what is wrong, or give it up with `ringfence migrate abort`",
+            ));
+        }
+        let (rows, size) = (HumanCount(now.rows.unsigned_abs()), HumanBytes(now.bytes.unsigned_abs()));
+        copying.set_message(format!(
+            "{rows} rows, {size}, {} of {} tables complete",
+            now.tables.0, now.tables.1
+        ));
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    copying.finish_and_clear();
+    let indexing = bar(0, "making indexes {spinner} {msg} {elapsed}");
+    carry::rest(&plan.tables, from, to, &mut |name| indexing.set_message(name.to_owned())).await?;
+    to.run("count its rows", "ANALYZE").await?;
+    indexing.finish_and_clear();
+    let now = status::status(of, &plan.tables, from, to).await?;
+    record(&console, of, "copied", json!({ "rows": now.rows })).await?;
+    if args.who.json {
+        print_json(&json!({ "move": of.name, "marked": marked, "status": now }));
+    } else {
+        println!("{} follows {}: {} rows.", to.name, from.name, HumanCount(now.rows.unsigned_abs()));
+        println!("Compare with `ringfence migrate verify`, change over with `ringfence migrate cutover`.");
+    }
+    Ok(())
+}
+
+async fn show_status(args: &StatusArgs) -> Result<(), Failure> {
+    let open = open(&args.look.which, &args.look.config).await?;
+    let all: i64 = open.plan.tables.iter().map(|t| t.shape.rows).sum();
+    let mut before: Option<Status> = None;
+    loop {
+        let now = status::status(&open.of, &open.plan.tables, &open.from, &open.to).await?;
+        if args.look.json {
+            print_json(&json!({ "move": open.of.name, "status": now }));
+        } else {
+            print_status(&open, &now, before.as_ref(), all);
+        }
+        let is_over = now.stage != Stage::Copying && now.stage != Stage::Marking;
+        if !args.watch || is_over {
+            return Ok(());
+        }
+        before = Some(now);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "for people"
+)]
+fn print_status(open: &Open, now: &Status, before: Option<&Status>, all: i64) {
+    let mut line = format!(
+        "{}: {}, {} rows, {} at {}",
+        open.of.name,
+        now.stage.word(),
+        HumanCount(now.rows.unsigned_abs()),
+        HumanBytes(now.bytes.unsigned_abs()),
+        open.to.name
+    );
+    if now.stage == Stage::Copying {
+        line = format!("{line}, {} of {} tables complete", now.tables.0, now.tables.1);
+    }
+    if let Some(before) = before.filter(|b| now.at > b.at) {
+        let rate = (now.rows - before.rows) as f64 * 1000.0 / (now.at - before.at);
+        line = format!("{line}, {rate:.0} rows a second");
+        let left = (all - now.rows).max(0) as f64;
+        if rate > 0.0 && now.stage == Stage::Copying {
+            line =
+                format!("{line}, {} left at most", HumanDuration(Duration::from_secs((left / rate) as u64)));
+        }
+    }
+    if let Some(lag) = now.lag_bytes {
+        line = format!("{line}, {} behind", HumanBytes(lag.unsigned_abs()));
+    }
+    if now.errors != (0, 0) {
+        line = format!("{line}, {} errors (see the target's server log)", now.errors.0 + now.errors.1);
+    }
+    println!("{line}");
+}
+
+async fn compare(args: &LookArgs) -> Result<(), Failure> {
+    let open = open(&args.which, &args.config).await?;
+    let rows: i64 = open.plan.tables.iter().map(|t| t.shape.rows).sum();
+    let comparing = bar(rows.unsigned_abs(), "comparing {msg} {human_pos} rows {elapsed}");
+    let told = &mut |table: &str, rows: i64| {
+        comparing.set_message(table.to_owned());
+        comparing.inc(rows.unsigned_abs());
+    };
+    let verified = verify::verify(&open.of, &open.plan.tables, &open.from, &open.to, told).await?;
+    comparing.finish_and_clear();
+    if args.json {
+        print_json(&verified);
+    } else {
+        for (name, table) in &verified.tables {
+            let differences = table.missing + table.extra + table.different;
+            let word = if differences == 0 { "EQUAL   " } else { "DIFFERS " };
+            println!(
+                "{word} {name}: {} rows in {} ranges; {} missing, {} too many, {} different",
+                HumanCount(table.rows.unsigned_abs()),
+                table.ranges,
+                table.missing,
+                table.extra,
+                table.different
+            );
+        }
+        println!("SHA-256 over all: {}", verified.root);
+    }
+    match verified.differences() {
+        0 => Ok(()),
+        n => Err(Failure::refused(format!("{n} rows differ"))),
+    }
+}
+
+/// The gateways of a move, each with a connection to its console: when that goes, a gateway lets go by itself.
+struct Consoles {
+    route: String,
+    consoles: Vec<Console>,
+}
+
+impl Consoles {
+    async fn connect(open: &Open, who: &WhoArgs) -> Result<Self, Failure> {
+        let mut consoles = vec![Console::connect(who, None).await?];
+        for address in &open.gateways {
+            consoles.push(Console::connect(who, Some(*address)).await?);
+        }
+        Ok(Self { route: open.of.route.clone(), consoles })
+    }
+
+    async fn all(&self, command: &Value) -> Vec<Result<Value, Failure>> {
+        futures_util::future::join_all(self.consoles.iter().map(|console| console.ask(command))).await
+    }
+}
+
+impl Gateways for Consoles {
+    async fn hold(&mut self, within: Duration) -> Result<(), String> {
+        let command = json!({ "do": "hold", "route": self.route, "within_ms": within.as_millis() });
+        let failed = self.all(&command).await.into_iter().find_map(Result::err);
+        match failed {
+            None => Ok(()),
+            Some(failure) => {
+                let _ = self.release().await;
+                Err(failure.message)
+            }
+        }
+    }
+
+    async fn release(&mut self) -> Result<Duration, String> {
+        let mut longest = Duration::ZERO;
+        for answer in self.all(&json!({ "do": "release", "route": self.route })).await {
+            let held = answer.map_err(|f| f.message)?["held_ms"].as_f64().unwrap_or_default();
+            longest = longest.max(Duration::try_from_secs_f64(held / 1000.0).unwrap_or_default());
+        }
+        Ok(longest)
+    }
+}
+
+async fn change_over(args: &ActArgs) -> Result<(), Failure> {
+    let open = open(&args.which, &args.who.config).await?;
+    open.unblocked()?;
+    let Open { of, from, to, plan, .. } = &open;
+    let mut gateways = Consoles::connect(&open, &args.who).await?;
+    if migrate::home(from, &of.name).await?.is_some_and(|(store, _)| store == of.to.store) {
+        // Somebody died after the decision.
+        cutover::finish(of, &plan.tables, from, to).await?;
+        println!("The rows are at home at {}.", of.to.store);
+        return Ok(());
+    }
+    let rows: i64 = plan.tables.iter().map(|t| t.shape.rows).sum();
+    let progress = bar(rows.unsigned_abs(), "{prefix} {msg} {human_pos} rows {elapsed}");
+    let mut told = |step: Step<'_>| match step {
+        Step::Begun(what) => progress.set_prefix(what),
+        Step::Compared(table, rows) => {
+            progress.set_message(table.to_owned());
+            progress.inc(rows.unsigned_abs());
+        }
+    };
+    let done = cutover::run(of, &plan.tables, from, to, &mut gateways, &mut told).await;
+    progress.finish_and_clear();
+    let console = Console::connect(&args.who, None).await?;
+    let report = match done {
+        Ok(report) => report,
+        Err(e) => {
+            record(&console, of, "rolled-back", json!({})).await?;
+            return Err(e.into());
+        }
+    };
+    record(
+        &console,
+        of,
+        "changed-over",
+        json!({ "compared": report.verified, "changed": report.changed, "held_ms": report.held_ms }),
+    )
+    .await?;
+    if args.who.json {
+        print_json(&report);
+    } else {
+        println!(
+            "The rows are at home at {}; clients of {} waited {:.0} ms.",
+            report.store, of.route, report.held_ms
+        );
+        println!("Back, with all that is written from now on: `ringfence migrate back`.");
+    }
+    Ok(())
+}
+
+async fn back(args: &ActArgs) -> Result<(), Failure> {
+    let open = open(&args.which, &args.who.config).await?;
+    let Open { of, from, to, plan, .. } = &open;
+    let mut gateways = Consoles::connect(&open, &args.who).await?;
+    let held = cutover::back(of, &plan.tables, from, to, &mut gateways).await?;
+    record(&Console::connect(&args.who, None).await?, of, "gone-back", json!({ "held_ms": held })).await?;
+    if args.who.json {
+        print_json(&json!({ "store": of.from.store, "held_ms": held }));
+    } else {
+        println!(
+            "The rows are at home at {} again; clients of {} waited {held:.0} ms.",
+            of.from.store, of.route
+        );
+    }
+    Ok(())
+}
+
+async fn abort(args: &ActArgs) -> Result<(), Failure> {
+    let open = open(&args.which, &args.who.config).await?;
+    let console = Console::connect(&args.who, None).await?;
+    migrate::abort(&open.of, &open.plan.tables, &open.from, &open.to).await?;
+    record(&console, &open.of, "given-up", json!({})).await?;
+    if args.who.json {
+        print_json(&json!({ "move": open.of.name, "stage": "given-up" }));
+    } else {
+        println!("{} is as before; {} has no rows of it.", open.from.name, open.to.name);
+    }
+    Ok(())
+}
