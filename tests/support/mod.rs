@@ -8,10 +8,12 @@
 
 pub mod wire;
 
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// The program under test.
@@ -22,6 +24,8 @@ pub struct Demo {
     pub dir: PathBuf,
     pub port: u16,
     child: Child,
+    /// Clusters that are not the demo's own processes any more: they are stopped here.
+    crashed: Mutex<BTreeSet<PathBuf>>,
 }
 
 /// Where a program's log goes.
@@ -44,7 +48,7 @@ impl Demo {
     /// Starts a demo with few users. `name` keeps tests apart.
     pub fn start(name: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("rf-{name}-{}", std::process::id()));
-        let mut demo = Self { port: 0, child: spawn(&dir), dir };
+        let mut demo = Self { port: 0, child: spawn(&dir), dir, crashed: Mutex::default() };
         demo.wait_ready();
         demo
     }
@@ -136,6 +140,26 @@ impl Demo {
             cd / && $run \"${pg_ctl:-pg_ctl}\" restart -D \"$0\" -m fast -w -l \"$0/restart.log\"";
         let output = Command::new("sh").arg("-c").arg(script).arg(&data).output().expect("sh runs");
         assert!(output.status.success(), "{}", text(&output));
+    }
+
+    /// Kills a cluster as a crash would, and starts it again.
+    pub fn crash_store(&self, cluster: &str) {
+        let data = self.dir.join(cluster).canonicalize().expect("the cluster is there");
+        let script = "pg_ctl=$(ls -d /usr/lib/postgresql/*/bin/pg_ctl 2>/dev/null | sort -V | tail -1); owner=$(stat -c %U \"$0\")
+            run=; [ \"$(id -un)\" = \"$owner\" ] || run=\"runuser -u $owner --\"
+            pid=$(head -1 \"$0/postmaster.pid\"); pids=$(pgrep -P $pid); kill -9 $pid $pids 2>/dev/null
+            for one in $pid $pids; do for try in $(seq 100); do [ -d /proc/$one ] && ! grep -q '^State:.Z' /proc/$one/status || break; sleep 0.05; done; done
+            rm -f \"$0/postmaster.pid\" \"$0/.s.PGSQL.5432\" \"$0/.s.PGSQL.5432.lock\"
+            cd / && $run \"${pg_ctl:-pg_ctl}\" start -D \"$0\" -w -l \"$0/restart.log\"";
+        let output = Command::new("sh")
+            .arg("-c")
+            .arg(script)
+            .arg(&data)
+            .stdin(Stdio::null())
+            .output()
+            .expect("sh runs");
+        assert!(output.status.success(), "{}", text(&output));
+        self.crashed.lock().expect("no test panicked with it").insert(data);
     }
 
     /// Asks as the analyst, signs as two approvers, returns the grant's name.
@@ -258,6 +282,10 @@ impl Drop for Demo {
             std::thread::sleep(Duration::from_millis(20));
         }
         let _ = self.child.kill();
+        for data in self.crashed.get_mut().map(std::mem::take).unwrap_or_default() {
+            let script = "pid=$(head -1 \"$0/postmaster.pid\") && kill -QUIT $pid; while kill -0 $pid 2>/dev/null; do sleep 0.05; done";
+            let _ = Command::new("sh").arg("-c").arg(script).arg(&data).status();
+        }
         if std::env::var_os("RF_TEST_KEEP").is_none() {
             let _ = std::fs::remove_dir_all(&self.dir);
         }

@@ -20,7 +20,7 @@ use crate::backend::Stream;
 use crate::frame::{Body, Buffer, HEADER, put, put_parameter, put_ready, put_str};
 use crate::grants::verify;
 use crate::refusal::{Refusal, code};
-use crate::route::{Hold, Route};
+use crate::route::{self, Hold, Route};
 use crate::server::{Shared, approval_record};
 use crate::show;
 
@@ -190,7 +190,10 @@ async fn command(
             let found = desk.route(&route)?;
             let held = match holds.remove(&route) {
                 Some(hold) => hold.release().await,
-                None => Duration::ZERO,
+                None => {
+                    route::look(shared, found).await.map_err(|e| broken(&e))?;
+                    Duration::ZERO
+                }
             };
             Ok(json!({ "route": route, "store": found.store()?, "held_ms": held.as_secs_f64() * 1000.0 }))
         }

@@ -25,7 +25,7 @@ const FIND_OUT: Duration = Duration::from_secs(120);
 pub trait Gateways {
     /// Lets running transactions end and holds the next ones. An error says which do not end; then nobody is held.
     fn hold(&mut self, within: Duration) -> impl Future<Output = Result<(), String>> + Send;
-    /// Lets go; each gateway looks where the rows are at home first. Returns the longest time that clients were held.
+    /// Lets go of whom it holds; each gateway looks where the rows are at home first. Returns the longest time that clients were held.
     fn release(&mut self) -> impl Future<Output = Result<Duration, String>> + Send;
 }
 
@@ -61,6 +61,9 @@ pub async fn run(
     gateways: &mut (impl Gateways + Send),
     told: &mut (dyn FnMut(Step<'_>) + Send),
 ) -> Result<Report, Error> {
+    if home(to, &of.name).await?.is_some() {
+        finish_back(of, from, to).await?; // somebody died after the decision to go back
+    }
     let (all, ready) = target::copied(of, to).await?;
     if all == 0 || ready < all {
         return Err(Error::Blocked(vec![format!(
@@ -167,6 +170,9 @@ async fn attempt(
     target::keep_way_back(of, to).await?;
     target::flush(of, to).await?;
     part("sequences and the way back");
+    if super::is_begun(of, to).await? {
+        source::open(&of.reversed(), to).await?; // it was closed there, if the rows have been there before
+    }
     let epoch = epoch(of, from, to).await?;
     source::settle(of, tables, from, &until, epoch).await?;
     part("decide");
@@ -233,11 +239,15 @@ pub async fn back(
     to: &Database,
     gateways: &mut (impl Gateways + Send),
 ) -> Result<f64, Error> {
-    if home(from, &of.name).await?.is_none_or(|(store, _)| store != of.to.store) {
-        return Err(Error::Blocked(vec![format!(
-            "the rows are at home at {}; there is nothing to go back from",
-            from.name
-        )]));
+    if !super::has_moved(of, from, to).await? {
+        if home(to, &of.name).await?.is_none() {
+            let problem = format!("the rows have not left {}; there is nothing to go back from", from.name);
+            return Err(Error::Blocked(vec![problem]));
+        }
+        // Somebody died after the decision.
+        gateways.release().await.map_err(Error::Failed)?;
+        finish_back(of, from, to).await?;
+        return Ok(0.0);
     }
     let reversed = of.reversed();
     // The target has rows of the jurisdiction only: there everything is fenced.
@@ -245,6 +255,8 @@ pub async fn back(
     super::prepare_schema(to, &of.to).await?;
     source::lay(&reversed, &all, to).await?;
     finish(of, tables, from, to).await?;
+    let n = source::send_token(of, to).await?;
+    target::await_token(of, from, n, Duration::from_secs(60)).await?;
     if let Err(e) = Box::pin(attempt_back(of, tables, &all, from, to, gateways)).await
         && !is_decided(&reversed, to).await?
     {
@@ -256,10 +268,15 @@ pub async fn back(
         return Err(e);
     }
     let held = gateways.release().await.map_err(Error::Failed)?;
+    finish_back(of, from, to).await?;
+    Ok(held.as_secs_f64() * 1000.0)
+}
+
+/// What can wait until clients are served again. May be run again.
+async fn finish_back(of: &Move, from: &Database, to: &Database) -> Result<(), Error> {
     forget_decision(of, from).await?;
     target::unsubscribe(from, Some(to), &of.back()).await?;
-    follow(to, &of.publication(), &of.from.replication).await?;
-    Ok(held.as_secs_f64() * 1000.0)
+    follow(to, &of.publication(), &of.from.replication).await
 }
 
 async fn attempt_back(
@@ -273,8 +290,8 @@ async fn attempt_back(
     let reversed = of.reversed();
     gateways.hold(Duration::from_secs(2)).await.map_err(Error::Failed)?;
     let until = source::fence(&reversed, all, to, FENCE_SECONDS).await?;
-    let lsn: String = to.row("read its position", "SELECT pg_current_wal_lsn()::text", &[]).await?.get(0);
-    await_confirmed(to, &of.back(), &lsn).await?;
+    let n = source::send_token(of, to).await?;
+    target::await_token(of, from, n, CATCH_UP).await?;
     from.run("stop following", &format!("ALTER SUBSCRIPTION {} DISABLE", ident(&of.back()))).await?;
     target::sequences(tables, to, from).await?;
     target::drop_slot(from, &of.publication()).await?;
@@ -283,27 +300,4 @@ async fn attempt_back(
     let epoch = epoch(of, from, to).await?;
     source::open(of, from).await?;
     source::settle(&reversed, all, to, &until, epoch).await
-}
-
-/// Waits until the subscriber of a slot has everything up to a position.
-async fn await_confirmed(at: &Database, slot: &str, lsn: &str) -> Result<(), Error> {
-    let until = Instant::now() + CATCH_UP;
-    loop {
-        let row = at
-            .maybe(
-                "ask how far the way back is",
-                "SELECT coalesce(s.replay_lsn, r.confirmed_flush_lsn) >= $2::text::pg_lsn FROM pg_replication_slots r
-                 LEFT JOIN pg_stat_replication s ON s.pid = r.active_pid WHERE r.slot_name = $1",
-                &[&slot, &lsn],
-            )
-            .await?;
-        match row {
-            Some(row) if row.get::<_, Option<bool>>(0) == Some(true) => return Ok(()),
-            Some(_) if Instant::now() < until => tokio::time::sleep(Duration::from_millis(10)).await,
-            Some(_) => {
-                return Err(Error::Failed("the way back did not catch up while clients waited".to_owned()));
-            }
-            None => return Err(Error::Failed(format!("there is no way back: the slot {slot} is gone"))),
-        }
-    }
 }

@@ -19,6 +19,7 @@ pub mod target;
 pub mod verify;
 
 use ringfence_face::Target;
+use ringfence_face::ddl::OTHERS;
 use ringfence_face::sql::{ident, literal};
 
 use crate::database::{Database, Error};
@@ -107,6 +108,14 @@ pub(crate) async fn prepare_schema(database: &Database, side: &Side) -> Result<(
         steward = ident(&side.steward),
         replication = ident(&side.replication_role),
     );
+    database.run("prepare for a move", &sql).await?;
+    // `ringfence install` has taken from PUBLIC what a replication connection begins with (set_config), and keeps it for others here.
+    let sql = format!(
+        "DO $do$ BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = {others}) THEN GRANT {role} TO {member}; END IF; END $do$",
+        others = literal(OTHERS),
+        role = ident(OTHERS),
+        member = ident(&side.replication_role),
+    );
     database.run("prepare for a move", &sql).await
 }
 
@@ -123,6 +132,16 @@ pub async fn home(database: &Database, name: &str) -> Result<Option<(String, i64
         .maybe("look where rows are at home", &sql, &[&name])
         .await?
         .map(|row| (row.get(0), row.get(1))))
+}
+
+/// Whether the rows are at home at the target. Where both sides have decided, in turns, what was decided last counts.
+pub async fn has_moved(of: &Move, from: &Database, to: &Database) -> Result<bool, Error> {
+    let (left, came_back) = (home(from, &of.name).await?, home(to, &of.name).await?);
+    Ok(match (left, came_back) {
+        (Some((_, left)), Some((_, back))) => left > back,
+        (Some(_), None) => true,
+        (None, _) => false,
+    })
 }
 
 /// Removes what this move keeps in a database, and the schema with it when no other move is left.
@@ -172,24 +191,34 @@ pub async fn start(
 /// Gives a move up: everything that it laid is removed on both sides, and the target's copies of the rows with it. Refused once the
 /// rows are at home at the target.
 pub async fn abort(of: &Move, tables: &[plan::Planned], from: &Database, to: &Database) -> Result<(), Error> {
-    if let Some((store, _)) = home(from, &of.name).await? {
+    if has_moved(of, from, to).await? {
+        let store = &of.to.store;
         let problem =
             format!("the rows are at home at {store}: go back first, with `ringfence migrate back`");
         return Err(Error::Blocked(vec![problem]));
     }
     target::unsubscribe(to, Some(from), &of.publication()).await?;
     target::unsubscribe(from, Some(to), &of.back()).await?;
+    // Only what this move brought.
+    let token = format!("{SCHEMA}.token");
+    let known = to.row("look for the move", "SELECT to_regclass($1) IS NOT NULL", &[&token]).await?;
+    let begun = known.get::<_, bool>(0) && {
+        let sql = format!("SELECT EXISTS (SELECT FROM {token} WHERE move = $1)");
+        to.row("look for the move", &sql, &[&of.name]).await?.get(0)
+    };
+    if begun {
+        source::clean(&of.reversed(), &everything(tables), to).await?;
+    }
     let there: Vec<String> = tables.iter().filter(|t| t.exists).map(|t| t.table.quoted()).collect();
-    // Only what this move brought: without its schema it has brought nothing.
-    let begun = to.row("look for the move", "SELECT to_regnamespace($1) IS NOT NULL", &[&SCHEMA]).await?;
-    if !there.is_empty() && begun.get::<_, bool>(0) {
+    if !there.is_empty() && begun {
         to.run("remove the copied rows", &format!("TRUNCATE {}", there.join(", "))).await?;
     }
-    source::clean(&of.reversed(), &everything(tables), to).await?;
     target::clean(of, tables, to).await?;
-    source::clean(of, tables, from).await?;
-    forget_schema(from, &of.name).await?;
-    forget_schema(to, &of.name).await
+    if is_begun(of, from).await? {
+        source::clean(of, tables, from).await?;
+        forget_schema(from, &of.name).await?;
+    }
+    if begun { forget_schema(to, &of.name).await } else { Ok(()) }
 }
 
 /// Whether a move of this name has begun at the source.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::plan::Planned;
-use super::{Move, home, target};
+use super::{Move, has_moved, target};
 use crate::database::{Database, Error};
 
 /// The stages of a move.
@@ -59,7 +59,7 @@ pub async fn status(of: &Move, tables: &[Planned], from: &Database, to: &Databas
     let at = from
         .row("read the clock", "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::float8", &[])
         .await?;
-    let is_moved = home(from, &of.name).await?.is_some_and(|(store, _)| store == of.to.store);
+    let is_moved = has_moved(of, from, to).await?;
     let is_subscribed = target::is_subscribed(of, to).await?;
     let (all, ready) = target::copied(of, to).await?;
     let is_marked = from

@@ -10,12 +10,14 @@ use super::{Move, SCHEMA, prepare_schema};
 use crate::database::{Database, Error};
 use crate::scope::MARK;
 
-/// Gives the tables the mark, so that replication finds all columns.
+/// Gives the tables the mark, so that replication finds all columns. Whatever is written here belongs, and has to be marked at the
+/// source, too, if it ever goes back there.
 pub async fn prepare(of: &Move, tables: &[Planned], to: &Database) -> Result<(), Error> {
     for planned in tables.iter().filter(|t| t.table.is_marked()) {
         let sql = format!(
-            "ALTER TABLE {} ADD COLUMN IF NOT EXISTS {MARK} boolean NOT NULL DEFAULT true",
-            planned.table.quoted()
+            "ALTER TABLE {t} ADD COLUMN IF NOT EXISTS {MARK} boolean NOT NULL DEFAULT true;
+             ALTER TABLE {t} ALTER COLUMN {MARK} SET DEFAULT true",
+            t = planned.table.quoted()
         );
         to.run_locking("add the mark", &sql).await?;
     }
@@ -148,7 +150,12 @@ pub async fn publish_back(of: &Move, tables: &[Planned], to: &Database) -> Resul
         return Ok(());
     }
     let names: Vec<String> = tables.iter().map(|t| t.table.quoted()).collect();
-    let sql = format!("CREATE PUBLICATION {} FOR TABLE {}", ident(&of.back()), names.join(", "));
+    let sql = format!(
+        "CREATE PUBLICATION {} FOR TABLE {}, {SCHEMA}.token WHERE (move = {})",
+        ident(&of.back()),
+        names.join(", "),
+        literal(&of.name)
+    );
     to.run("publish for the way back", &sql).await
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
+use ringfence_policy::catalogue::Belongs;
 use ringfence_residency::migrate::cutover::{self, Gateways, Step};
 use ringfence_residency::migrate::plan::{self, Plan};
 use ringfence_residency::migrate::status::{self, Stage, Status};
@@ -41,7 +42,7 @@ pub(crate) enum MigrateCommand {
 pub(crate) struct MoveArgs {
     /// The move, where the configuration has several.
     #[arg(long = "move", value_name = "NAME")]
-    name: Option<String>,
+    the_move: Option<String>,
 }
 
 /// `plan`, `verify`
@@ -98,7 +99,7 @@ struct Open {
 }
 
 async fn open(which: &MoveArgs, config: &ConfigArgs) -> Result<Open, Failure> {
-    let loaded = moves::load(&config.path(), which.name.as_deref())?;
+    let loaded = moves::load(&config.path(), which.the_move.as_deref())?;
     let scope = Scope::of(&loaded.catalogue, &loaded.of.jurisdiction, &loaded.countries)
         .map_err(|problems| Failure::setup(format!("the catalogue:\n  {}", problems.join("\n  "))))?;
     let of = loaded.of;
@@ -149,9 +150,15 @@ async fn show_plan(args: &LookArgs) -> Result<(), Failure> {
                 How::Residence { column, countries, .. } => {
                     format!("where {column} is {}", countries.join(" or "))
                 }
-                How::Subjects { columns, residents, .. } => {
-                    format!("where {} is in {}", columns.join(", "), residents.1)
-                }
+                How::Subjects { columns, residents, belongs, .. } => match belongs {
+                    Belongs::Subject => format!("where {} lives there ({})", columns[0], residents.1),
+                    Belongs::Any => {
+                        format!("where one of {} lives there ({})", columns.join(", "), residents.1)
+                    }
+                    Belongs::All => {
+                        format!("where all of {} live there ({})", columns.join(", "), residents.1)
+                    }
+                },
                 How::Everything => "all".to_owned(),
             };
             let rows = HumanCount(planned.shape.rows.unsigned_abs());
@@ -297,6 +304,13 @@ fn print_status(open: &Open, now: &Status, before: Option<&Status>, all: i64) {
 
 async fn compare(args: &LookArgs) -> Result<(), Failure> {
     let open = open(&args.which, &args.config).await?;
+    let now = status::status(&open.of, &open.plan.tables, &open.from, &open.to).await?;
+    if now.stage != Stage::Following {
+        let word = now.stage.word();
+        let problem =
+            format!("the move is {word}: both sides are compared while the target follows the source");
+        return Err(Failure::refused(problem));
+    }
     let rows: i64 = open.plan.tables.iter().map(|t| t.shape.rows).sum();
     let comparing = bar(rows.unsigned_abs(), "comparing {msg} {human_pos} rows {elapsed}");
     let told = &mut |table: &str, rows: i64| {
@@ -376,8 +390,9 @@ async fn change_over(args: &ActArgs) -> Result<(), Failure> {
     open.unblocked()?;
     let Open { of, from, to, plan, .. } = &open;
     let mut gateways = Consoles::connect(&open, &args.who).await?;
-    if migrate::home(from, &of.name).await?.is_some_and(|(store, _)| store == of.to.store) {
+    if migrate::has_moved(of, from, to).await? {
         // Somebody died after the decision.
+        gateways.release().await.map_err(Failure::refused)?;
         cutover::finish(of, &plan.tables, from, to).await?;
         println!("The rows are at home at {}.", of.to.store);
         return Ok(());
