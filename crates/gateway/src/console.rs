@@ -188,12 +188,11 @@ async fn command(
         }
         Command::Release { route } => {
             let found = desk.route(&route)?;
-            let held = match holds.remove(&route) {
-                Some(hold) => hold.release().await,
-                None => {
-                    route::look(shared, found).await.map_err(|e| broken(&e))?;
-                    Duration::ZERO
-                }
+            let held = if let Some(hold) = holds.remove(&route) {
+                hold.release().await
+            } else {
+                route::look(shared, found).await.map_err(|e| broken(&e))?;
+                Duration::ZERO
             };
             Ok(json!({ "route": route, "store": found.store()?, "held_ms": held.as_secs_f64() * 1000.0 }))
         }

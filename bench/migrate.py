@@ -1,0 +1,165 @@
+"""What a move costs: its speed beside `pg_dump -Fd -j2 | pg_restore -j2` of the same rows, and what live clients notice of it. Writes
+bench/MIGRATE.md.
+
+Usage: python3 bench/migrate.py [USERS] [TRANSACTIONS-PER-SECOND]
+"""
+import contextlib
+import datetime
+import json
+import os
+import pathlib
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+from rig import BIN, ENV, PROGRAM, ROOT, sh
+
+USERS = int(sys.argv[1]) if len(sys.argv) > 1 else 850_000
+RATE = int(sys.argv[2]) if len(sys.argv) > 2 else 300
+CLIENTS = 8
+# What a program of the platform does all day: a message, and a change of a person's own row.
+SCRIPT = """\\set id random(1000000000, 9000000000000000)
+\\set user random(1, {top})
+begin;
+insert into messages (id, sender_id, recipient_id, body, sent_at) select :id, id, 1, 'hello', now() from users where id = :user and country = 'US';
+update users set phone = 'x' where id = :user and country = 'US';
+commit;
+"""
+
+
+def percentiles(files, since=0.0, until=9e18):
+    """Latencies in ms of transactions that began in this span, from pgbench's logs."""
+    found = []
+    for file in files:
+        for line in open(file):
+            fields = line.split()
+            ended = int(fields[4]) + int(fields[5]) / 1e6
+            took = int(fields[2]) / 1e6
+            if since <= ended - took and ended - took < until:
+                found.append(took * 1000)
+    found.sort()
+    if not found:
+        return None
+    at = lambda share: found[min(int(len(found) * share), len(found) - 1)]
+    return {"n": len(found), "p50": at(0.5), "p99": at(0.99), "max": found[-1]}
+
+
+def main():
+    with contextlib.ExitStack() as stack:
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="rf-bench-", dir="/var/tmp"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        os.chmod(folder, 0o755)
+        demo = folder / "demo"
+        running = subprocess.Popen([PROGRAM, "demo", "--dir", demo, "--port", "0", "--users", str(USERS), "--until-stdin-ends"], text=True,
+                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**ENV, "RUST_LOG": "error"})
+        stack.callback(running.wait)
+        stack.callback(running.stdin.close)
+        while "ringfence demo is ready" not in running.stdout.readline():
+            pass
+        port = int(re.search(r"127\.0\.0\.1:(\d+)", (demo / "ringfence.toml").read_text()).group(1))
+        env = {**ENV, "RINGFENCE_CONFIG": str(demo / "ringfence.toml")}
+        at = lambda cluster, database: f"host={(demo / cluster).resolve()} user=postgres dbname={database}"
+        sql = lambda cluster, database, text: sh("psql", at(cluster, database), "-X", "-A", "-t", "-q", "-c", text).strip()
+        for cluster in ("us-trusted", "sg-legacy"):
+            for setting in ("log_statement = 'none'", "max_wal_size = '8GB'"):
+                sql(cluster, "postgres", f"alter system set {setting}")
+            sql(cluster, "postgres", "select pg_reload_conf()")
+            sql(cluster, "postgres", "checkpoint")
+
+        def migrate(what, *more):
+            began = time.time()
+            done = subprocess.run([PROGRAM, "migrate", what, *more, "--json"], capture_output=True, text=True, env=env)
+            if done.returncode:
+                raise RuntimeError(f"migrate {what}: {done.stderr[-500:]}")
+            return json.loads(done.stdout), began, time.time()
+
+        # The other way to move these rows: nobody may write meanwhile. The store `us` holds exactly them.
+        def dump_and_restore():
+            dump = folder / "dump"
+            sql("us-trusted", "postgres", "create database restored")
+            began = time.monotonic()
+            sh(f"{BIN}/pg_dump", "-Fd", "-j2", "-n", "public", "-f", dump, at("us-trusted", "us"))
+            dumped = time.monotonic()
+            subprocess.run([f"{BIN}/pg_restore", "-j2", "--no-owner", "--no-privileges", "-d", at("us-trusted", "restored"), dump], capture_output=True, env=ENV)
+            ended = time.monotonic()
+            rows = int(sql("us-trusted", "restored", "select (select count(*) from messages) + (select count(*) from users)"))
+            assert rows > 0
+            sql("us-trusted", "postgres", "drop database restored")
+            shutil.rmtree(dump)
+            return dumped - began, ended - dumped
+
+        counts = " + ".join(f"(select count(*) from {t})" for t in ("users", "profiles", "devices", "videos", "follows", "messages", "watch_history", "payments"))
+        rows = int(sql("us-trusted", "us", f"select {counts}"))
+        every = int(sql("sg-legacy", "legacy", f"select {counts}"))
+        print(f"{rows:,} of {every:,} rows move", flush=True)
+        dumps = [dump_and_restore()]
+
+        # Quiet first: nothing but the move.
+        _, began, ended = migrate("start", "--as", "us-engineer")
+        alone = ended - began
+        migrate("abort", "--as", "us-engineer")
+        sql("sg-legacy", "legacy", "vacuum full")
+        dumps.append(dump_and_restore())
+        dump = min(sum(d) for d in dumps)
+        print(f"move {alone:.1f} s, pg_dump and pg_restore {dump:.1f} s", flush=True)
+
+        # And with live clients, all the time.
+        script = folder / "live.sql"
+        script.write_text(SCRIPT.format(top=USERS))
+        load = subprocess.Popen([f"{BIN}/pgbench", "-n", "-M", "prepared", "-c", str(CLIENTS), "-j", "2", "-T", "100000", "-R", str(RATE), "-f", script, "-l",
+                                 "--log-prefix", folder / "live", f"host=127.0.0.1 port={port} user=feed-service dbname=clips"],
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV)
+        stack.callback(load.kill)
+        time.sleep(15)
+        live, began, ended = migrate("start", "--as", "us-engineer")
+        followed = (began, ended)
+        time.sleep(10)
+        report, cut_began, cut_ended = migrate("cutover", "--as", "us-engineer")
+        time.sleep(10)
+        assert load.poll() is None, f"a client met an error: {load.stderr.read()[-500:]}"
+        load.terminate()
+        said = load.communicate()
+        files = list(folder.glob("live.*"))
+        quiet = percentiles(files, until=began - 1)
+        during = percentiles(files, began, ended)
+        comparing = percentiles(files, cut_began, cut_ended)
+        after = percentiles(files, cut_ended + 1)
+        errors = re.findall(r"(?:ERROR|FATAL|aborted).*", said[1])
+        assert not errors, errors
+        machine = f"{platform.machine()}, {os.cpu_count()} shared cores, PostgreSQL {sql('us-trusted', 'us', 'show server_version').split()[0]}, {datetime.date.today()}"
+        line = lambda what, p: f"| {what} | {p['n']:,} | {p['p50']:.1f} | {p['p99']:.1f} | {p['max']:.0f} |"
+        parts = ", ".join(f"{name} {ms:.0f}" for name, ms in report["parts"])
+        text = f"""# What a move costs
+
+Made by `bench/migrate.py` ({machine}): {rows:,} of {every:,} rows of `clips` move from `sg-legacy` to an empty database of `us-trusted`, tables and indexes with them.
+Seven of the eight tables do not say a country in their rows, so their rows are marked first (an UPDATE of each row that moves). `pg_dump -Fd -j2` and `pg_restore -j2` take the same rows
+from a store that holds nothing else; meanwhile nobody may write there. One run each way of the move, the better of two of the dump.
+
+| | seconds | ratio |
+| --- | --- | --- |
+| `ringfence migrate start`, nobody writing | {alone:.1f} | {dump / alone:.2f} |
+| `pg_dump -Fd -j2`, then `pg_restore -j2` | {dump:.1f} | 1 |
+| `ringfence migrate start` under the live load below | {followed[1] - followed[0]:.1f} | |
+
+Live clients: {CLIENTS} sessions, prepared statements, {RATE} transactions a second asked for (an insert and an update each), through the gateway's route, all the time.
+Latencies in ms as pgbench sees them, waiting for its own schedule included.
+
+| | transactions | p50 | p99 | longest |
+| --- | --- | --- | --- | --- |
+{line("before", quiet)}
+{line("while rows are marked, copied, indexed", during)}
+{line("while both sides are compared and changed over", comparing)}
+{line("after", after)}
+
+The change-over held clients for {report['held_ms']:.0f} ms ({parts} ms). No client met an error. Both sides were compared row by row before ({sum(t['rows'] for t in report['verified']['tables'].values()):,} rows,
+{cut_ended - cut_began:.1f} s with the change-over), and {report['changed']:,} rows that changed meanwhile one by one.
+"""
+        (ROOT / "bench/MIGRATE.md").write_text(text)
+        print(text)
+
+
+main()
