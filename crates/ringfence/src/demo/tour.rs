@@ -1,6 +1,8 @@
 //! `ringfence demo --check`: walks the tour of the README with real `psql` and this program's own commands, tells for each
 //! step what was expected and what was seen.
 
+mod moving;
+
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -116,6 +118,7 @@ impl Tour {
         self.what_the_grant_shows(&id);
         self.revoke_in_the_middle(&id);
         self.on_record(&id);
+        self.move_rows();
         self.end()
     }
 
