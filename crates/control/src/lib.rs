@@ -2,6 +2,7 @@
 //!
 //! It is no root of trust: a grant counts only with its approvers' signatures, which whoever reads it verifies again.
 
+mod copies;
 mod migrations;
 mod requests;
 
@@ -9,6 +10,7 @@ use ringfence_face::Target;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio_postgres::Client;
 
+pub use copies::{CopyState, Registered};
 pub use requests::{Sketch, State, Stored};
 
 /// What can go wrong with the control database.
@@ -20,6 +22,9 @@ pub enum Error {
     /// There is no request of this name.
     #[error("there is no request {0}")]
     NoSuchRequest(String),
+    /// There is no copy of this name.
+    #[error("there is no copy {0}")]
+    NoSuchCopy(String),
     /// The request is not in a state that allows this.
     #[error("the request {id} is {state}, so it cannot be {wanted}")]
     WrongState {

@@ -27,6 +27,18 @@ const STEPS: &[&str] = &[
         at bigint NOT NULL,
         PRIMARY KEY (request, approver)
      )",
+    // 2: the register of copies. The description is JSON, as whoever found the copy gave it.
+    "CREATE TABLE copies (
+        id text PRIMARY KEY,
+        jurisdiction text NOT NULL,
+        description text NOT NULL,
+        state text NOT NULL CHECK (state IN ('registered', 'excepted', 'gone')),
+        first_seen bigint NOT NULL,
+        last_seen bigint NOT NULL,
+        reason text,
+        decided_by text,
+        until bigint
+     )",
 ];
 
 /// Brings the schema `ringfence` of the database up to date, whoever else tries at the same time.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringfence_control::{State, Stored};
+use ringfence_control::{CopyState, State, Stored};
 use ringfence_grants::request::rfc3339;
 use ringfence_grants::{Approval, Ask, Request};
 use ringfence_ledger::{Entry, Kind};
@@ -22,7 +22,7 @@ use crate::grants::verify;
 use crate::refusal::{Refusal, code};
 use crate::route::{self, Hold, Route};
 use crate::server::{Shared, approval_record};
-use crate::show;
+use crate::{register, show};
 
 /// The database name that leads here.
 pub const NAME: &str = "ringfence";
@@ -46,6 +46,10 @@ enum Command {
     Hold { route: String, within_ms: u64 },
     Release { route: String },
     Moved { route: String, record: Value },
+    Copies { jurisdiction: String },
+    Register { jurisdiction: String, found: Vec<Value> },
+    Except { id: String, reason: String, until: Option<u64> },
+    Gone { id: String, reason: String },
 }
 
 /// What a connection to the console holds; when it goes, everything is let go.
@@ -197,6 +201,16 @@ async fn command(
             Ok(json!({ "route": route, "store": found.store()?, "held_ms": held.as_secs_f64() * 1000.0 }))
         }
         Command::Moved { route, record } => desk.moved(&route, record).await,
+        Command::Copies { jurisdiction } => register::list(shared, principal, &jurisdiction).await,
+        Command::Register { jurisdiction, found } => {
+            register::register(shared, principal, &jurisdiction, &found).await
+        }
+        Command::Except { id, reason, until } => {
+            register::decide(shared, principal, &id, CopyState::Excepted, &reason, until).await
+        }
+        Command::Gone { id, reason } => {
+            register::decide(shared, principal, &id, CopyState::Gone, &reason, None).await
+        }
     }
 }
 

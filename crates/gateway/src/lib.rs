@@ -44,6 +44,7 @@ pub mod pool;
 pub mod quota;
 pub mod records;
 pub mod refusal;
+pub mod register;
 pub mod route;
 pub mod rows;
 pub mod scram;

@@ -1,8 +1,9 @@
 //! Where protected data lies, and how it moves to where it belongs.
 //!
 //! [`scope`] says which rows of a store belong to a jurisdiction. [`migrate`] moves them, while they are in use, to another store
-//! by PostgreSQL's own logical replication.
+//! by PostgreSQL's own logical replication. [`copies`] is the register of all other places where protected data lies.
 
+pub mod copies;
 pub mod database;
 pub mod migrate;
 pub mod scope;

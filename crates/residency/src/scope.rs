@@ -65,6 +65,44 @@ pub enum How {
     },
 }
 
+/// Which people belong, a bit for each number between the smallest and the largest key: small enough to be a constant in a row filter,
+/// which cannot look into another table.
+pub struct Bits {
+    first: i64,
+    bits: Vec<u8>,
+}
+
+impl Bits {
+    /// The most bytes.
+    pub const LIMIT: usize = 64 << 20;
+
+    /// The bits of these keys; `None` if they are too far apart.
+    pub fn new(keys: &[i64]) -> Option<Self> {
+        let (first, last) =
+            (keys.iter().min().copied().unwrap_or(0), keys.iter().max().copied().unwrap_or(0));
+        let length = usize::try_from(last.checked_sub(first)?).ok()? / 8 + 1;
+        if length > Self::LIMIT {
+            return None;
+        }
+        let mut bits = vec![0; length];
+        for key in keys {
+            let n = usize::try_from(key - first).ok()?;
+            bits[n / 8] |= 1 << (n % 8); // as PostgreSQL's get_bit counts them
+        }
+        Some(Self { first, bits })
+    }
+
+    /// Whether the person in `column` is among them.
+    fn has(&self, column: &str) -> String {
+        let last = self.first.saturating_add(i64::try_from(self.bits.len() * 8 - 1).unwrap_or(i64::MAX));
+        format!(
+            "CASE WHEN {column} BETWEEN {first} AND {last} THEN get_bit('\\x{bits}'::bytea, {column}::bigint - {first}::bigint) = 1 ELSE false END",
+            first = self.first,
+            bits = hex::encode(&self.bits),
+        )
+    }
+}
+
 fn list(countries: &[String]) -> String {
     countries.iter().map(|c| literal(c).trim_start().to_owned()).collect::<Vec<_>>().join(", ")
 }
@@ -85,33 +123,33 @@ impl Table {
         matches!(self.how, How::Subjects { .. })
     }
 
-    /// The row filter of a publication (PostgreSQL 15: columns of the table, built-in operators).
-    pub fn filter(&self) -> String {
-        self.cheap("")
-    }
-
-    /// What a trigger can ask of a row (`OLD.`, `NEW.`) without looking elsewhere.
-    pub fn cheap(&self, prefix: &str) -> String {
-        match &self.how {
-            How::Residence { column, countries, .. } => {
-                format!("{prefix}{} IN ({})", ident(column), list(countries))
-            }
-            How::Subjects { .. } => format!("{prefix}{}", ident(MARK)),
-            How::Everything => "true".to_owned(),
-        }
+    /// The row filter of a publication (PostgreSQL 15: columns of the table, built-in functions). A row whose mark says nothing was
+    /// there before the move, and its people have stayed where they were: the bits say where.
+    pub fn filter(&self, bits: Option<&Bits>) -> String {
+        let How::Subjects { columns, belongs, .. } = &self.how else { return self.member_of("") };
+        let mark = ident(MARK);
+        let Some(bits) = bits else { return format!("{mark} IS TRUE") };
+        let columns = if *belongs == Belongs::Subject { &columns[..1] } else { columns };
+        let by = if *belongs == Belongs::All { " AND " } else { " OR " };
+        let before: Vec<String> = columns.iter().map(|c| bits.has(&ident(c))).collect();
+        format!("{mark} IS TRUE OR ({mark} IS NULL AND ({}))", before.join(by))
     }
 
     /// Whether a row belongs, by the people and not by the mark. `row` is how the row is called.
     pub fn member(&self, row: &str) -> String {
+        self.member_of(&format!("{row}."))
+    }
+
+    fn member_of(&self, row: &str) -> String {
         match &self.how {
             How::Residence { column, countries, .. } => {
-                format!("{row}.{} IN ({})", ident(column), list(countries))
+                format!("{row}{} IN ({})", ident(column), list(countries))
             }
             How::Everything => "true".to_owned(),
             How::Subjects { columns, belongs, residents, residence, countries } => {
                 let one = |column: &String| {
                     format!(
-                        "EXISTS (SELECT FROM {}.{} rf_s WHERE rf_s.{} = {row}.{} AND rf_s.{} IN ({}))",
+                        "EXISTS (SELECT FROM {}.{} rf_s WHERE rf_s.{} = {row}{} AND rf_s.{} IN ({}))",
                         ident(&residents.0),
                         ident(&residents.1),
                         ident(&residence.0),
@@ -204,8 +242,15 @@ mod tests {
         let scope = scope(CATALOGUE).unwrap();
         let names: Vec<&str> = scope.tables.iter().map(|t| t.name.as_str()).collect();
         assert_eq!((names, scope.stay), (vec!["users", "messages"], vec!["languages".to_owned()]));
-        assert_eq!(scope.tables[0].filter(), r#""country" IN ('US', 'P''R')"#);
-        assert_eq!(scope.tables[1].filter(), r#""ringfence_moves""#);
+        assert_eq!(scope.tables[0].filter(None), r#""country" IN ('US', 'P''R')"#);
+        assert_eq!(scope.tables[1].filter(None), r#""ringfence_moves" IS TRUE"#);
+        let bits = Bits::new(&[-3, 4, 13]).unwrap();
+        let filter = scope.tables[1].filter(Some(&bits));
+        assert!(
+            filter.contains(r#"WHEN "sender_id" BETWEEN -3 AND 20 THEN get_bit('\x810001'::bytea"#),
+            "{filter}"
+        );
+        assert!(Bits::new(&[0, i64::MAX]).is_none() && Bits::new(&[i64::MIN, 1]).is_none());
         let member = scope.tables[1].member("t");
         assert!(
             member.contains(r#"rf_s."id" = t."sender_id""#) && !member.contains("recipient_id"),

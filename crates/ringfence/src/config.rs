@@ -22,6 +22,7 @@ use serde::Deserialize;
 
 use crate::command::Failure;
 use crate::moves::MoveFile;
+use crate::scans::CopiesFile;
 use crate::tls;
 
 #[derive(Deserialize)]
@@ -37,6 +38,8 @@ pub(crate) struct File {
     pub(crate) routes: Vec<RouteFile>,
     #[serde(default)]
     pub(crate) moves: Vec<MoveFile>,
+    #[serde(default)]
+    pub(crate) copies: CopiesFile,
     #[serde(default)]
     reports: ReportsFile,
 }

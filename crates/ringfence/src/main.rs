@@ -6,6 +6,7 @@ mod config;
 mod demo;
 mod moves;
 mod password;
+mod scans;
 mod serve;
 mod tls;
 mod watch;

@@ -53,6 +53,8 @@ pub enum Kind {
     BorderOpened,
     /// A route leads to another store: there its rows are at home now.
     Routed,
+    /// A copy of protected data was registered, excepted by somebody for a time, or is gone.
+    Copy,
     /// A move of rows from one store to another came to a new stage; the record has what was compared.
     Move,
     /// Private records were erased, as the law may ask; the record says which, why and by whom. Their commitments stay.

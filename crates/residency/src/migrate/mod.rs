@@ -84,9 +84,9 @@ impl Move {
         format!("ringfence_back_{}", self.name)
     }
 
-    /// The function that refuses writes to rows that are not at home any more.
-    pub fn fence(&self) -> String {
-        format!("{SCHEMA}.{}", ident(&format!("fence_{}", self.name)))
+    /// The function that says until when the rows are fenced off.
+    pub fn until(&self) -> String {
+        format!("{SCHEMA}.{}", ident(&format!("until_{}", self.name)))
     }
 }
 
@@ -170,20 +170,24 @@ pub(crate) fn everything(tables: &[plan::Planned]) -> Vec<plan::Planned> {
         .collect()
 }
 
-/// Begins, or goes on after a crash: prepares both sides, marks, publishes, subscribes. The copy then runs by itself.
+/// Begins, or goes on after a crash: prepares both sides, marks, publishes, subscribes. The copy then runs by itself. `told` hears of
+/// pages that were marked, and of how many there are.
 pub async fn start(
     of: &Move,
     tables: &[plan::Planned],
     from: &Database,
     to: &Database,
-    told: &mut (dyn FnMut(i64) + Send),
+    told: &mut (dyn FnMut(i64, i64) + Send),
 ) -> Result<u64, Error> {
     target::prepare_own(of, to).await?;
     source::prepare(of, tables, from).await?;
-    let marked = source::backfill(tables, from, told).await?;
+    let people = source::people(tables, from).await?;
+    let pages = source::pages(tables, &people, from).await?;
+    told(0, pages);
+    let marked = source::backfill(tables, &people, from, &mut |n| told(n, pages)).await?;
     carry::tables(of, tables, from, to).await?;
     target::prepare(of, tables, to).await?;
-    source::publish(of, tables, from).await?;
+    source::publish(of, tables, &people, from).await?;
     target::subscribe(of, to, from).await?;
     Ok(marked)
 }
@@ -223,7 +227,7 @@ pub async fn abort(of: &Move, tables: &[plan::Planned], from: &Database, to: &Da
 
 /// Whether a move of this name has begun at the source.
 pub async fn is_begun(of: &Move, from: &Database) -> Result<bool, Error> {
-    let name = format!("fence_{}", of.name);
+    let name = format!("until_{}", of.name);
     let sql = "SELECT EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = $1 AND p.proname = $2)";
     Ok(from.row("look for the move", sql, &[&SCHEMA, &name]).await?.get(0))
 }

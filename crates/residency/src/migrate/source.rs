@@ -2,12 +2,14 @@
 
 use ringfence_face::sql::{ident, literal};
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use tokio_postgres::types::ToSql;
 
 use super::plan::Planned;
 use super::{Move, SCHEMA, prepare_schema};
 use crate::database::{Database, Error};
-use crate::scope::{How, MARK, Table};
+use crate::scope::{Bits, How, MARK, Table};
 
 /// Pages of a table that are marked in one transaction.
 const PAGES: i64 = 2_000;
@@ -20,24 +22,22 @@ fn tag(table: &Table) -> String {
 /// Marks new and changed rows from now on, and lays the fence, open. May be run again.
 pub async fn prepare(of: &Move, tables: &[Planned], from: &Database) -> Result<(), Error> {
     prepare_schema(from, &of.from).await?;
-    let open =
-        format!("{}; REVOKE ALL ON FUNCTION {}() FROM PUBLIC", fence_function(of, "-infinity"), of.fence());
-    from.run("lay the fence", &open).await?;
+    open(of, from).await?;
     for planned in tables {
         let table = &planned.table;
         let mut sql = String::new();
         if table.is_marked() {
-            sql = format!(
-                "ALTER TABLE {t} ADD COLUMN IF NOT EXISTS {MARK} boolean NOT NULL DEFAULT false;
+            let _ = write!(
+                sql,
+                "ALTER TABLE {t} ADD COLUMN IF NOT EXISTS {MARK} boolean;
                  {function};
                  CREATE OR REPLACE TRIGGER ringfence_1_mark BEFORE INSERT OR UPDATE OF {columns}, {MARK} ON {t}
-                     FOR EACH ROW EXECUTE FUNCTION {SCHEMA}.mark_{tag}()",
+                     FOR EACH ROW EXECUTE FUNCTION {SCHEMA}.mark_{tag}();",
                 t = table.quoted(),
                 function = mark_function(table),
                 columns = owners(table).join(", "),
                 tag = tag(table),
             );
-            sql.push(';');
         }
         sql.push_str(&fence_triggers(of, table));
         from.run_locking("lay marks and the fence", &sql).await?;
@@ -83,7 +83,7 @@ fn residence_trigger(residents: &Table, marked: &[&Table]) -> String {
         let about: Vec<String> = columns.iter().map(|c| format!("t.{} = rf_who", ident(c))).collect();
         let _ = writeln!(
             body,
-            "UPDATE {t} t SET {MARK} = NOT t.{MARK} WHERE ({about}) AND t.{MARK} IS DISTINCT FROM {member};",
+            "UPDATE {t} t SET {MARK} = {member} WHERE ({about}) AND t.{MARK} IS DISTINCT FROM {member};",
             t = table.quoted(),
             about = about.join(" OR "),
             member = table.member("t"),
@@ -95,6 +95,9 @@ fn residence_trigger(residents: &Table, marked: &[&Table]) -> String {
          DECLARE rf_who {t}.{key}%TYPE;
          BEGIN
              IF TG_OP = 'DELETE' THEN rf_who := OLD.{key}; ELSE rf_who := NEW.{key}; END IF;
+             IF TG_OP = 'UPDATE' THEN
+                 IF ({old}) = ({new}) AND OLD.{key} = NEW.{key} THEN RETURN NULL; END IF;
+             END IF;
              {body}
              RETURN NULL;
          END $f$;
@@ -105,66 +108,120 @@ fn residence_trigger(residents: &Table, marked: &[&Table]) -> String {
         t = residents.quoted(),
         key = ident(key),
         column = ident(column),
+        old = residents.member("OLD"),
+        new = residents.member("NEW"),
     )
 }
 
+/// Asked of each row only while the fence is closed. It goes by the people, not by marks.
 fn fence_triggers(of: &Move, table: &Table) -> String {
-    let (t, fence) = (table.quoted(), of.fence());
-    let (old, new) = (table.cheap("OLD."), table.cheap("NEW."));
-    format!(
-        "CREATE OR REPLACE TRIGGER ringfence_9_insert BEFORE INSERT ON {t} FOR EACH ROW WHEN ({new})
-             EXECUTE FUNCTION {fence}();
-         CREATE OR REPLACE TRIGGER ringfence_9_update BEFORE UPDATE ON {t} FOR EACH ROW WHEN ({old} OR {new})
-             EXECUTE FUNCTION {fence}();
-         CREATE OR REPLACE TRIGGER ringfence_9_delete BEFORE DELETE ON {t} FOR EACH ROW WHEN ({old})
-             EXECUTE FUNCTION {fence}();
-         CREATE OR REPLACE TRIGGER ringfence_9_truncate BEFORE TRUNCATE ON {t} FOR EACH STATEMENT
-             EXECUTE FUNCTION {fence}()"
-    )
-}
-
-/// The end of the fence is a word in the function: functions are looked up as they are now, also by a transaction whose snapshot is
-/// older. A row in a table would not be seen by that one, and its write would be lost.
-fn fence_function(of: &Move, until: &str) -> String {
     let message = format!(
         "rows of the jurisdiction {} are at home in the store {} and cannot be changed in {}",
         of.jurisdiction, of.to.store, of.from.store
     );
     format!(
-        "CREATE OR REPLACE FUNCTION {fence}() RETURNS trigger LANGUAGE plpgsql AS $f$
+        "CREATE OR REPLACE FUNCTION {SCHEMA}.fence_{tag}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+             SET search_path = pg_catalog, pg_temp AS $f$
+         DECLARE rf_moved boolean := TG_OP = 'TRUNCATE';
          BEGIN
-             IF pg_catalog.clock_timestamp() OPERATOR(pg_catalog.<) {until}::pg_catalog.timestamptz THEN
+             IF TG_OP IN ('UPDATE', 'DELETE') THEN rf_moved := {old}; END IF;
+             IF TG_OP IN ('INSERT', 'UPDATE') AND rf_moved IS NOT TRUE THEN rf_moved := {new}; END IF;
+             IF rf_moved THEN
                  RAISE EXCEPTION USING ERRCODE = 'read_only_sql_transaction', MESSAGE = {message}, HINT = {hint};
              END IF;
              IF TG_OP IN ('DELETE', 'TRUNCATE') THEN RETURN OLD; END IF;
              RETURN NEW;
-         END $f$",
-        fence = of.fence(),
-        until = literal(until),
+         END $f$;
+         REVOKE ALL ON FUNCTION {SCHEMA}.fence_{tag}() FROM PUBLIC;
+         CREATE OR REPLACE TRIGGER ringfence_9_rows BEFORE INSERT OR UPDATE OR DELETE ON {t} FOR EACH ROW
+             WHEN (pg_catalog.clock_timestamp() < {until}()) EXECUTE FUNCTION {SCHEMA}.fence_{tag}();
+         CREATE OR REPLACE TRIGGER ringfence_9_truncate BEFORE TRUNCATE ON {t} FOR EACH STATEMENT
+             WHEN (pg_catalog.clock_timestamp() < {until}()) EXECUTE FUNCTION {SCHEMA}.fence_{tag}()",
+        tag = tag(table),
+        t = table.quoted(),
+        until = of.until(),
+        old = table.member("OLD"),
+        new = table.member("NEW"),
         message = literal(&message),
         hint = literal(&format!("Connect through the gateway to {}, which leads there.", of.route)),
     )
 }
 
+/// Until when the fence is closed: a word in a function, since functions are looked up as they are now, also by a transaction whose
+/// snapshot is older. A row in a table would not be seen by that one, and its write would be lost.
+fn closed_until(of: &Move, until: &str) -> String {
+    format!(
+        "CREATE OR REPLACE FUNCTION {name}() RETURNS timestamptz LANGUAGE plpgsql STABLE AS $f$
+         BEGIN RETURN {until}::pg_catalog.timestamptz; END $f$",
+        name = of.until(),
+        until = literal(until)
+    )
+}
+
+/// The people of a jurisdiction by number, where they have numbers that are not too far apart.
+async fn bits(residents: &Planned, from: &Database) -> Result<Option<Bits>, Error> {
+    let How::Residence { key, .. } = &residents.table.how else { return Ok(None) };
+    let column = residents.shape.columns.iter().find(|c| c.name == *key);
+    if !column.is_some_and(|c| matches!(c.sql_type.as_str(), "bigint" | "integer" | "smallint")) {
+        return Ok(None);
+    }
+    let sql = format!(
+        "SELECT t.{}::bigint FROM {} t WHERE {}",
+        ident(key),
+        residents.table.quoted(),
+        residents.table.member("t")
+    );
+    let rows = from.rows("list the people", &sql, &[]).await?;
+    let keys: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
+    Ok(Bits::new(&keys))
+}
+
+/// The people behind each table that does not say a country, as [`bits`]; those without have to be marked row by row.
+pub async fn people(tables: &[Planned], from: &Database) -> Result<People, Error> {
+    let mut people = BTreeMap::new();
+    for planned in tables.iter().filter(|t| !t.table.is_marked()) {
+        if let Some(bits) = bits(planned, from).await? {
+            people.insert((planned.table.schema.clone(), planned.table.name.clone()), bits);
+        }
+    }
+    Ok(people)
+}
+
+/// People by the table that they are in.
+pub type People = BTreeMap<(String, String), Bits>;
+
+fn of_table<'a>(people: &'a People, table: &Table) -> Option<&'a Bits> {
+    match &table.how {
+        How::Subjects { residents, .. } => people.get(residents),
+        _ => None,
+    }
+}
+
+/// The tables whose rows have to be marked one by one.
+fn to_mark<'a>(tables: &'a [Planned], people: &People) -> Vec<&'a Table> {
+    tables.iter().map(|t| &t.table).filter(|t| t.is_marked() && of_table(people, t).is_none()).collect()
+}
+
 /// How many pages there are to mark, for progress.
-pub async fn pages(tables: &[Planned], from: &Database) -> Result<i64, Error> {
-    let names: Vec<String> =
-        tables.iter().filter(|t| t.table.is_marked()).map(|t| t.table.quoted()).collect();
+pub async fn pages(tables: &[Planned], people: &People, from: &Database) -> Result<i64, Error> {
+    let names: Vec<String> = to_mark(tables, people).iter().map(|t| t.quoted()).collect();
     let sql =
         "SELECT coalesce(sum(pg_relation_size(x::regclass) / current_setting('block_size')::int), 0)::bigint
                FROM unnest($1::text[]) x";
     Ok(from.row("measure the tables", sql, &[&names]).await?.get(0))
 }
 
-/// Marks the rows that were there before, in small transactions. May be run again after a crash; `told` hears of pages.
+/// Marks the rows that were there before, in small transactions, where nothing else says whose they are. May be run again after a
+/// crash; `told` hears of pages.
 pub async fn backfill(
     tables: &[Planned],
+    people: &People,
     from: &Database,
     told: &mut (dyn FnMut(i64) + Send),
 ) -> Result<u64, Error> {
     let doing = "mark the rows";
     let mut marked = 0;
-    for table in tables.iter().map(|t| &t.table).filter(|t| t.is_marked()) {
+    for table in to_mark(tables, people) {
         let (t, member) = (table.quoted(), table.member("t"));
         let size = format!("SELECT pg_relation_size({}) / current_setting('block_size')::int", literal(&t));
         let mut at = 0_i64;
@@ -172,7 +229,7 @@ pub async fn backfill(
         while at < from.row(doing, &size, &[]).await?.get(0) {
             let sql = format!(
                 "UPDATE {t} t SET {MARK} = true WHERE t.ctid >= '({at},0)'::tid AND t.ctid < '({end},0)'::tid
-                    AND NOT t.{MARK} AND {member}",
+                    AND t.{MARK} IS NOT TRUE AND {member}",
                 end = at + PAGES
             );
             marked += from.execute(doing, &sql, &[]).await?;
@@ -180,27 +237,46 @@ pub async fn backfill(
             at += PAGES;
         }
         // And those that moved into the room that was free in pages before.
-        marked += mend(table, from).await?;
+        let rest = format!("UPDATE {t} t SET {MARK} = true WHERE t.{MARK} IS NOT TRUE AND {member}");
+        marked += from.execute(doing, &rest, &[]).await?;
     }
     Ok(marked)
 }
 
-/// Sets marks right that do not say what the people's countries say. There are none, but for rows that were written at the same moment
-/// as the person whom they are about, by another transaction.
-pub async fn mend(table: &Table, from: &Database) -> Result<u64, Error> {
+/// Marks rows that the publication takes for somebody else's, or takes although they are. There are none, but for rows that were
+/// written at the same moment as the person whom they are about, by another transaction. `on` says which rows, of table `t`.
+pub async fn mend(
+    of: &Move,
+    table: &Table,
+    from: &Database,
+    on: &str,
+    with: &[&(dyn ToSql + Sync)],
+) -> Result<u64, Error> {
     if !table.is_marked() {
         return Ok(0);
     }
-    let (t, member) = (table.quoted(), table.member("t"));
-    let more = format!("UPDATE {t} t SET {MARK} = true WHERE NOT t.{MARK} AND {member}");
-    let fewer = format!("UPDATE {t} t SET {MARK} = false WHERE t.{MARK} AND NOT {member}");
-    Ok(from.execute("set marks right", &more, &[]).await?
-        + from.execute("set marks right", &fewer, &[]).await?)
+    let filter = from
+        .row(
+            "read the row filter",
+            "SELECT pg_get_expr(r.prqual, r.prrelid) FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+             WHERE p.pubname = $1 AND r.prrelid = $2::text::regclass",
+            &[&of.publication(), &table.quoted()],
+        )
+        .await?;
+    let filter: String = filter.get(0);
+    let t = table.quoted();
+    // The filter's columns have no table before them, and there is one table here.
+    let sql = format!(
+        "UPDATE {t} SET {MARK} = x.rf_belongs FROM (SELECT t.ctid AS rf_at, {member} AS rf_belongs FROM {t} t {on}) x
+         WHERE {t}.ctid = x.rf_at AND ({filter}) IS DISTINCT FROM x.rf_belongs",
+        member = table.member("t"),
+    );
+    from.execute("set marks right", &sql, with).await
 }
 
 /// Publishes the rows. From then on PostgreSQL writes whole old rows into its WAL where they are changed: a row filter is asked of
 /// them, too.
-pub async fn publish(of: &Move, tables: &[Planned], from: &Database) -> Result<(), Error> {
+pub async fn publish(of: &Move, tables: &[Planned], people: &People, from: &Database) -> Result<(), Error> {
     for planned in tables {
         let t = planned.table.quoted();
         let sql = format!(
@@ -239,8 +315,10 @@ pub async fn publish(of: &Move, tables: &[Planned], from: &Database) -> Result<(
     if known.get::<_, i64>(0) > 0 {
         return Ok(());
     }
-    let filtered: Vec<String> =
-        tables.iter().map(|t| format!("{} WHERE ({})", t.table.quoted(), t.table.filter())).collect();
+    let filtered: Vec<String> = tables
+        .iter()
+        .map(|t| format!("{} WHERE ({})", t.table.quoted(), t.table.filter(of_table(people, &t.table))))
+        .collect();
     let sql = format!(
         "CREATE PUBLICATION {} FOR TABLE {}, {SCHEMA}.token WHERE (move = {})",
         ident(&of.publication()),
@@ -270,7 +348,7 @@ fn lock(tables: &[Planned]) -> String {
 pub async fn fence(of: &Move, tables: &[Planned], from: &Database, seconds: f64) -> Result<String, Error> {
     let sql = "SELECT (clock_timestamp() + make_interval(secs => $1))::text";
     let until: String = from.row("read the clock", sql, &[&seconds]).await?.get(0);
-    let sql = format!("BEGIN; {}; {}; COMMIT", lock(tables), fence_function(of, &until));
+    let sql = format!("BEGIN; {}; {}; COMMIT", lock(tables), closed_until(of, &until));
     if let Err(e) = from.run("fence the rows off", &sql).await {
         let _ = from.run("roll back", "ROLLBACK").await;
         return Err(e);
@@ -289,12 +367,12 @@ pub async fn lay(of: &Move, tables: &[Planned], at: &Database) -> Result<(), Err
 
 /// Closes the fence for good: the rows are at home elsewhere.
 pub async fn close(of: &Move, from: &Database) -> Result<(), Error> {
-    from.run("close the fence", &fence_function(of, "infinity")).await
+    from.run("close the fence", &closed_until(of, "infinity")).await
 }
 
 /// Takes the fence away, if the rows are at home here.
 pub async fn open(of: &Move, from: &Database) -> Result<(), Error> {
-    from.run("take the fence away", &fence_function(of, "-infinity")).await
+    from.run("take the fence away", &closed_until(of, "-infinity")).await
 }
 
 /// The decision: in one transaction the fence stays for good, and the rows are at home at the target. Refused where the fence has ended
@@ -319,7 +397,7 @@ pub async fn settle(
          COMMIT",
         lock = lock(tables),
         until = literal(until),
-        fence = fence_function(of, "infinity"),
+        fence = closed_until(of, "infinity"),
         name = literal(&of.name),
         route = literal(&of.route),
         store = literal(&of.to.store),
@@ -381,7 +459,7 @@ pub async fn clean(of: &Move, tables: &[Planned], from: &Database) -> Result<(),
     for planned in tables {
         let table = &planned.table;
         let t = table.quoted();
-        let names = ["1_mark", "2_residence", "8_watch", "9_insert", "9_update", "9_delete", "9_truncate"];
+        let names = ["1_mark", "2_residence", "8_watch", "9_rows", "9_truncate"];
         let mut sql = names.map(|n| format!("DROP TRIGGER IF EXISTS ringfence_{n} ON {t};")).concat();
         let kept = from
             .maybe(
@@ -406,10 +484,10 @@ pub async fn clean(of: &Move, tables: &[Planned], from: &Database) -> Result<(),
             let _ = write!(sql, "ALTER TABLE {t} DROP COLUMN IF EXISTS {MARK};");
         }
         let tag = tag(table);
-        let _ = write!(sql, "DROP FUNCTION IF EXISTS {SCHEMA}.mark_{tag}(), {SCHEMA}.residence_{tag}(), {SCHEMA}.watch_{tag}();
+        let _ = write!(sql, "DROP FUNCTION IF EXISTS {SCHEMA}.mark_{tag}(), {SCHEMA}.residence_{tag}(), {SCHEMA}.watch_{tag}(), {SCHEMA}.fence_{tag}();
              DELETE FROM {SCHEMA}.identity WHERE relation = {}",
             literal(&t));
         from.run_locking("put the table back", &sql).await?;
     }
-    from.run("remove the fence", &format!("DROP FUNCTION IF EXISTS {}()", of.fence())).await
+    from.run("remove the fence", &format!("DROP FUNCTION IF EXISTS {}()", of.until())).await
 }

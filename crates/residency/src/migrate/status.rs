@@ -65,7 +65,7 @@ pub async fn status(of: &Move, tables: &[Planned], from: &Database, to: &Databas
     let is_marked = from
         .row(
             "look for marks",
-            "SELECT EXISTS (SELECT FROM pg_trigger WHERE tgname = 'ringfence_9_insert' AND tgrelid = ANY (SELECT to_regclass(x)::oid FROM unnest($1::text[]) x))",
+            "SELECT EXISTS (SELECT FROM pg_trigger WHERE tgname = 'ringfence_9_rows' AND tgrelid = ANY (SELECT to_regclass(x)::oid FROM unnest($1::text[]) x))",
             &[&names(tables)],
         )
         .await?;

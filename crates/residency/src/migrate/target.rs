@@ -15,7 +15,7 @@ use crate::scope::MARK;
 pub async fn prepare(of: &Move, tables: &[Planned], to: &Database) -> Result<(), Error> {
     for planned in tables.iter().filter(|t| t.table.is_marked()) {
         let sql = format!(
-            "ALTER TABLE {t} ADD COLUMN IF NOT EXISTS {MARK} boolean NOT NULL DEFAULT true;
+            "ALTER TABLE {t} ADD COLUMN IF NOT EXISTS {MARK} boolean;
              ALTER TABLE {t} ALTER COLUMN {MARK} SET DEFAULT true",
             t = planned.table.quoted()
         );

@@ -12,6 +12,7 @@ use std::time::Duration;
 use ringfence_face::sql::ident;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
+use tokio_postgres::types::ToSql;
 
 use super::plan::Planned;
 use super::{Move, SCHEMA, source, target};
@@ -163,9 +164,7 @@ impl<'a> Comparing<'a> {
             t = self.planned.table.quoted(),
             member = half.member,
         );
-        let with: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> =
-            values.iter().map(|v| v as &(dyn tokio_postgres::types::ToSql + Sync)).collect();
-        let row = half.database.row(DOING, &sql, &with).await?;
+        let row = half.database.row(DOING, &sql, &parameters(&values)).await?;
         Ok((row.get(0), row.get(1)))
     }
 
@@ -184,40 +183,49 @@ impl<'a> Comparing<'a> {
             t = self.planned.table.quoted(),
             member = half.member,
         );
-        let with: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> =
-            values.iter().map(|v| v as &(dyn tokio_postgres::types::ToSql + Sync)).collect();
-        let rows = half.database.rows(DOING, &sql, &with).await?;
+        let rows = half.database.rows(DOING, &sql, &parameters(&values)).await?;
         Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
+    /// A join of `t` with keys that are given as arrays of text, one for each column, and those arrays.
+    fn by_keys<'k>(&self, keys: &'k [Key]) -> (String, Vec<Vec<&'k str>>) {
+        let shape = &self.planned.shape;
+        let columns = (0..shape.key.len()).map(|n| keys.iter().map(|k| k[n].as_str()).collect()).collect();
+        let names: Vec<String> = (0..shape.key.len()).map(|n| format!("k{n}")).collect();
+        let arrays: Vec<String> = (1..=shape.key.len()).map(|n| format!("${n}::text[]")).collect();
+        let on = shape
+            .key
+            .iter()
+            .zip(&names)
+            .map(|((c, sql_type), k)| format!("t.{} = k.{k}::{sql_type}", ident(c)));
+        let on: Vec<String> = on.collect();
+        let join =
+            format!("JOIN unnest({}) AS k({}) ON {}", arrays.join(", "), names.join(", "), on.join(" AND "));
+        (join, columns)
     }
 
     /// The rows of these keys, as far as they are there.
     async fn some(&self, half: &Half<'_>, keys: &[Key]) -> Result<BTreeMap<Key, Vec<u8>>, Error> {
-        let shape = &self.planned.shape;
-        let columns: Vec<Vec<&str>> =
-            (0..shape.key.len()).map(|n| keys.iter().map(|k| k[n].as_str()).collect()).collect();
-        let names: Vec<String> = (0..shape.key.len()).map(|n| format!("k{n}")).collect();
-        let arrays: Vec<String> = (1..=shape.key.len()).map(|n| format!("${n}::text[]")).collect();
-        let on: Vec<String> = shape
-            .key
-            .iter()
-            .zip(&names)
-            .map(|((c, sql_type), k)| format!("t.{} = k.{k}::{sql_type}", ident(c)))
-            .collect();
-        // The join goes by the table's key, however the estimates are.
+        let (join, columns) = self.by_keys(keys);
         let sql = format!(
-            "SELECT {text}, {digest} FROM unnest({arrays}) AS k({names}) JOIN {t} t ON {on} WHERE {member}",
+            "SELECT {text}, {digest} FROM {t} t {join} WHERE {member}",
             text = self.key_text(),
             digest = self.digest(),
-            arrays = arrays.join(", "),
-            names = names.join(", "),
             t = self.planned.table.quoted(),
-            on = on.join(" AND "),
             member = half.member,
         );
-        let with: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> =
-            columns.iter().map(|c| c as &(dyn tokio_postgres::types::ToSql + Sync)).collect();
-        let rows = half.database.rows(DOING, &sql, &with).await?;
+        let rows = half.database.rows(DOING, &sql, &parameters(&columns)).await?;
         Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
+    /// Sets the marks of these rows right.
+    async fn mend(&self, of: &Move, keys: &[Key]) -> Result<(), Error> {
+        for batch in keys.chunks(BATCH) {
+            let (join, columns) = self.by_keys(batch);
+            let table = &self.planned.table;
+            source::mend(of, table, self.from.database, &join, &parameters(&columns)).await?;
+        }
+        Ok(())
     }
 
     /// Which of these keys differ now.
@@ -231,6 +239,10 @@ impl<'a> Comparing<'a> {
         }
         Ok(found)
     }
+}
+
+fn parameters<T: ToSql + Sync>(values: &[T]) -> Vec<&(dyn ToSql + Sync)> {
+    values.iter().map(|v| v as &(dyn ToSql + Sync)).collect()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -320,14 +332,16 @@ async fn settle(
     mut found: TableVerified,
     mut suspects: BTreeSet<Key>,
 ) -> Result<TableVerified, Error> {
-    let mut differing = BTreeMap::new();
+    let mut differing: BTreeMap<Key, Difference> = BTreeMap::new();
     for round in 0..ROUNDS {
         if suspects.is_empty() {
             break;
         }
         if round == 2 {
             // Not only on its way: perhaps a mark is wrong.
-            source::mend(&comparing.planned.table, comparing.from.database).await?;
+            let one_sided =
+                differing.iter().filter(|(_, d)| **d != Difference::Different).map(|(k, _)| k.clone());
+            comparing.mend(of, &one_sided.collect::<Vec<_>>()).await?;
         }
         let n = source::send_token(of, comparing.from.database).await?;
         target::await_token(of, comparing.to.database, n, CATCH_UP).await?;

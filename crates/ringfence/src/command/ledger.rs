@@ -272,6 +272,7 @@ fn gist(leaf: &Leaf, record: &Value) -> String {
             format!("{} by {} at {} from {}", get("what"), get("role"), get("database"), get("address"))
         }
         Kind::Routed => format!("{} leads to {}", get("route"), get("store")),
+        Kind::Copy => format!("{} {} by {} {}", get("id"), get("state"), get("by"), get("reason")),
         Kind::Move => format!("{} {} by {}", get("move"), get("stage"), get("by")),
         Kind::BorderClosed => get("reason"),
         Kind::BorderOpened => String::new(),

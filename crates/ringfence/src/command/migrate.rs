@@ -202,9 +202,12 @@ async fn start(args: &ActArgs) -> Result<(), Failure> {
     let Open { of, from, to, plan, .. } = &open;
     let tables: Vec<Value> = plan.tables.iter().map(|t| json!(t.table.shown())).collect();
     record(&console, of, "started", json!({ "tables": tables })).await?;
-    let pages = migrate::source::pages(&plan.tables, from).await?;
-    let marking = bar(pages.unsigned_abs(), "marking the rows {bar:40} {percent} % {elapsed}");
-    let marked = migrate::start(of, &plan.tables, from, to, &mut |n| marking.inc(n.unsigned_abs())).await?;
+    let marking = bar(0, "marking the rows {bar:40} {percent} % {elapsed}");
+    let mut told = |n: i64, of: i64| {
+        marking.set_length(of.unsigned_abs());
+        marking.inc(n.unsigned_abs());
+    };
+    let marked = migrate::start(of, &plan.tables, from, to, &mut told).await?;
     marking.finish_and_clear();
     let copying = bar(0, "copying {spinner} {msg} {elapsed}");
     loop {

@@ -2,6 +2,7 @@
 
 mod audit;
 mod console;
+mod copies;
 mod ledger;
 mod logs;
 mod meter;
@@ -59,6 +60,9 @@ enum Command {
     Meter(meter::MeterArgs),
     /// Write a report for the public, for regulators, or for the company itself.
     Report(report::ReportArgs),
+    /// Keep the register of copies: every place where protected data also lies.
+    #[command(subcommand)]
+    Copies(copies::CopiesCommand),
     /// Move a jurisdiction's rows to another store while they are in use.
     #[command(subcommand)]
     Migrate(migrate::MigrateCommand),
@@ -179,6 +183,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Audit(command) => audit::run(command),
         Command::Meter(args) => meter::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Copies(command) => copies::run(command).await,
         Command::Migrate(command) => migrate::run(command).await,
         Command::Reconcile(args) => reconcile::run(args),
         Command::Logs(command) => logs::run(command),

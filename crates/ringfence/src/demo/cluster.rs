@@ -226,7 +226,7 @@ impl Cluster {
         fs::write(
             data.join("pg_hba.conf"),
             "# The host's own superuser by its operating-system user; everybody else by SCRAM.\n\
-             local all postgres peer map=host\nlocal all all scram-sha-256\n",
+             local all postgres peer map=host\nlocal replication postgres peer map=host\nlocal all all scram-sha-256\n",
         )?;
         let mut map = format!("host {} postgres\n", host.me);
         if let Some(user) = &host.user {

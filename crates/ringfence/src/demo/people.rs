@@ -188,6 +188,22 @@ witnesses = "witnesses.policy"
 [policy]
 registry = "registry.toml"
 {us}{legacy}{home}
+# Where to look for copies of U.S. users' data: `ringfence copies scan`.
+[copies]
+jurisdiction = "us"
+folders = [
+    {{ path = "backups/virginia", location = "US", owner = "platform" }},
+    {{ path = "backups/singapore", location = "SG", owner = "platform" }},
+]
+
+[[copies.clusters]]
+store = "legacy"
+url = "host='{here}' user=postgres dbname=legacy"
+
+[[copies.clusters]]
+store = "us"
+url = "host='{there}' user=postgres dbname=us"
+
 # The platform's workloads ask for `clips`, which leads to where the U.S. users' rows are at home.
 [[routes]]
 name = "clips"
@@ -218,6 +234,9 @@ replication_password_file = "keys/move.password"
         here = socket("sg-legacy"),
         there = socket("us-trusted"),
     );
+    for site in ["virginia", "singapore"] {
+        std::fs::create_dir_all(dir.join("backups").join(site))?;
+    }
     std::fs::write(dir.join("ringfence.toml"), text)?;
     Ok(())
 }

@@ -1,0 +1,206 @@
+//! Looks into a file, whatever it is wrapped in, and says what it is.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::probe::{Found, Probes};
+use super::{Holds, Kind};
+
+/// Wrappings in wrappings that are unpacked.
+const DEPTH: u32 = 3;
+/// How much of the beginning of a file says what it is.
+const HEAD: usize = 1024;
+
+/// A file looked into.
+pub struct Inside {
+    /// What it is.
+    pub kind: Kind,
+    /// What is in it.
+    pub holds: Holds,
+    /// More of what it is.
+    pub note: String,
+}
+
+/// What the first bytes say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// pg_dump's own formats, which pg_restore reads.
+    Archive,
+    PlainDump,
+    Gzip,
+    Zstd,
+    /// A tar file; whether of pg_dump or of pg_basebackup.
+    Tar {
+        dump: bool,
+    },
+    Wal,
+    Sealed(&'static str),
+    Bytes,
+}
+
+fn form(head: &[u8], name: &str) -> Form {
+    let is_tar = head.get(257..262) == Some(b"ustar");
+    let member = |name: &[u8]| head.starts_with(name) && head.get(name.len()) == Some(&0);
+    // A page of WAL begins with its magic, 0xD1 and a version, in the order of the machine.
+    let is_wal = head.len() > 40 && (head[1] == 0xD1 || head[0] == 0xD1);
+    let is_segment = name.len() >= 24 && name.bytes().take(24).all(|b| b.is_ascii_hexdigit());
+    match head {
+        [b'P', b'G', b'D', b'M', b'P', ..] => Form::Archive,
+        [0x1f, 0x8b, ..] => Form::Gzip,
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Form::Zstd,
+        _ if is_tar => Form::Tar { dump: member(b"toc.dat") },
+        _ if is_wal && is_segment => Form::Wal,
+        _ if head.starts_with(b"age-encryption.org/") || head.starts_with(b"-----BEGIN AGE") => {
+            Form::Sealed("encrypted with age")
+        }
+        _ if head.starts_with(b"-----BEGIN PGP") => Form::Sealed("encrypted with OpenPGP"),
+        _ if head.starts_with(b"Salted__") => Form::Sealed("encrypted with openssl"),
+        [0x04, 0x22, 0x4d, 0x18, ..] => Form::Sealed("compressed with lz4"),
+        [0xfd, b'7', b'z', b'X', b'Z', ..] => Form::Sealed("compressed with xz"),
+        [b'B', b'Z', b'h', ..] => Form::Sealed("compressed with bzip2"),
+        [b'P', b'K', 3, 4, ..] => Form::Sealed("a zip archive"),
+        [b'7', b'z', 0xbc, 0xaf, ..] => Form::Sealed("a 7z archive"),
+        _ if head.windows(24).any(|w| w == b"PostgreSQL database dump") => Form::PlainDump,
+        _ => Form::Bytes,
+    }
+}
+
+/// Looks into a file; `None` if it is nothing that data of the jurisdiction was found in, and nothing that must be told of.
+pub fn file(path: &Path, probes: &Probes, told: &mut dyn FnMut(u64)) -> Option<Inside> {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let opened = match File::open(path) {
+        Ok(opened) => opened,
+        Err(e) => return Some(sealed(format!("it cannot be read: {e}"))),
+    };
+    match look(BufReader::with_capacity(1 << 16, opened), Some(path), &name, probes, told, DEPTH) {
+        Ok(inside) => inside,
+        Err(e) => Some(sealed(format!("it cannot be read to its end: {e}"))),
+    }
+}
+
+fn sealed(why: String) -> Inside {
+    Inside { kind: Kind::Sealed, holds: Holds::Unknown { why }, note: String::new() }
+}
+
+/// What was found in something that can be looked into.
+pub fn holds(found: &Found, probes: &Probes) -> Holds {
+    match found.people() {
+        0 => Holds::Nobody { of: probes.count() },
+        people => Holds::Found { people, of: probes.count() },
+    }
+}
+
+fn look(
+    mut bytes: impl std::io::BufRead,
+    path: Option<&Path>,
+    name: &str,
+    probes: &Probes,
+    told: &mut dyn FnMut(u64),
+    depth: u32,
+) -> std::io::Result<Option<Inside>> {
+    let mut head = Vec::with_capacity(HEAD);
+    bytes.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
+    let form = form(&head, name);
+    let whole = std::io::Cursor::new(head).chain(bytes);
+    let inner = name.trim_end_matches(".gz").trim_end_matches(".zst");
+    let of = |kind, note: &str, holds| Inside { kind, holds, note: note.to_owned() };
+    Ok(match form {
+        Form::Sealed(how) => Some(sealed(how.to_owned())),
+        Form::Gzip | Form::Zstd if depth == 0 => Some(sealed("it is wrapped too often".to_owned())),
+        Form::Gzip => {
+            let unpacked = BufReader::new(flate2::read::MultiGzDecoder::new(whole));
+            return nested(unpacked, inner, probes, told, depth);
+        }
+        Form::Zstd => match ruzstd::decoding::StreamingDecoder::new(whole) {
+            Ok(unpacked) => return nested(BufReader::new(unpacked), inner, probes, told, depth),
+            Err(e) => Some(sealed(format!("it is damaged: {e}"))),
+        },
+        Form::Archive | Form::Tar { dump: true } => match path {
+            Some(path) => {
+                let (holds, note) = restored(path, probes, told)?;
+                Some(of(Kind::Dump, &note, holds))
+            }
+            None => Some(of(
+                Kind::Dump,
+                "",
+                Holds::Unknown { why: "a dump within a compressed file: unpack it".to_owned() },
+            )),
+        },
+        Form::PlainDump => Some(of(Kind::Dump, "plain SQL", holds(&probes.look(whole, told)?, probes))),
+        Form::Tar { dump: false } => {
+            let found = probes.look(whole, told)?;
+            let is_backup = name.starts_with("base") || name.starts_with("pg_wal");
+            let kind = if is_backup { Kind::BaseBackup } else { Kind::Export };
+            (is_backup || found.people() > 0).then(|| of(kind, "tar", holds(&found, probes)))
+        }
+        Form::Wal => Some(of(Kind::WalArchive, "", holds(&probes.look(whole, told)?, probes))),
+        Form::Bytes => {
+            let found = probes.look(whole, told)?;
+            (found.people() > 0).then(|| of(Kind::Export, "", holds(&found, probes)))
+        }
+    })
+}
+
+/// Unpacked bytes; their length says nothing of progress.
+fn nested(
+    bytes: impl std::io::BufRead,
+    name: &str,
+    probes: &Probes,
+    told: &mut dyn FnMut(u64),
+    depth: u32,
+) -> std::io::Result<Option<Inside>> {
+    let boxed: Box<dyn std::io::BufRead> = Box::new(bytes);
+    // A trait object, since a type for each depth would have no end.
+    look(boxed, None, name, probes, told, depth - 1)
+}
+
+/// A dump that pg_restore reads: custom, directory or tar format.
+pub fn restored(path: &Path, probes: &Probes, told: &mut dyn FnMut(u64)) -> std::io::Result<(Holds, String)> {
+    let mut child = Command::new("pg_restore")
+        .arg("-f")
+        .arg("-")
+        .arg(path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let child = match &mut child {
+        Ok(child) => child,
+        Err(e) => {
+            return Ok((Holds::Unknown { why: format!("pg_restore cannot be run: {e}") }, String::new()));
+        }
+    };
+    let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err(std::io::Error::other("pg_restore has no output"));
+    };
+    // Its complaints are few; they are read beside, so that neither pipe fills.
+    let complaints = std::thread::spawn(move || BufReader::new(err).lines().map_while(Result::ok).next());
+    let found = probes.look(out, told)?;
+    let status = child.wait()?;
+    let complaint = complaints.join().ok().flatten();
+    if !status.success() && found.people() == 0 {
+        let why = complaint.unwrap_or_else(|| "pg_restore failed".to_owned());
+        return Ok((Holds::Unknown { why }, String::new()));
+    }
+    Ok((holds(&found, probes), "read with pg_restore".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_told_by_their_content() {
+        assert_eq!(form(b"PGDMP\x01\x0e", "x"), Form::Archive);
+        assert_eq!(form(b"--\n-- PostgreSQL database dump\n--\n", "x.txt"), Form::PlainDump);
+        assert_eq!(form(b"age-encryption.org/v1\n", "x"), Form::Sealed("encrypted with age"));
+        assert_eq!(form(b"id,email\n", "x.csv"), Form::Bytes);
+        assert_eq!(form(b"", "empty"), Form::Bytes);
+        let mut wal = vec![0x10, 0xD1];
+        wal.resize(64, 0);
+        assert_eq!(form(&wal, "000000010000000000000001"), Form::Wal);
+        assert_eq!(form(&wal, "notes"), Form::Bytes);
+    }
+}

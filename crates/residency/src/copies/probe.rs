@@ -1,0 +1,168 @@
+//! Values of people who belong to a jurisdiction, to look for as bytes. They are protected data themselves: they stay in memory, and
+//! are in no message.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+
+use aho_corasick::{AhoCorasick, MatchKind};
+use ringfence_face::sql::ident;
+use ringfence_policy::Catalogue;
+
+use crate::database::{Database, Error};
+use crate::scope::Scope;
+
+/// A shorter value would be found by chance.
+const SHORTEST: usize = 8;
+/// A longer one may lie compressed in a database's files.
+const LONGEST: usize = 200;
+/// Bytes looked at in one step.
+const STEP: usize = 1 << 20;
+
+/// Whom to look for.
+pub struct Probes {
+    values: Vec<String>,
+    automaton: AhoCorasick,
+}
+
+/// Which of them were found.
+#[derive(Debug, Default)]
+pub struct Found(BTreeSet<usize>);
+
+impl Found {
+    /// How many.
+    pub fn people(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    /// Adds those of another look.
+    pub fn add(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+}
+
+impl Probes {
+    /// Looks for these values.
+    pub fn new(values: Vec<String>) -> Result<Self, Error> {
+        let automaton = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostLongest)
+            .build(&values)
+            .map_err(|e| Error::Failed(format!("the values cannot be looked for: {e}")))?;
+        Ok(Self { values, automaton })
+    }
+
+    /// Takes one value of each of some people of the jurisdiction, chosen by chance: the first protected text of a table that is
+    /// long enough to be found.
+    pub async fn sample(
+        database: &Database,
+        catalogue: &Catalogue,
+        scope: &Scope,
+        people: i64,
+    ) -> Result<Self, Error> {
+        let mut values = BTreeSet::new();
+        for table in &scope.tables {
+            let Some(classified) = catalogue.tables.get(&table.name) else { continue };
+            let known = database
+                .row("look for a table", "SELECT to_regclass($1) IS NOT NULL", &[&table.quoted()])
+                .await?;
+            if !known.get::<_, bool>(0) {
+                continue;
+            }
+            let protected = classified.columns.iter().filter(|(_, c)| c.protected().is_some());
+            for (column, _) in protected {
+                let c = ident(column);
+                // A value that many share says nothing of anybody.
+                let sql = format!(
+                    "SELECT v FROM (SELECT t.{c}::text AS v, count(*) AS n FROM {t} t WHERE {member} AND length(t.{c}::text) BETWEEN {SHORTEST} AND {LONGEST}
+                     GROUP BY 1 HAVING count(*) = 1 ORDER BY md5(t.{c}::text) LIMIT $1) x",
+                    t = table.quoted(),
+                    member = table.member("t"),
+                );
+                let is_text = format!(
+                    "SELECT pg_typeof(t.{c})::text IN ('text', 'character varying', 'character', 'uuid') FROM {} t LIMIT 1",
+                    table.quoted()
+                );
+                let is_text = database.maybe("look at a column", &is_text, &[]).await?;
+                if !is_text.is_some_and(|row| row.get(0)) {
+                    continue;
+                }
+                let rows = database.rows("choose people to look for", &sql, &[&people]).await?;
+                values.extend(rows.iter().map(|row| row.get::<_, String>(0)));
+                if !table.is_marked() && !rows.is_empty() {
+                    break; // one value of each person is enough where the people themselves are
+                }
+            }
+            if i64::try_from(values.len()).is_ok_and(|n| n >= people) {
+                break;
+            }
+        }
+        if values.is_empty() {
+            return Err(Error::Failed(format!(
+                "{} has nobody of the jurisdiction to look for, so nothing could be found anywhere",
+                database.name
+            )));
+        }
+        Self::new(values.into_iter().collect())
+    }
+
+    /// How many people are looked for.
+    pub fn count(&self) -> u64 {
+        self.values.len() as u64
+    }
+
+    /// The values, for a database to compare with.
+    pub fn values(&self) -> &[String] {
+        &self.values
+    }
+
+    /// Looks through bytes to their end. `told` hears how many were read.
+    pub fn look(&self, mut bytes: impl Read, told: &mut dyn FnMut(u64)) -> std::io::Result<Found> {
+        let keep = self.values.iter().map(String::len).max().unwrap_or(1) - 1;
+        let mut buffer = vec![0_u8; STEP + keep];
+        let (mut start, mut found) = (0, Found::default());
+        loop {
+            let read = match bytes.read(&mut buffer[start..]) {
+                Ok(0) => return Ok(found),
+                Ok(read) => read,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e),
+            };
+            told(read as u64);
+            let end = start + read;
+            found.0.extend(self.automaton.find_iter(&buffer[..end]).map(|m| m.pattern().as_usize()));
+            // What begins at the end of this step may go on in the next.
+            start = keep.min(end);
+            buffer.copy_within(end - start..end, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+    use super::*;
+
+    /// Gives its bytes in pieces of any size.
+    struct Pieces<'a>(&'a [u8], usize);
+
+    impl Read for Pieces<'_> {
+        fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+            let n = self.1.min(self.0.len()).min(out.len());
+            out[..n].copy_from_slice(&self.0[..n]);
+            self.0 = &self.0[n..];
+            Ok(n)
+        }
+    }
+
+    #[test]
+    fn a_value_is_found_however_it_is_cut() {
+        let probes = Probes::new(vec!["ada@example.org".to_owned(), "bob@example.org".to_owned()]).unwrap();
+        let mut text = vec![b'x'; STEP - 7];
+        text.extend_from_slice(b"ada@example.org");
+        text.extend_from_slice(&[b'y'; 100]);
+        for size in [1, 3, 14, STEP, 10 * STEP] {
+            let found = probes.look(Pieces(&text, size), &mut |_| ()).unwrap();
+            assert_eq!(found.people(), 1, "in pieces of {size}");
+        }
+        assert_eq!(probes.look(&b"nobody here"[..], &mut |_| ()).unwrap().people(), 0);
+    }
+}

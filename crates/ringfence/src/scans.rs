@@ -1,0 +1,125 @@
+//! `[copies]` of `ringfence.toml`: where to look for copies.
+
+use std::path::{Path, PathBuf};
+
+use ringfence_face::Target;
+use ringfence_policy::{Catalogue, Registry};
+use ringfence_residency::copies::files::Folder;
+use serde::Deserialize;
+
+use crate::command::Failure;
+use crate::config::{Reader, parse};
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CopiesFile {
+    /// Whose data is looked for.
+    jurisdiction: Option<String>,
+    /// Clusters to ask.
+    #[serde(default)]
+    clusters: Vec<ClusterFile>,
+    /// Folders to look through.
+    #[serde(default)]
+    folders: Vec<FolderFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClusterFile {
+    /// The store that is in it.
+    store: String,
+    /// Its superuser's connection to the store's database.
+    url: String,
+    /// A file with the password, if the url has none.
+    password_file: Option<PathBuf>,
+    /// PEM certificates to trust: TLS is required then, and certificate and name are verified.
+    tls_root: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FolderFile {
+    /// Where.
+    path: PathBuf,
+    /// The country where it lies.
+    location: String,
+    /// Who is responsible.
+    #[serde(default)]
+    owner: String,
+}
+
+/// A cluster to ask.
+pub(crate) struct ClusterToAsk {
+    pub(crate) store: String,
+    pub(crate) location: String,
+    pub(crate) admin: Target,
+    pub(crate) catalogue: Catalogue,
+}
+
+/// Where to look.
+pub(crate) struct Places {
+    pub(crate) clusters: Vec<ClusterToAsk>,
+    pub(crate) folders: Vec<Folder>,
+    pub(crate) countries: Vec<String>,
+}
+
+/// The jurisdiction that the configuration names, or its only one.
+pub(crate) fn jurisdiction(path: &Path) -> Result<String, Failure> {
+    let (file, _) = parse(path)?;
+    let mut names: Vec<String> = file.stores.iter().map(|s| s.store.jurisdiction.clone()).collect();
+    names.sort();
+    names.dedup();
+    match (file.copies.jurisdiction, names.as_slice()) {
+        (Some(name), _) => Ok(name),
+        (None, [only]) => Ok(only.clone()),
+        (None, _) => Err(Failure::setup("which jurisdiction? Name it with --jurisdiction")),
+    }
+}
+
+/// Reads where to look for copies of a jurisdiction's data.
+pub(crate) fn load(path: &Path, jurisdiction: &str) -> Result<Places, Failure> {
+    let (file, dir) = parse(path)?;
+    let mut reader = Reader { dir: &dir, problems: Vec::new() };
+    let registry = reader.text(&file.policy.registry);
+    let registry = reader.keep("registry", Registry::parse(&registry));
+    let countries = registry.as_ref().and_then(|r| r.jurisdictions.get(jurisdiction));
+    let countries = countries.map(|j| j.countries.iter().cloned().collect::<Vec<_>>());
+    if registry.is_some() && countries.is_none() {
+        reader.problems.push(format!("the registry has no jurisdiction {jurisdiction}"));
+    }
+    let mut clusters = Vec::new();
+    for cluster in &file.copies.clusters {
+        let what = format!("copies, cluster of {}", cluster.store);
+        let Some(store) = file.stores.iter().find(|s| s.store.name == cluster.store) else {
+            reader.problems.push(format!("{what}: there is no such store"));
+            continue;
+        };
+        let (password, root) = (cluster.password_file.as_deref(), cluster.tls_root.as_deref());
+        let admin = reader.connection(&what, &cluster.url, password, root);
+        let catalogue = reader.text(&store.catalogue);
+        let catalogue = reader.keep(&what, Catalogue::parse(&catalogue));
+        if let (Some(admin), Some(catalogue)) = (admin, catalogue) {
+            let location = store.store.location.clone();
+            clusters.push(ClusterToAsk { store: cluster.store.clone(), location, admin, catalogue });
+        }
+    }
+    let mut folders = Vec::new();
+    for folder in &file.copies.folders {
+        match dir.join(&folder.path).canonicalize() {
+            Ok(path) => folders.push(Folder {
+                path,
+                location: folder.location.to_ascii_uppercase(),
+                owner: folder.owner.clone(),
+            }),
+            Err(e) => reader.problems.push(format!("copies, folder {}: {e}", folder.path.display())),
+        }
+    }
+    match countries {
+        Some(countries) if reader.problems.is_empty() => Ok(Places { clusters, folders, countries }),
+        _ => Err(Failure::setup(format!(
+            "{} has problems:\n  {}",
+            path.display(),
+            reader.problems.join("\n  ")
+        ))),
+    }
+}
