@@ -298,7 +298,9 @@ fn what_stands_in_the_way_is_told_before_anything_is_touched() {
     assert!(text(&stranger).contains("may not move"), "{}", text(&stranger));
 
     // Keys that are too far apart for a bit each: every row that moves gets a mark.
-    legacy("insert into users select 9000000000000000000, country, created_at, email, phone, full_name, birth_date from users where id = 4711; insert into devices select 9000000000000000000, 9000000000000000000, device_id, ip, model, 1, 1 from devices limit 1");
+    legacy(
+        "insert into users select 9000000000000000000, country, created_at, email, phone, full_name, birth_date from users where id = 4711; insert into devices select 9000000000000000000, 9000000000000000000, device_id, ip, model, 1, 1 from devices limit 1",
+    );
     // An open transaction cannot move: after two seconds nobody is held any more, and nothing has changed.
     done(&demo, "start", &MOVER);
     let mut open = Command::new("psql")
@@ -314,7 +316,9 @@ fn what_stands_in_the_way_is_told_before_anything_is_touched() {
     assert!(text(&refused).contains("in the middle of something"), "{}", text(&refused));
     assert_eq!(route(&demo), "legacy");
     assert!(open.wait().unwrap().success());
-    let marked = legacy("select count(*) filter (where ringfence_moves) = count(*) filter (where user_id in (select id from users where country = 'US')), count(*) filter (where ringfence_moves) > 1000 from devices");
+    let marked = legacy(
+        "select count(*) filter (where ringfence_moves) = count(*) filter (where user_id in (select id from users where country = 'US')), count(*) filter (where ringfence_moves) > 1000 from devices",
+    );
     assert_eq!(marked, "t|t");
     done(&demo, "verify", &[]);
 

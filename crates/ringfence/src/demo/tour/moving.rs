@@ -1,10 +1,23 @@
 //! The tour's move: the U.S. users' rows leave the legacy store for one at the trusted host, and come back.
 
+use std::process::{Command, Stdio};
+
 use super::{Expect, Tour};
 
 impl Tour {
     pub(super) fn move_rows(&mut self) {
         let act = |tour: &Self, what: &str| tour.ringfence(&["migrate", what, "--as", "us-engineer"]);
+        let dump = self.dir.join("backups/singapore/nightly.dump");
+        let mut pg_dump = Command::new("pg_dump");
+        pg_dump.args(["-Fc", "-U", "postgres", "-d", "legacy", "-f"]).arg(&dump);
+        pg_dump.arg("-h").arg(self.dir.join("sg-legacy")).stdin(Stdio::null());
+        self.step("Somebody backs the legacy store up in Singapore", pg_dump, &[Expect::Shows("")]);
+        let scan = self.ringfence(&["copies", "scan", "--as", "us-engineer"]);
+        self.step(
+            "Where else does U.S. data lie? Dumps, replicas, exports, found by what is in them",
+            scan,
+            &[Expect::Fails("backups/singapore/nightly.dump: 500 of 500 people found")],
+        );
         let plan = self.ringfence(&["migrate", "plan"]);
         self.step(
             "Which rows of the legacy store belong to the U.S., and what stands in the way of moving them?",

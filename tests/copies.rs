@@ -1,0 +1,170 @@
+//! The register of copies: real dumps, base backups, WAL, exports and what PostgreSQL knows of, found by what is in them.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test that cannot go on fails")]
+
+mod support;
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use support::{Demo, text};
+
+const WHO: [&str; 2] = ["--as", "us-engineer"];
+
+/// One of PostgreSQL's own programs, or a shell line, with the legacy store as its database.
+fn run(demo: &Demo, line: &str) {
+    let socket = demo.dir.join("sg-legacy").canonicalize().unwrap();
+    let output = Command::new("sh")
+        .args(["-c", line])
+        .current_dir(&demo.dir)
+        .env("PGHOST", &socket)
+        .env("PGUSER", "postgres")
+        .env("PGDATABASE", "legacy")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{line}: {}", text(&output));
+}
+
+fn scan(demo: &Demo, more: &[&str]) -> Value {
+    let output = demo.ringfence(&[&["copies", "scan", "--json", "--people", "200"], &WHO[..], more].concat());
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)))
+}
+
+/// A copy by the end of its place.
+fn at<'a>(scan: &'a Value, place: &str) -> Option<&'a Value> {
+    scan["copies"].as_array().unwrap().iter().find(|c| c["place"].as_str().unwrap().ends_with(place))
+}
+
+#[test]
+fn copies_are_found_by_what_is_in_them() {
+    let demo = Demo::start("copies");
+    run(&demo, "pg_dump -Fc -f backups/singapore/nightly.dump");
+    run(&demo, "pg_dump -Fd -f backups/singapore/weekly");
+    run(&demo, "pg_dump -Ft -f backups/singapore/monthly.tar");
+    run(&demo, "pg_dump | gzip > backups/virginia/plain.sql.gz");
+    run(&demo, "pg_dump -t follows -Fc -f backups/singapore/follows.dump");
+    run(&demo, "pg_basebackup -D backups/virginia/base -X fetch -c fast");
+    run(
+        &demo,
+        "psql -qc \"copy (select id, email from users) to stdout csv\" > backups/singapore/for-marketing.txt",
+    );
+    run(
+        &demo,
+        "psql -qc \"copy (select id, email from users where country <> 'US') to stdout csv\" > backups/singapore/others.csv",
+    );
+    run(&demo, "mkdir backups/singapore/wal && cp sg-legacy/pg_wal/0000* backups/singapore/wal/");
+    run(&demo, "printf 'age-encryption.org/v1\\n-> X25519 x\\n' > backups/singapore/archive.age");
+    run(&demo, "head -c 3000 backups/singapore/nightly.dump > backups/singapore/broken.dump");
+    demo.superuser("sg-legacy", "legacy", "create materialized view people as select id, email from users");
+    demo.superuser("sg-legacy", "legacy", "select pg_create_physical_replication_slot('forgotten', true)");
+    demo.superuser("sg-legacy", "legacy", "create publication everything for all tables");
+    demo.superuser("sg-legacy", "postgres", "create table leftover as select 'a' as x");
+
+    let found = scan(&demo, &[]);
+    let holds =
+        |place: &str| at(&found, place).map(|c| (c["kind"].as_str().unwrap(), c["holds"].as_str().unwrap()));
+    for (place, kind) in [
+        ("nightly.dump", "dump"),
+        ("/weekly", "dump"),
+        ("monthly.tar", "dump"),
+        ("plain.sql.gz", "dump"),
+        ("virginia/base", "base-backup"),
+        ("for-marketing.txt", "export"),
+        ("singapore/wal", "wal-archive"),
+        ("database legacy", "database"),
+        ("materialised view public.people", "materialized-view"),
+    ] {
+        assert_eq!(holds(place), Some((kind, "found")), "{place} of {found}");
+    }
+    assert_eq!(
+        at(&found, "nightly.dump").unwrap()["people"],
+        at(&found, "nightly.dump").unwrap()["of"],
+        "everybody is in it"
+    );
+    assert_eq!(holds("follows.dump"), Some(("dump", "nobody")));
+    assert_eq!(holds("others.csv"), None, "an export without anybody of the jurisdiction is no copy");
+    assert_eq!(holds("archive.age"), Some(("sealed", "unknown")));
+    assert_eq!(holds("broken.dump").unwrap().1, "unknown");
+    assert_eq!(holds("slot forgotten"), Some(("slot", "everything")));
+    assert!(at(&found, "slot forgotten").unwrap()["note"].as_str().unwrap().contains("nobody uses it"));
+    assert_eq!(holds("publication everything").unwrap().0, "publication");
+    let everything = found.to_string();
+    assert!(!everything.contains("@"), "a value of somebody is in the answer");
+
+    // What lies elsewhere is found when it is told where to look; what it did not look at is said.
+    let hidden = demo.dir.join("somewhere");
+    fs::create_dir(&hidden).unwrap();
+    fs::copy(demo.dir.join("backups/singapore/nightly.dump"), hidden.join("x.bin")).unwrap();
+    assert_eq!(at(&scan(&demo, &[]), "x.bin"), None);
+    let folder = format!("{}=SG", hidden.display());
+    let output = demo.ringfence(&[&["copies", "scan", "--folder", &folder], &WHO[..]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output);
+    assert!(told.contains("x.bin: ") && told.contains("Not looked at: any other place"), "{told}");
+
+    // The register: findings, an exception that the in-country team decides, and a copy that is gone.
+    let listed = |more: &[&str]| -> Vec<Value> {
+        let output = demo.ringfence(&[&["copies", "list", "--json"], &WHO[..], more].concat());
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)))
+    };
+    let findings = listed(&["--findings"]);
+    let is_finding =
+        |place: &str, all: &[Value]| all.iter().any(|c| c["place"].as_str().unwrap().ends_with(place));
+    assert!(is_finding("nightly.dump", &findings) && is_finding("archive.age", &findings));
+    assert!(!is_finding("plain.sql.gz", &findings), "it is in the U.S.");
+    assert!(!is_finding("follows.dump", &findings));
+    let id = |place: &str| {
+        let all = listed(&[]);
+        let copy = all.iter().find(|c| c["place"].as_str().unwrap().ends_with(place)).unwrap().clone();
+        copy["id"].as_str().unwrap().to_owned()
+    };
+    let sealed = id("archive.age");
+    let except = |who: &str| {
+        demo.ringfence(&[
+            "copies",
+            "except",
+            &sealed,
+            "--as",
+            who,
+            "--reason",
+            "litigation",
+            "--for",
+            "30days",
+        ])
+    };
+    assert!(!except("us-engineer").status.success(), "who is no approver has excepted a copy");
+    assert!(except("us-approver-1").status.success());
+    assert!(!is_finding("archive.age", &listed(&["--findings"])));
+
+    fs::remove_file(demo.dir.join("backups/singapore/broken.dump")).unwrap();
+    let again = scan(&demo, &[]);
+    let broken = id("broken.dump");
+    assert_eq!(again["not_seen_any_more"], Value::from(vec![broken.clone()]));
+    let gone = demo.ringfence(&["copies", "gone", &broken, "--as", "us-engineer", "--reason", "deleted"]);
+    assert!(gone.status.success(), "{}", text(&gone));
+    let added = demo.ringfence(&[
+        "copies",
+        "add",
+        "--as",
+        "us-engineer",
+        "--location",
+        "SG",
+        "--place",
+        "tape 17, vault B",
+        "--owner",
+        "platform",
+    ]);
+    assert!(added.status.success(), "{}", text(&added));
+    assert!(is_finding("tape 17, vault B", &listed(&["--findings"])));
+    let stranger = demo.ringfence(&["copies", "list", "--as", "singapore-analyst"]);
+    assert!(text(&stranger).contains("may not read"), "{}", text(&stranger));
+    let shown = demo.ringfence(&["ledger", "show", "--grep", &sealed]);
+    assert!(
+        text(&shown).contains("registered by us-engineer")
+            && text(&shown).contains("excepted by us-approver-1"),
+        "{}",
+        text(&shown)
+    );
+    assert!(demo.verify().is_ok());
+}
