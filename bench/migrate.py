@@ -37,6 +37,8 @@ def percentiles(files, since=0.0, until=9e18):
     for file in files:
         for line in open(file):
             fields = line.split()
+            if len(fields) < 6:
+                continue  # the last line, when pgbench was stopped
             ended = int(fields[4]) + int(fields[5]) / 1e6
             took = int(fields[2]) / 1e6
             if since <= ended - took and ended - took < until:

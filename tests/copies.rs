@@ -90,7 +90,7 @@ fn copies_are_found_by_what_is_in_them() {
     assert!(at(&found, "slot forgotten").unwrap()["note"].as_str().unwrap().contains("nobody uses it"));
     assert_eq!(holds("publication everything").unwrap().0, "publication");
     let everything = found.to_string();
-    assert!(!everything.contains("@"), "a value of somebody is in the answer");
+    assert!(!everything.contains('@'), "a value of somebody is in the answer");
 
     // What lies elsewhere is found when it is told where to look; what it did not look at is said.
     let hidden = demo.dir.join("somewhere");

@@ -3,6 +3,7 @@
 //! It is no root of trust: a grant counts only with its approvers' signatures, which whoever reads it verifies again.
 
 mod copies;
+mod erasures;
 mod migrations;
 mod requests;
 
@@ -11,6 +12,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio_postgres::Client;
 
 pub use copies::{CopyState, Registered};
+pub use erasures::StoredErasure;
 pub use requests::{Sketch, State, Stored};
 
 /// What can go wrong with the control database.
@@ -22,6 +24,9 @@ pub enum Error {
     /// There is no request of this name.
     #[error("there is no request {0}")]
     NoSuchRequest(String),
+    /// There is no erasure of this name.
+    #[error("there is no erasure {0}")]
+    NoSuchErasure(String),
     /// There is no copy of this name.
     #[error("there is no copy {0}")]
     NoSuchCopy(String),

@@ -39,6 +39,22 @@ const STEPS: &[&str] = &[
         decided_by text,
         until bigint
      )",
+    // 3: erasures and their approvals.
+    "CREATE TABLE erasures (
+        id text PRIMARY KEY,
+        canonical text NOT NULL,
+        requester text NOT NULL,
+        state text NOT NULL CHECK (state IN ('pending', 'approved', 'done')),
+        created bigint NOT NULL,
+        certificate text
+     );
+     CREATE TABLE erasure_approvals (
+        erasure text NOT NULL REFERENCES erasures,
+        approver text NOT NULL,
+        signature text NOT NULL,
+        at bigint NOT NULL,
+        PRIMARY KEY (erasure, approver)
+     )",
 ];
 
 /// Brings the schema `ringfence` of the database up to date, whoever else tries at the same time.

@@ -22,7 +22,7 @@ use crate::grants::verify;
 use crate::refusal::{Refusal, code};
 use crate::route::{self, Hold, Route};
 use crate::server::{Shared, approval_record};
-use crate::{register, show};
+use crate::{erasures, register, show};
 
 /// The database name that leads here.
 pub const NAME: &str = "ringfence";
@@ -50,6 +50,12 @@ enum Command {
     Register { jurisdiction: String, found: Vec<Value> },
     Except { id: String, reason: String, until: Option<u64> },
     Gone { id: String, reason: String },
+    Erasures,
+    Erasure { id: String },
+    Erase { plan: Value, purpose: String },
+    Eraseapprove { id: String, signature: String },
+    Erasebegin { id: String },
+    Certify { id: String, certificate: Value },
 }
 
 /// What a connection to the console holds; when it goes, everything is let go.
@@ -208,6 +214,12 @@ async fn command(
         Command::Except { id, reason, until } => {
             register::decide(shared, principal, &id, CopyState::Excepted, &reason, until).await
         }
+        Command::Erasures => erasures::list(shared, principal).await,
+        Command::Erasure { id } => erasures::show(shared, principal, &id).await,
+        Command::Erase { plan, purpose } => erasures::request(shared, principal, plan, &purpose).await,
+        Command::Eraseapprove { id, signature } => erasures::approve(shared, principal, &id, signature).await,
+        Command::Erasebegin { id } => erasures::begin(shared, principal, &id).await,
+        Command::Certify { id, certificate } => erasures::certify(shared, principal, &id, &certificate).await,
         Command::Gone { id, reason } => {
             register::decide(shared, principal, &id, CopyState::Gone, &reason, None).await
         }

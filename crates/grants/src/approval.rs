@@ -19,15 +19,19 @@ pub struct Approval {
 
 /// Signs `request` with an OpenSSH private key (PEM text). An encrypted key needs its agent: use `ssh-keygen -Y sign`.
 pub fn sign(request: &Request, private_key: &str) -> Result<String, Error> {
+    sign_text(&request.canonical(), private_key)
+}
+
+/// The same for another canonical text.
+pub fn sign_text(canonical: &str, private_key: &str) -> Result<String, Error> {
     let key = PrivateKey::from_openssh(private_key).map_err(|e| Error::Key(e.to_string()))?;
     if key.is_encrypted() {
         return Err(Error::Key(
             "is encrypted; sign with `ssh-keygen -Y sign -n ringfence-approval` and pass --signature".into(),
         ));
     }
-    let signature = key
-        .sign(NAMESPACE, HashAlg::Sha512, request.canonical().as_bytes())
-        .map_err(|e| Error::Key(e.to_string()))?;
+    let signature =
+        key.sign(NAMESPACE, HashAlg::Sha512, canonical.as_bytes()).map_err(|e| Error::Key(e.to_string()))?;
     signature.to_pem(LineEnding::LF).map_err(|e| Error::Key(e.to_string()))
 }
 

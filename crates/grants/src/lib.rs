@@ -34,3 +34,14 @@ pub enum Error {
     #[error("the key: {0}")]
     Key(String),
 }
+
+/// The one text of a document that approvers sign (RFC 8785).
+pub fn canonical(document: &serde_json::Value) -> Result<String, Error> {
+    serde_json_canonicalizer::to_string(document).map_err(|e| Error::Request(e.to_string()))
+}
+
+/// SHA-256 of a canonical text, in hex.
+pub fn digest(canonical: &str) -> String {
+    use sha2::Digest as _;
+    hex::encode(sha2::Sha256::digest(canonical))
+}

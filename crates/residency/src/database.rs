@@ -63,7 +63,8 @@ const LOCK: Duration = Duration::from_millis(500);
 const LOCK_TRIES: u32 = 40;
 
 impl Database {
-    /// Connects. What rows look like as text is the same on all sides from here on.
+    /// Connects. What rows look like as text is the same on all sides from here on, and the server's log has statements without their
+    /// values.
     pub async fn connect(name: &str, target: &Target) -> Result<Self, Error> {
         let unreachable = |e: &tokio_postgres::Error| Error::Unreachable {
             database: name.to_owned(),
@@ -75,7 +76,7 @@ impl Database {
                 "SET search_path = pg_catalog; SET client_min_messages = warning; SET TimeZone = 'UTC';
                  SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET extra_float_digits = 1;
                  SET bytea_output = 'hex'; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0;
-                 SET row_security = off",
+                 SET row_security = off; SET log_parameter_max_length = 0; SET log_parameter_max_length_on_error = 0",
             )
             .await
             .map_err(|e| unreachable(&e))?;
@@ -98,6 +99,18 @@ impl Database {
     /// Runs statements without parameters.
     pub async fn run(&self, doing: &str, sql: &str) -> Result<(), Error> {
         self.client.batch_execute(sql).await.map_err(|e| self.error(doing, &e))
+    }
+
+    /// The same for what must not be in the server's log: a password, or numbers of people.
+    pub async fn run_unlogged(&self, doing: &str, sql: &str) -> Result<(), Error> {
+        self.run(doing, "SET log_statement = 'none'; SET log_min_duration_statement = -1; SET log_min_error_statement = 'panic'").await?;
+        let done = self.run(doing, sql).await;
+        self.run(
+            doing,
+            "RESET log_statement; RESET log_min_duration_statement; RESET log_min_error_statement",
+        )
+        .await?;
+        done
     }
 
     /// Runs statements that lock live tables: waits for locks in short steps, so that nobody queues behind it for long.

@@ -5,6 +5,7 @@
 
 pub mod copies;
 pub mod database;
+pub mod erase;
 pub mod migrate;
 pub mod scope;
 

@@ -34,6 +34,8 @@ struct ClusterFile {
     password_file: Option<PathBuf>,
     /// PEM certificates to trust: TLS is required then, and certificate and name are verified.
     tls_root: Option<PathBuf>,
+    /// Its data directory, where this program runs on the same host: `erase` looks through its files.
+    data_dir: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -54,6 +56,7 @@ pub(crate) struct ClusterToAsk {
     pub(crate) location: String,
     pub(crate) admin: Target,
     pub(crate) catalogue: Catalogue,
+    pub(crate) data_dir: Option<PathBuf>,
 }
 
 /// Where to look.
@@ -100,7 +103,14 @@ pub(crate) fn load(path: &Path, jurisdiction: &str) -> Result<Places, Failure> {
         let catalogue = reader.keep(&what, Catalogue::parse(&catalogue));
         if let (Some(admin), Some(catalogue)) = (admin, catalogue) {
             let location = store.store.location.clone();
-            clusters.push(ClusterToAsk { store: cluster.store.clone(), location, admin, catalogue });
+            let data_dir = cluster.data_dir.as_ref().map(|path| dir.join(path));
+            clusters.push(ClusterToAsk {
+                store: cluster.store.clone(),
+                location,
+                admin,
+                catalogue,
+                data_dir,
+            });
         }
     }
     let mut folders = Vec::new();

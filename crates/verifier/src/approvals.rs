@@ -135,12 +135,19 @@ impl Approvals {
     /// A grant.
     pub fn granted(&mut self, record: &[u8]) -> Result<(), String> {
         let record: GrantRecord = read(record)?;
-        let signed = self.approved.get(&record.id).map_or(0, BTreeSet::len);
+        self.has_approvals("grant", &record.id)
+    }
+
+    /// An erasure's certificate.
+    pub fn erased(&mut self, record: &[u8]) -> Result<(), String> {
+        let record: GrantRecord = read(record)?;
+        self.has_approvals("erasure", &record.id)
+    }
+
+    fn has_approvals(&self, what: &str, id: &str) -> Result<(), String> {
+        let signed = self.approved.get(id).map_or(0, BTreeSet::len);
         if signed < self.quorum.max(1) {
-            return Err(format!(
-                "the grant {} has {signed} approvals in the log, not {}",
-                record.id, self.quorum
-            ));
+            return Err(format!("the {what} {id} has {signed} approvals in the log, not {}", self.quorum));
         }
         Ok(())
     }

@@ -48,9 +48,10 @@ impl Witness for Judge {
                 Ok(())
             }
             Kind::PolicyChanged => self.approvals.policy(record),
-            Kind::Requested => self.approvals.requested(record),
-            Kind::Approved => self.approvals.approved(record),
+            Kind::Requested | Kind::ErasureRequested => self.approvals.requested(record),
+            Kind::Approved | Kind::ErasureApproved => self.approvals.approved(record),
             Kind::Granted => self.approvals.granted(record),
+            Kind::ErasureCertificate => self.approvals.erased(record),
             _ => Ok(()),
         }
     }

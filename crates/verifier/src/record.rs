@@ -53,6 +53,12 @@ pub enum Kind {
     BorderOpened,
     /// A route leads to another store: there its rows are at home now.
     Routed,
+    /// Somebody asked that data be erased from a store and its copies; the record holds what approvers sign.
+    ErasureRequested,
+    /// An approver signed that; the record holds the signature.
+    ErasureApproved,
+    /// It has been erased: what, where, how, how that was verified, what remains and why. Only with all approvals.
+    ErasureCertificate,
     /// A copy of protected data was registered, excepted by somebody for a time, or is gone.
     Copy,
     /// A move of rows from one store to another came to a new stage; the record has what was compared.

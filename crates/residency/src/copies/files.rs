@@ -1,6 +1,6 @@
 //! Walks a folder and finds what may be a copy. Links are not followed: what they lead to is another place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -132,6 +132,7 @@ fn cluster(
     copy: &dyn Fn(Kind, &Path, Holds) -> Copy,
 ) -> Copy {
     let (mut found, mut bytes, mut unread) = (Found::default(), 0, 0_u64);
+    let mut parts = BTreeSet::new();
     for entry in WalkDir::new(path).follow_links(false) {
         let Ok(entry) = entry else {
             unread += 1;
@@ -147,7 +148,13 @@ fn cluster(
             })
         });
         match read {
-            Ok(more) => found.add(more),
+            Ok(more) => {
+                let inner = entry.path().strip_prefix(path).ok().and_then(|p| p.components().next());
+                if let Some(part) = inner.filter(|_| more.people() > 0) {
+                    parts.insert(part.as_os_str().to_string_lossy().into_owned());
+                }
+                found.add(more);
+            }
             Err(_) => unread += 1,
         }
         looked.files += 1;
@@ -168,6 +175,9 @@ fn cluster(
         _ => inside::holds(&found, probes),
     };
     let mut made = copy(Kind::BaseBackup, path, holds).note(format!("{how}, PostgreSQL {}", version.trim()));
+    if !parts.is_empty() {
+        made.note = format!("{}; people in {}", made.note, Vec::from_iter(parts).join(", "));
+    }
     made.bytes = Some(bytes);
     made
 }

@@ -227,7 +227,7 @@ async fn follow(at: &Database, name: &str, other: &str) -> Result<(), Error> {
         conn = literal(other),
         slot = literal(name),
     );
-    at.run("follow the other side", &sql).await
+    at.run_unlogged("follow the other side", &sql).await
 }
 
 /// Goes back: the target's rows are replicated to the source, so nothing that was written since is lost. Then the target follows
@@ -248,6 +248,10 @@ pub async fn back(
         gateways.release().await.map_err(Error::Failed)?;
         finish_back(of, from, to).await?;
         return Ok(0.0);
+    }
+    if super::is_erased(of, from).await? {
+        let problem = format!("the erasure of the rows at {} has begun; there is no way back", from.name);
+        return Err(Error::Blocked(vec![problem]));
     }
     let reversed = of.reversed();
     // The target has rows of the jurisdiction only: there everything is fenced.

@@ -96,7 +96,8 @@ pub(crate) async fn prepare_schema(database: &Database, side: &Side) -> Result<(
         "CREATE SCHEMA IF NOT EXISTS {SCHEMA};
          CREATE TABLE IF NOT EXISTS {SCHEMA}.token (move text PRIMARY KEY, n bigint NOT NULL);
          CREATE TABLE IF NOT EXISTS {SCHEMA}.home (
-            move text PRIMARY KEY, route text NOT NULL, store text NOT NULL, epoch bigint NOT NULL);
+            move text PRIMARY KEY, route text NOT NULL, store text NOT NULL, epoch bigint NOT NULL,
+            erased boolean NOT NULL DEFAULT false);
          CREATE TABLE IF NOT EXISTS {SCHEMA}.identity (relation text PRIMARY KEY, was \"char\" NOT NULL, index text);
          CREATE TABLE IF NOT EXISTS {SCHEMA}.brought (relation text PRIMARY KEY);
          CREATE UNLOGGED TABLE IF NOT EXISTS {SCHEMA}.watched (
@@ -132,6 +133,15 @@ pub async fn home(database: &Database, name: &str) -> Result<Option<(String, i64
         .maybe("look where rows are at home", &sql, &[&name])
         .await?
         .map(|row| (row.get(0), row.get(1))))
+}
+
+/// Whether the rows that left are being erased here, so that there is no way back.
+pub async fn is_erased(of: &Move, from: &Database) -> Result<bool, Error> {
+    if home(from, &of.name).await?.is_none() {
+        return Ok(false);
+    }
+    let sql = format!("SELECT erased FROM {SCHEMA}.home WHERE move = $1");
+    Ok(from.row("look whether rows are erased", &sql, &[&of.name]).await?.get(0))
 }
 
 /// Whether the rows are at home at the target. Where both sides have decided, in turns, what was decided last counts.

@@ -325,7 +325,7 @@ pub async fn publish(of: &Move, tables: &[Planned], people: &People, from: &Data
         filtered.join(", "),
         literal(&of.name)
     );
-    from.run("publish the rows", &format!("ALTER TABLE {SCHEMA}.token REPLICA IDENTITY DEFAULT; {sql}")).await
+    from.run_unlogged("publish the rows", &sql).await
 }
 
 /// A mark in the stream: when it has arrived at the other side, everything before it has.
@@ -392,7 +392,7 @@ pub async fn settle(
              END IF;
          END $do$;
          {fence};
-         INSERT INTO {SCHEMA}.home VALUES ({name}, {route}, {store}, {epoch})
+         INSERT INTO {SCHEMA}.home (move, route, store, epoch) VALUES ({name}, {route}, {store}, {epoch})
              ON CONFLICT (move) DO UPDATE SET store = excluded.store, epoch = excluded.epoch, route = excluded.route;
          COMMIT",
         lock = lock(tables),
@@ -452,6 +452,21 @@ pub async fn unwatch(tables: &[Planned], from: &Database) -> Result<(), Error> {
     Ok(())
 }
 
+/// The replica identity that a table had before [`publish`], as `ALTER TABLE … REPLICA IDENTITY` takes it.
+pub async fn identity_before(table: &Table, from: &Database) -> Result<Option<String>, Error> {
+    let sql = format!("SELECT was::text, index FROM {SCHEMA}.identity WHERE relation = $1");
+    let Some(kept) = from.maybe("look how it was", &sql, &[&table.quoted()]).await? else { return Ok(None) };
+    let (was, index): (String, Option<String>) = (kept.get(0), kept.get(1));
+    Ok(Some(match (was.as_str(), index) {
+        ("i", Some(index)) => {
+            let name = index.rsplit('.').next().unwrap_or(&index).trim_matches('"');
+            format!("USING INDEX {}", ident(name))
+        }
+        ("n", _) => "NOTHING".to_owned(),
+        _ => "DEFAULT".to_owned(),
+    }))
+}
+
 /// Removes all of it: the tables are as before. The fence goes, too, so the rows must be at home here, or be gone.
 pub async fn clean(of: &Move, tables: &[Planned], from: &Database) -> Result<(), Error> {
     from.run("end the publication", &format!("DROP PUBLICATION IF EXISTS {}", ident(&of.publication())))
@@ -461,23 +476,7 @@ pub async fn clean(of: &Move, tables: &[Planned], from: &Database) -> Result<(),
         let t = table.quoted();
         let names = ["1_mark", "2_residence", "8_watch", "9_rows", "9_truncate"];
         let mut sql = names.map(|n| format!("DROP TRIGGER IF EXISTS ringfence_{n} ON {t};")).concat();
-        let kept = from
-            .maybe(
-                "look how it was",
-                &format!("SELECT was::text, index FROM {SCHEMA}.identity WHERE relation = $1"),
-                &[&t],
-            )
-            .await?;
-        if let Some(kept) = kept {
-            let (was, index): (String, Option<String>) = (kept.get(0), kept.get(1));
-            let identity = match (was.as_str(), index) {
-                ("i", Some(index)) => {
-                    let name = index.rsplit('.').next().unwrap_or(&index).trim_matches('"');
-                    format!("USING INDEX {}", ident(name))
-                }
-                ("n", _) => "NOTHING".to_owned(),
-                _ => "DEFAULT".to_owned(),
-            };
+        if let Some(identity) = identity_before(table, from).await? {
             let _ = write!(sql, "ALTER TABLE {t} REPLICA IDENTITY {identity};");
         }
         if table.is_marked() {

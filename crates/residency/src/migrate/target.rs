@@ -69,7 +69,7 @@ pub async fn subscribe(of: &Move, to: &Database, from: &Database) -> Result<(), 
         n = ident(&name),
         conn = literal(&of.from.replication),
     );
-    to.run("subscribe", &sql).await
+    to.run_unlogged("subscribe", &sql).await
 }
 
 /// Where a slot is and nobody uses it, removes it.

@@ -259,8 +259,8 @@ fn gist(leaf: &Leaf, record: &Value) -> String {
         Kind::SessionClosed => format!("{} {}", get("principal"), get("reason")),
         Kind::Refused => format!("{} {}: {}", get("principal"), get("store"), get("reason")),
         Kind::Counted => format!("{} {} statements, {rows} rows", get("principal"), leaf.counters.statements),
-        Kind::Requested => get("request"),
-        Kind::Approved => format!("{} by {}", get("id"), get("approver")),
+        Kind::Requested | Kind::ErasureRequested => get("request"),
+        Kind::Approved | Kind::ErasureApproved => format!("{} by {}", get("id"), get("approver")),
         Kind::Denied | Kind::Revoked => format!("{} by {}: {}", get("id"), get("by"), get("reason")),
         Kind::Granted | Kind::Expired => get("id"),
         Kind::GatewayStarted | Kind::GatewayStopped => format!("{} {}", get("version"), get("reason")),
@@ -272,6 +272,7 @@ fn gist(leaf: &Leaf, record: &Value) -> String {
             format!("{} by {} at {} from {}", get("what"), get("role"), get("database"), get("address"))
         }
         Kind::Routed => format!("{} leads to {}", get("route"), get("store")),
+        Kind::ErasureCertificate => format!("{} by {}", get("id"), get("by")),
         Kind::Copy => format!("{} {} by {} {}", get("id"), get("state"), get("by"), get("reason")),
         Kind::Move => format!("{} {} by {}", get("move"), get("stage"), get("by")),
         Kind::BorderClosed => get("reason"),

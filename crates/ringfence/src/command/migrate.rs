@@ -396,7 +396,9 @@ async fn change_over(args: &ActArgs) -> Result<(), Failure> {
     if migrate::has_moved(of, from, to).await? {
         // Somebody died after the decision.
         gateways.release().await.map_err(Failure::refused)?;
-        cutover::finish(of, &plan.tables, from, to).await?;
+        if !migrate::is_erased(of, from).await? {
+            cutover::finish(of, &plan.tables, from, to).await?;
+        }
         println!("The rows are at home at {}.", of.to.store);
         return Ok(());
     }

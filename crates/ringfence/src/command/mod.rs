@@ -3,6 +3,7 @@
 mod audit;
 mod console;
 mod copies;
+mod erase;
 mod ledger;
 mod logs;
 mod meter;
@@ -63,6 +64,9 @@ enum Command {
     /// Keep the register of copies: every place where protected data also lies.
     #[command(subcommand)]
     Copies(copies::CopiesCommand),
+    /// Erase what is left of rows that have moved: in the store that they left, and in its copies.
+    #[command(subcommand)]
+    Erase(erase::EraseCommand),
     /// Move a jurisdiction's rows to another store while they are in use.
     #[command(subcommand)]
     Migrate(migrate::MigrateCommand),
@@ -184,6 +188,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Meter(args) => meter::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Copies(command) => copies::run(command).await,
+        Command::Erase(command) => erase::run(command).await,
         Command::Migrate(command) => migrate::run(command).await,
         Command::Reconcile(args) => reconcile::run(args),
         Command::Logs(command) => logs::run(command),

@@ -199,6 +199,7 @@ folders = [
 [[copies.clusters]]
 store = "legacy"
 url = "host='{here}' user=postgres dbname=legacy"
+data_dir = "sg-legacy"
 
 [[copies.clusters]]
 store = "us"

@@ -1,0 +1,99 @@
+//! Erasures from asked to certified.
+
+use ringfence_grants::Approval;
+
+use crate::{Control, Error};
+
+/// An erasure as it is stored.
+#[derive(Clone, Debug)]
+pub struct StoredErasure {
+    /// Its name.
+    pub id: String,
+    /// What approvers sign.
+    pub canonical: String,
+    /// Who asked.
+    pub requester: String,
+    /// `pending`, `approved` or `done`.
+    pub state: String,
+    /// Its signatures.
+    pub approvals: Vec<Approval>,
+    /// What was done, in JSON, once it is done.
+    pub certificate: Option<String>,
+}
+
+impl Control {
+    /// Stores what somebody asks for.
+    pub async fn insert_erasure(
+        &self,
+        id: &str,
+        canonical: &str,
+        requester: &str,
+        now: i64,
+    ) -> Result<(), Error> {
+        let guard = self.client().await?;
+        let client = guard.as_ref().expect("connected by client()");
+        client
+            .execute(
+                "INSERT INTO erasures (id, canonical, requester, state, created) VALUES ($1, $2, $3, 'pending', $4)",
+                &[&id, &canonical, &requester, &now],
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// Finds one.
+    pub async fn erasure(&self, id: &str) -> Result<StoredErasure, Error> {
+        let guard = self.client().await?;
+        let client = guard.as_ref().expect("connected by client()");
+        let sql = "SELECT canonical, requester, state, certificate FROM erasures WHERE id = $1";
+        let row = client.query_opt(sql, &[&id]).await?.ok_or_else(|| Error::NoSuchErasure(id.to_owned()))?;
+        let sql = "SELECT approver, signature FROM erasure_approvals WHERE erasure = $1 ORDER BY at";
+        let approvals = client.query(sql, &[&id]).await?;
+        Ok(StoredErasure {
+            id: id.to_owned(),
+            canonical: row.get(0),
+            requester: row.get(1),
+            state: row.get(2),
+            certificate: row.get(3),
+            approvals: approvals
+                .iter()
+                .map(|a| Approval { approver: a.get(0), signature: a.get(1) })
+                .collect(),
+        })
+    }
+
+    /// The names of all, the newest first.
+    pub async fn erasures(&self) -> Result<Vec<String>, Error> {
+        let guard = self.client().await?;
+        let client = guard.as_ref().expect("connected by client()");
+        let rows = client.query("SELECT id FROM erasures ORDER BY created DESC LIMIT 200", &[]).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// Stores a signature.
+    pub async fn approve_erasure(&self, id: &str, approval: &Approval, now: i64) -> Result<(), Error> {
+        let guard = self.client().await?;
+        let client = guard.as_ref().expect("connected by client()");
+        client
+            .execute(
+                "INSERT INTO erasure_approvals VALUES ($1, $2, $3, $4) ON CONFLICT (erasure, approver) DO NOTHING",
+                &[&id, &approval.approver, &approval.signature, &now],
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// It has its signatures, or is done, with its certificate.
+    pub async fn advance_erasure(
+        &self,
+        id: &str,
+        state: &str,
+        certificate: Option<&str>,
+    ) -> Result<(), Error> {
+        let guard = self.client().await?;
+        let client = guard.as_ref().expect("connected by client()");
+        let sql = "UPDATE erasures SET state = $2, certificate = coalesce($3, certificate) WHERE id = $1";
+        client.execute(sql, &[&id, &state, &certificate]).await?;
+        Ok(())
+    }
+}

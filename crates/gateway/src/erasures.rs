@@ -1,0 +1,209 @@
+//! Erasures, at the console: asked for, signed by the in-country team, certified. What they do is not done here: a gateway has no
+//! superuser's rights at a store, and no backup tapes.
+
+use ringfence_control::StoredErasure;
+use ringfence_grants::Approval;
+use ringfence_grants::request::rfc3339;
+use ringfence_ledger::{Entry, Kind};
+use ringfence_policy::{Policy, Principal, Store};
+use ringfence_verifier::approvals::verify_signature;
+use serde_json::{Value, json};
+
+use crate::refusal::{Refusal, code};
+use crate::server::Shared;
+
+/// How long approvers have, in milliseconds.
+const DECIDE_WITHIN: u64 = 30 * 24 * 3600 * 1000;
+
+fn broken(e: &ringfence_control::Error) -> Refusal {
+    match e {
+        ringfence_control::Error::NoSuchErasure(_) => {
+            Refusal::new("22023", e.to_string()).hint("`ringfence erase list` shows what there is.")
+        }
+        _ => Refusal::new(code::CANNOT_CONNECT, e.to_string()),
+    }
+}
+
+fn refuse(text: impl Into<String>) -> Refusal {
+    Refusal::new(code::INSUFFICIENT_PRIVILEGE, text)
+}
+
+/// The store whose approvers decide: the one that has the rows now, in the jurisdiction.
+fn home<'a>(policy: &'a Policy, plan: &Value) -> Result<&'a Store, Refusal> {
+    let name = plan["home"].as_str().unwrap_or_default();
+    let found = policy.store(name).map(|(store, _)| store);
+    let store = found.ok_or_else(|| Refusal::new("22023", format!("there is no store {name:?}")))?;
+    if plan["jurisdiction"] != store.jurisdiction.as_str() {
+        return Err(Refusal::new("22023", format!("{name} is of another jurisdiction")));
+    }
+    Ok(store)
+}
+
+/// Asks for an erasure. The gateway adds who asks, under which name, when, and until when it can be approved; all of it is signed.
+pub async fn request(
+    shared: &Shared,
+    person: &Principal,
+    mut plan: Value,
+    purpose: &str,
+) -> Result<Value, Refusal> {
+    let policy = shared.policy();
+    let store = home(&policy, &plan)?;
+    let from = plan["store"].as_str().and_then(|name| policy.store(name)).map(|(store, _)| store);
+    let from = from.ok_or_else(|| Refusal::new("22023", "the plan names no store that is configured"))?;
+    if person.teams.is_disjoint(&from.full_access) {
+        return Err(refuse(format!(
+            "{} has no full access to {}, and so may not ask to erase there",
+            person.name, from.name
+        )));
+    }
+    if plan["what"] != "erase" || plan["v"] != 1 || purpose.trim().is_empty() {
+        return Err(Refusal::new("22023", "this is no plan of an erasure with a purpose"));
+    }
+    let now = shared.now();
+    let id = {
+        use rand_core::RngCore as _;
+        let mut bytes = [0; 5];
+        rand_core::OsRng.fill_bytes(&mut bytes);
+        format!("E-{}", hex::encode(bytes))
+    };
+    if let Some(fields) = plan.as_object_mut() {
+        fields.insert("id".to_owned(), json!(id));
+        fields.insert("requester".to_owned(), json!(person.name));
+        fields.insert("purpose".to_owned(), json!(purpose));
+        fields.insert("created".to_owned(), json!(now));
+        fields.insert("decide_by".to_owned(), json!(now + DECIDE_WITHIN));
+    }
+    let canonical = ringfence_grants::canonical(&plan).map_err(|e| Refusal::new("22023", e.to_string()))?;
+    let record = json!({ "request": canonical });
+    shared.on_record(Entry::new(Kind::ErasureRequested, &store.jurisdiction, &record)).await?;
+    let time = i64::try_from(now).unwrap_or(i64::MAX);
+    shared.control.insert_erasure(&id, &canonical, &person.name, time).await.map_err(|e| broken(&e))?;
+    let stored = shared.control.erasure(&id).await.map_err(|e| broken(&e))?;
+    Ok(tell(&policy, &stored))
+}
+
+fn tell(policy: &Policy, stored: &StoredErasure) -> Value {
+    let plan: Value = serde_json::from_str(&stored.canonical).unwrap_or_default();
+    let approvers: Vec<&str> = stored.approvals.iter().map(|a| a.approver.as_str()).collect();
+    let certificate: Option<Value> = stored.certificate.as_deref().and_then(|c| serde_json::from_str(c).ok());
+    json!({
+        "id": stored.id, "state": stored.state, "requester": stored.requester, "canonical": stored.canonical,
+        "approved_by": approvers, "approvals_needed": policy.registry().approvals,
+        "decide_by": plan["decide_by"].as_u64().map(rfc3339), "plan": plan, "certificate": certificate,
+    })
+}
+
+/// Who may read it: whoever has to do with the store that has the rows.
+async fn find(shared: &Shared, person: &Principal, id: &str) -> Result<(StoredErasure, Store), Refusal> {
+    let stored = shared.control.erasure(id).await.map_err(|e| broken(&e))?;
+    let plan: Value = serde_json::from_str(&stored.canonical).unwrap_or_default();
+    let policy = shared.policy();
+    let store = home(&policy, &plan)?;
+    let teams = [&store.full_access, &store.approvers, &store.auditors];
+    if teams.iter().all(|t| person.teams.is_disjoint(t)) && stored.requester != person.name {
+        return Err(refuse(format!("erasure {id} is not yours to read")));
+    }
+    Ok((stored, store.clone()))
+}
+
+/// One erasure.
+pub async fn show(shared: &Shared, person: &Principal, id: &str) -> Result<Value, Refusal> {
+    let (stored, _) = find(shared, person, id).await?;
+    Ok(tell(&shared.policy(), &stored))
+}
+
+/// All that this person may read.
+pub async fn list(shared: &Shared, person: &Principal) -> Result<Value, Refusal> {
+    let mut all = Vec::new();
+    for id in shared.control.erasures().await.map_err(|e| broken(&e))? {
+        if let Ok((stored, _)) = find(shared, person, &id).await {
+            all.push(tell(&shared.policy(), &stored));
+        }
+    }
+    Ok(Value::Array(all))
+}
+
+/// The approvers whose signatures hold under the rules as they are now.
+fn good(policy: &Policy, stored: &StoredErasure, store: &Store) -> usize {
+    let holds = |approval: &&Approval| {
+        let name = approval.approver.as_str();
+        let key = policy.registry().principal(name).and_then(|p| p.key.as_deref());
+        name != stored.requester
+            && matches!(policy.may_approve(name, &store.name), Ok(Ok(())))
+            && key.is_some_and(|key| verify_signature(&stored.canonical, &approval.signature, key).is_ok())
+    };
+    let names: std::collections::BTreeSet<&str> =
+        stored.approvals.iter().filter(holds).map(|a| a.approver.as_str()).collect();
+    names.len()
+}
+
+/// Signs it.
+pub async fn approve(
+    shared: &Shared,
+    person: &Principal,
+    id: &str,
+    signature: String,
+) -> Result<Value, Refusal> {
+    let (stored, store) = find(shared, person, id).await?;
+    let policy = shared.policy();
+    let verdict = if stored.requester == person.name {
+        Err("the requester cannot approve their own request".to_owned())
+    } else {
+        policy
+            .may_approve(&person.name, &store.name)
+            .map_err(|e| Refusal::new(code::CANNOT_CONNECT, e.to_string()))?
+    };
+    if let Err(why) = verdict {
+        shared.record_refused(&person.name, &store.name, &format!("approval of {id}: {why}"));
+        return Err(refuse(why)
+            .hint("Erasures are decided by the in-country security team of the store that has the rows."));
+    }
+    let plan: Value = serde_json::from_str(&stored.canonical).unwrap_or_default();
+    if stored.state != "pending" || plan["decide_by"].as_u64().is_none_or(|by| shared.now() >= by) {
+        return Err(Refusal::new("22023", format!("erasure {id} is {}, or its time is over", stored.state)));
+    }
+    let key =
+        person.key.as_deref().ok_or_else(|| refuse(format!("{} has no key in the registry", person.name)))?;
+    verify_signature(&stored.canonical, &signature, key)
+        .map_err(|e| refuse(format!("the signature: {e}")))?;
+    let approval = Approval { approver: person.name.clone(), signature };
+    let record = json!({ "id": id, "approver": approval.approver, "signature": approval.signature });
+    shared.on_record(Entry::new(Kind::ErasureApproved, &store.jurisdiction, &record)).await?;
+    let now = i64::try_from(shared.now()).unwrap_or(i64::MAX);
+    shared.control.approve_erasure(id, &approval, now).await.map_err(|e| broken(&e))?;
+    let stored = shared.control.erasure(id).await.map_err(|e| broken(&e))?;
+    if good(&policy, &stored, &store) >= policy.registry().approvals {
+        shared.control.advance_erasure(id, "approved", None).await.map_err(|e| broken(&e))?;
+    }
+    show(shared, person, id).await
+}
+
+/// Whether it may be done now; returns what was signed. The signatures are verified again, whatever the control database says.
+pub async fn begin(shared: &Shared, person: &Principal, id: &str) -> Result<Value, Refusal> {
+    let (stored, store) = find(shared, person, id).await?;
+    let policy = shared.policy();
+    let (has, needed) = (good(&policy, &stored, &store), policy.registry().approvals);
+    if has < needed {
+        let why = format!("erasure {id} has {has} of {needed} approvals");
+        shared.record_refused(&person.name, &store.name, &why);
+        return Err(refuse(why).hint("Approvers sign with `ringfence erase approve`."));
+    }
+    Ok(tell(&policy, &stored))
+}
+
+/// Puts on record what was done.
+pub async fn certify(
+    shared: &Shared,
+    person: &Principal,
+    id: &str,
+    certificate: &Value,
+) -> Result<Value, Refusal> {
+    begin(shared, person, id).await?;
+    let (stored, store) = find(shared, person, id).await?;
+    let digest = ringfence_grants::digest(&stored.canonical);
+    let record = json!({ "id": id, "by": person.name, "plan": digest, "certificate": certificate });
+    shared.on_record(Entry::new(Kind::ErasureCertificate, &store.jurisdiction, &record)).await?;
+    let text = certificate.to_string();
+    shared.control.advance_erasure(id, "done", Some(&text)).await.map_err(|e| broken(&e))?;
+    show(shared, person, id).await
+}

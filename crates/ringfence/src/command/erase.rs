@@ -1,0 +1,530 @@
+//! `ringfence erase`: removes what is left of rows that have moved, after the in-country team has signed what is removed where.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use ringfence_grants::approval;
+use ringfence_residency::copies::databases::{self, Cluster};
+use ringfence_residency::copies::files::{self as scan, Folder};
+use ringfence_residency::copies::probe::Probes;
+use ringfence_residency::copies::{Copy, Holds};
+use ringfence_residency::erase::rows::{self, Step};
+use ringfence_residency::erase::{self, Action, Plan, Registered, files};
+use ringfence_residency::migrate::plan::{self as moves, Planned};
+use ringfence_residency::migrate::{self, Move};
+use ringfence_residency::scope::Scope;
+use ringfence_residency::{Database, Error};
+use serde_json::{Value, json};
+
+use super::console::{Console, WhoArgs};
+use super::{Failure, print_json};
+use crate::moves::LoadedMove;
+use crate::scans::{self, Places};
+
+/// People who are looked for after an erasure.
+const PEOPLE: i64 = 20_000;
+
+/// `ringfence erase …`
+#[derive(Subcommand)]
+pub(crate) enum EraseCommand {
+    /// Show what would be erased where, and what would remain. Nothing is touched.
+    Plan(PlanArgs),
+    /// Ask for it: the in-country team signs exactly this plan.
+    Request(RequestArgs),
+    /// List erasures.
+    List(ListArgs),
+    /// Show one.
+    Show(OneArgs),
+    /// Sign one.
+    Approve(ApproveArgs),
+    /// Erase, look for what is left, and put the certificate on record. There is no way back.
+    Run(OneArgs),
+    /// Look again for what is left of an erasure.
+    Verify(OneArgs),
+}
+
+/// Which move.
+#[derive(Args)]
+pub(crate) struct WhichArgs {
+    /// The move, where the configuration has several.
+    #[arg(long = "move", value_name = "NAME")]
+    the_move: Option<String>,
+}
+
+/// `plan`
+#[derive(Args)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    which: WhichArgs,
+    #[command(flatten)]
+    who: WhoArgs,
+}
+
+/// `request`
+#[derive(Args)]
+pub(crate) struct RequestArgs {
+    #[command(flatten)]
+    which: WhichArgs,
+    #[command(flatten)]
+    who: WhoArgs,
+    /// Why: what approvers judge by.
+    #[arg(long)]
+    purpose: String,
+}
+
+/// `list`
+#[derive(Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    who: WhoArgs,
+}
+
+/// `show`, `run`, `verify`
+#[derive(Args)]
+pub(crate) struct OneArgs {
+    /// The erasure.
+    id: String,
+    #[command(flatten)]
+    who: WhoArgs,
+}
+
+/// `approve`
+#[derive(Args)]
+pub(crate) struct ApproveArgs {
+    /// The erasure.
+    id: String,
+    #[command(flatten)]
+    who: WhoArgs,
+    /// Your OpenSSH private key.
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["signature", "print"])]
+    key: Option<PathBuf>,
+    /// A signature made elsewhere: `ssh-keygen -Y sign -n ringfence-approval` over what --print prints.
+    #[arg(long, value_name = "FILE", conflicts_with = "key")]
+    signature: Option<PathBuf>,
+    /// Print the exact text to sign, without a newline, and stop.
+    #[arg(long)]
+    print: bool,
+}
+
+pub(crate) async fn run(command: EraseCommand) -> Result<(), Failure> {
+    match command {
+        EraseCommand::Plan(args) => {
+            let made = make_plan(&args.which, &args.who).await?;
+            if args.who.json {
+                print_json(&made);
+            } else {
+                print_plan(&json!(made));
+            }
+            Ok(())
+        }
+        EraseCommand::Request(args) => request(&args).await,
+        EraseCommand::List(args) => list(&args.who).await,
+        EraseCommand::Show(args) => {
+            let answer = ask(&args.who, &json!({ "do": "erasure", "id": args.id })).await?;
+            print_erasure(&answer, args.who.json);
+            Ok(())
+        }
+        EraseCommand::Approve(args) => approve(&args).await,
+        EraseCommand::Run(args) => execute(&args).await,
+        EraseCommand::Verify(args) => verify(&args).await,
+    }
+}
+
+async fn ask(who: &WhoArgs, command: &Value) -> Result<Value, Failure> {
+    Console::connect(who, None).await?.ask(command).await
+}
+
+/// A move with both sides open, and where its copies may be.
+struct Open {
+    of: Move,
+    from: Database,
+    to: Database,
+    tables: Vec<Planned>,
+    places: Places,
+    scope: Scope,
+    loaded: LoadedMove,
+}
+
+async fn open(name: Option<&str>, who: &WhoArgs) -> Result<Open, Failure> {
+    let path = who.config.path();
+    let loaded = crate::moves::load(&path, name)?;
+    let of = loaded.of.clone();
+    let places = scans::load(&path, &of.jurisdiction)?;
+    let scope = Scope::of(&loaded.catalogue, &of.jurisdiction, &loaded.countries)
+        .map_err(|problems| Failure::setup(format!("the catalogue:\n  {}", problems.join("\n  "))))?;
+    let (from, to) = of.connect().await?;
+    let plan = moves::plan(&of, &scope, &from, &to, true).await?;
+    Ok(Open { tables: plan.tables, of, from, to, places, scope, loaded })
+}
+
+async fn make_plan(which: &WhichArgs, who: &WhoArgs) -> Result<Plan, Failure> {
+    let open = open(which.the_move.as_deref(), who).await?;
+    let of = &open.of;
+    if !migrate::has_moved(of, &open.from, &open.to).await? {
+        return Err(Failure::refused(format!("the rows have not left {}: change over first", of.from.store))
+            .hint("`ringfence migrate status` shows how far the move is"));
+    }
+    let blockers = rows::blockers(&open.tables, &open.from).await?;
+    if !blockers.is_empty() {
+        return Err(Error::Blocked(blockers).into());
+    }
+    let register = ask(who, &json!({ "do": "copies", "jurisdiction": of.jurisdiction })).await?;
+    let registered: Vec<Registered> = register
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let copy: Copy = serde_json::from_value(entry.clone()).ok()?;
+            let is = |state: &str| entry["state"] == state;
+            Some(Registered { copy, is_excepted: is("excepted"), is_gone: is("gone") })
+        })
+        .collect();
+    // Other stores of the jurisdiction are no copies: they are where its data belongs.
+    let others: Vec<String> = open
+        .places
+        .clusters
+        .iter()
+        .filter(|c| c.store != of.from.store)
+        .map(|c| format!("{}: ", c.store))
+        .collect();
+    let is_home = |place: &str| others.iter().any(|other| place.starts_with(other.as_str()));
+    let can_reach = |place: &str| open.places.folders.iter().any(|f| Path::new(place).starts_with(&f.path));
+    let (mut targets, remains) = erase::sort(&registered, &of.from.store, &is_home, &can_reach);
+    targets.extend(server_logs(&open).await?);
+    Ok(Plan {
+        v: 1,
+        what: "erase".to_owned(),
+        of: of.name.clone(),
+        jurisdiction: of.jurisdiction.clone(),
+        store: of.from.store.clone(),
+        home: of.to.store.clone(),
+        rows: rows::count(&open.tables, &open.from).await?,
+        targets,
+        remains,
+    })
+}
+
+/// Files of the store's own log that have people in them.
+async fn server_logs(open: &Open) -> Result<Vec<erase::Target>, Failure> {
+    let cluster = open.places.clusters.iter().find(|c| c.store == open.of.from.store);
+    let Some((cluster, data)) = cluster.and_then(|c| Some((c, c.data_dir.as_ref()?))) else {
+        return Ok(Vec::new());
+    };
+    let sql = "SELECT current_setting('log_directory')";
+    let place: String = open.from.row("ask where its log is", sql, &[]).await?.get(0);
+    let Ok(path) = data.join(place).canonicalize() else { return Ok(Vec::new()) };
+    let probes = Probes::sample(&open.to, &open.loaded.catalogue, &open.scope, PEOPLE).await?;
+    let folder = Folder { path, location: cluster.location.clone(), owner: String::new() };
+    let looked = scan::look(&open.of.jurisdiction, &folder, &probes, &mut |_| ());
+    let found = looked.copies.into_iter().filter(|c| matches!(c.holds, Holds::Found { .. }));
+    let target = |c: Copy| erase::Target {
+        id: c.id,
+        kind: c.kind,
+        location: c.location,
+        place: c.place,
+        action: Action::EmptyLog,
+    };
+    Ok(found.map(target).collect())
+}
+
+async fn request(args: &RequestArgs) -> Result<(), Failure> {
+    let plan = make_plan(&args.which, &args.who).await?;
+    let command = json!({ "do": "erase", "plan": plan, "purpose": args.purpose });
+    let answer = ask(&args.who, &command).await?;
+    print_erasure(&answer, args.who.json);
+    if !args.who.json {
+        println!(
+            "Approvers sign it with: ringfence erase approve {} --as APPROVER --key FILE",
+            text(&answer, "id")
+        );
+    }
+    Ok(())
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or("-")
+}
+
+async fn list(who: &WhoArgs) -> Result<(), Failure> {
+    let answer = ask(who, &json!({ "do": "erasures" })).await?;
+    if who.json {
+        print_json(&answer);
+        return Ok(());
+    }
+    for one in answer.as_array().into_iter().flatten() {
+        println!(
+            "{}  {}  {} at {}: {}",
+            text(one, "id"),
+            text(one, "state"),
+            text(&one["plan"], "jurisdiction"),
+            text(&one["plan"], "store"),
+            text(&one["plan"], "purpose")
+        );
+    }
+    Ok(())
+}
+
+fn print_plan(plan: &Value) {
+    let rows = plan["rows"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let all: u64 = rows.iter().filter_map(|r| r[1].as_u64()).sum();
+    println!(
+        "{} rows of {} are erased from {}; {} has them.",
+        HumanCount(all),
+        text(plan, "jurisdiction"),
+        text(plan, "store"),
+        text(plan, "home")
+    );
+    for target in plan["targets"].as_array().into_iter().flatten() {
+        println!(
+            "ERASE    {} {} {} ({})",
+            text(target, "id"),
+            text(target, "location"),
+            text(target, "place"),
+            text(target, "action")
+        );
+    }
+    for remains in plan["remains"].as_array().into_iter().flatten() {
+        println!(
+            "REMAINS  {} {} {}: {}",
+            text(remains, "id"),
+            text(remains, "location"),
+            text(remains, "place"),
+            text(remains, "why")
+        );
+    }
+}
+
+fn print_erasure(answer: &Value, json: bool) {
+    if json {
+        print_json(answer);
+        return;
+    }
+    let plan = &answer["plan"];
+    println!(
+        "{}  {}  asked for by {}: {}",
+        text(answer, "id"),
+        text(answer, "state"),
+        text(answer, "requester"),
+        text(plan, "purpose")
+    );
+    let names: Vec<&str> =
+        answer["approved_by"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    println!("approved by {} of {} needed: {}", names.len(), answer["approvals_needed"], names.join(", "));
+    print_plan(plan);
+    if answer["certificate"].is_object() {
+        println!("{}", serde_json::to_string_pretty(&answer["certificate"]).unwrap_or_default());
+    }
+}
+
+async fn approve(args: &ApproveArgs) -> Result<(), Failure> {
+    let console = Console::connect(&args.who, None).await?;
+    let shown = console.ask(&json!({ "do": "erasure", "id": args.id })).await?;
+    let canonical = text(&shown, "canonical");
+    if args.print {
+        print!("{canonical}");
+        return Ok(());
+    }
+    // What is shown is what is signed: it is read out of the text itself.
+    let plan: Value =
+        serde_json::from_str(canonical).map_err(|_| Failure::refused("the plan cannot be read"))?;
+    if !args.who.json {
+        print_plan(&plan);
+    }
+    let read = |path: &Path| {
+        std::fs::read_to_string(path)
+            .map_err(|e| Failure::setup(format!("cannot read {}: {e}", path.display())))
+    };
+    let signature = match (&args.signature, &args.key) {
+        (Some(file), _) => read(file)?,
+        (None, Some(file)) => {
+            approval::sign_text(canonical, &read(file)?).map_err(|e| Failure::refused(e.to_string()))?
+        }
+        (None, None) => return Err(Failure::setup("give --key FILE or --signature FILE")),
+    };
+    let after = console.ask(&json!({ "do": "eraseapprove", "id": args.id, "signature": signature })).await?;
+    if args.who.json {
+        print_json(&after);
+    } else {
+        let have = after["approved_by"].as_array().map_or(0, Vec::len);
+        println!("Signed. {} has {have} of {} approvals.", args.id, after["approvals_needed"]);
+    }
+    Ok(())
+}
+
+fn progress() -> ProgressBar {
+    let bar = ProgressBar::no_length();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+async fn execute(args: &OneArgs) -> Result<(), Failure> {
+    let console = Console::connect(&args.who, None).await?;
+    let approved = console.ask(&json!({ "do": "erasebegin", "id": args.id })).await?;
+    let plan: Plan =
+        serde_json::from_value(signed(&approved)?).map_err(|e| Failure::refused(format!("the plan: {e}")))?;
+    let open = open(Some(&plan.of), &args.who).await?;
+    if open.of.from.store != plan.store || open.of.to.store != plan.home {
+        return Err(Failure::refused("the configuration's move is another one than the plan's"));
+    }
+    if !migrate::has_moved(&open.of, &open.from, &open.to).await? {
+        return Err(Failure::refused(format!("the rows are not at home at {}", plan.home)));
+    }
+    rows::is_safe(&open.tables, &open.from, &open.to).await?;
+    let bar = progress();
+    let mut done = Vec::new();
+    // Slots first: they would keep WAL with the rows in it.
+    for target in plan.targets.iter().filter(|t| t.action == Action::DropSlot) {
+        let name = target.place.rsplit("slot ").next().unwrap_or_default();
+        let dropped = rows::drop_slot(&open.from, name).await;
+        done.push(json!({ "target": target, "failed": dropped.err().map(|e| e.to_string()) }));
+    }
+    let erased = rows::erase(&open.of, &open.tables, &open.from, &open.to, &mut |step| match step {
+        Step::Begun(what) => bar.set_message(what.to_owned()),
+        Step::Pages(..) => bar.tick(),
+    })
+    .await?;
+    for target in &plan.targets {
+        bar.set_message(target.place.clone());
+        let place = Path::new(&target.place);
+        let result = match target.action {
+            Action::DropSlot => continue,
+            Action::DeleteRows | Action::Refresh | Action::Follows => Ok(()),
+            Action::DeleteWhole if !open.places.folders.iter().any(|f| files::is_inside(place, &f.path)) => {
+                Err("it is not in a folder of the configuration".to_owned())
+            }
+            Action::DeleteWhole => files::delete(target.kind, place).map(drop).map_err(|e| e.to_string()),
+            Action::EmptyLog => files::empty(place).map_err(|e| e.to_string()),
+        };
+        done.push(json!({ "target": target, "failed": result.err() }));
+    }
+    bar.finish_and_clear();
+    let left = look(&open, &plan).await?;
+    let certificate = json!({ "rows": erased.rows, "rewritten": erased.rewritten, "views": erased.refreshed,
+        "wal_segments": erased.wal_segments, "copies": done, "remains": plan.remains, "verified": left });
+    let failed = done.iter().any(|d| d["failed"].is_string());
+    let certified =
+        console.ask(&json!({ "do": "certify", "id": args.id, "certificate": certificate })).await?;
+    for target in plan.targets.iter().filter(|t| matches!(t.action, Action::DeleteWhole | Action::DropSlot)) {
+        if !done.iter().any(|d| d["target"]["id"] == target.id.as_str() && d["failed"].is_string()) {
+            let reason = format!("erased under {}", args.id);
+            let gone = json!({ "do": "gone", "id": target.id, "reason": reason });
+            console.ask(&gone).await?;
+        }
+    }
+    if args.who.json {
+        print_json(&certified);
+    } else {
+        print_left(&left);
+        println!("The certificate of {} is on record: ringfence erase show {}", args.id, args.id);
+    }
+    match left["people"].as_u64() {
+        Some(0) if !failed => Ok(()),
+        _ => Err(Failure::refused("something is left: see above, and the certificate")),
+    }
+}
+
+/// The plan as it was signed, not as somebody retells it.
+fn signed(answer: &Value) -> Result<Value, Failure> {
+    serde_json::from_str(text(answer, "canonical")).map_err(|_| Failure::refused("the plan cannot be read"))
+}
+
+async fn verify(args: &OneArgs) -> Result<(), Failure> {
+    let answer = ask(&args.who, &json!({ "do": "erasure", "id": args.id })).await?;
+    let plan: Plan =
+        serde_json::from_value(signed(&answer)?).map_err(|e| Failure::refused(format!("the plan: {e}")))?;
+    let open = open(Some(&plan.of), &args.who).await?;
+    let left = look(&open, &plan).await?;
+    if args.who.json {
+        print_json(&left);
+    } else {
+        print_left(&left);
+    }
+    if left["people"] == 0 { Ok(()) } else { Err(Failure::refused("")) }
+}
+
+/// Looks for people who have moved: asks the cluster, and looks through its files and the folders as bytes.
+async fn look(open: &Open, plan: &Plan) -> Result<Value, Failure> {
+    let bar = progress();
+    bar.set_message("choosing people to look for");
+    let probes = Probes::sample(&open.to, &open.loaded.catalogue, &open.scope, PEOPLE).await?;
+    let (mut left, mut not_looked) = (Vec::new(), Vec::new());
+    let mut people = 0;
+    let mut count = |copy: &Copy| {
+        if let Holds::Found { people: found, .. } = copy.holds {
+            people = people.max(found);
+        }
+    };
+    let cluster = open.places.clusters.iter().find(|c| c.store == plan.store);
+    match cluster {
+        Some(cluster) => {
+            let asked = Cluster { store: &cluster.store, location: &cluster.location, admin: &cluster.admin };
+            let told = &mut |what: &str| bar.set_message(what.to_owned());
+            for copy in databases::look(&plan.jurisdiction, &asked, &probes, told).await? {
+                count(&copy);
+                if !matches!(copy.holds, Holds::Nobody { .. }) {
+                    left.push(copy);
+                }
+            }
+        }
+        None => not_looked.push(format!("the cluster of {}: no [[copies.clusters]] names it", plan.store)),
+    }
+    let mut folders: Vec<Folder> = open.places.folders.clone();
+    match cluster.map(|c| (c, c.data_dir.as_ref())) {
+        Some((cluster, Some(dir))) => {
+            let path = dir.canonicalize().map_err(|e| Failure::setup(format!("{}: {e}", dir.display())))?;
+            folders.push(Folder { path, location: cluster.location.clone(), owner: String::new() });
+        }
+        _ => not_looked.push(format!("the files of {}: no data_dir is configured on this host", plan.store)),
+    }
+    let (mut files, mut bytes) = (0, 0);
+    for folder in &folders {
+        bar.set_message(folder.path.display().to_string());
+        let looked = scan::look(&plan.jurisdiction, folder, &probes, &mut |_| bar.tick());
+        files += looked.files;
+        bytes += looked.bytes;
+        not_looked.extend(looked.unread);
+        for copy in looked.copies {
+            count(&copy);
+            if !matches!(copy.holds, Holds::Nobody { .. }) {
+                left.push(copy);
+            }
+        }
+    }
+    bar.finish_and_clear();
+    left.truncate(100);
+    not_looked.truncate(100);
+    not_looked.extend(plan.remains.iter().map(|r| format!("{} {}: {}", r.id, r.place, r.why)));
+    let looked_at: Vec<String> = folders.iter().map(|f| f.path.display().to_string()).collect();
+    Ok(json!({ "looked_for": probes.count(), "people": people, "left": left, "not_looked_into": not_looked,
+        "looked_at": { "cluster": plan.store, "folders": looked_at, "files": files, "bytes": bytes } }))
+}
+
+fn print_left(left: &Value) {
+    for copy in left["left"].as_array().into_iter().flatten() {
+        let what = match copy["holds"].as_str() {
+            Some("found") => format!("{} of {} people", copy["people"], copy["of"]),
+            Some("everything") => "what its cluster holds".to_owned(),
+            _ => format!("not known: {}", text(copy, "why")),
+        };
+        let note = copy["note"].as_str().map_or_else(String::new, |note| format!(" ({note})"));
+        println!(
+            "LEFT     {} {} {}: {what}{note}",
+            text(copy, "location"),
+            text(copy, "kind"),
+            text(copy, "place")
+        );
+    }
+    for not in left["not_looked_into"].as_array().into_iter().flatten() {
+        println!("NOT LOOKED INTO  {}", not.as_str().unwrap_or_default());
+    }
+    println!(
+        "Looked for {} people in the cluster of {} and {} files: {} found.",
+        left["looked_for"],
+        text(&left["looked_at"], "cluster"),
+        left["looked_at"]["files"],
+        left["people"]
+    );
+}
