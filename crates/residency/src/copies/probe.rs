@@ -6,13 +6,15 @@ use std::io::Read;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use ringfence_face::sql::ident;
-use ringfence_policy::Catalogue;
+use ringfence_policy::{Catalogue, Kind, Table};
 
 use crate::database::{Database, Error};
 use crate::scope::Scope;
 
 /// A shorter value would be found by chance.
 const SHORTEST: usize = 8;
+/// A shorter text may be somebody else's, too.
+const SENTENCE: usize = 40;
 /// A longer one may lie compressed in a database's files.
 const LONGEST: usize = 200;
 /// Bytes looked at in one step.
@@ -22,6 +24,24 @@ const STEP: usize = 1 << 20;
 pub struct Probes {
     values: Vec<String>,
     automaton: AhoCorasick,
+}
+
+/// Columns by whose values a person is told from others, and how long a value has to be for that, the best first. What people write is
+/// often what others write, too, unless it is long; a name is taken only where the people themselves are, and nothing else is there.
+fn telling(table: &Table, are_people: bool) -> Vec<(&String, usize)> {
+    let rank = |kind| match kind {
+        Kind::Email => Some((0, SHORTEST)),
+        Kind::Identifier => Some((1, SHORTEST)),
+        Kind::Phone => Some((2, SHORTEST)),
+        Kind::Text => Some((3, SENTENCE)),
+        Kind::Name if are_people => Some((4, SHORTEST)),
+        Kind::Name | Kind::Date | Kind::Number => None,
+    };
+    let ranked =
+        table.columns.iter().filter_map(|(name, column)| Some((rank(column.protected()?.kind)?, name)));
+    let mut ranked: Vec<((u32, usize), &String)> = ranked.collect();
+    ranked.sort();
+    ranked.into_iter().map(|((_, shortest), name)| (name, shortest)).collect()
 }
 
 /// Which of them were found.
@@ -50,13 +70,15 @@ impl Probes {
         Ok(Self { values, automaton })
     }
 
-    /// Takes one value of each of some people of the jurisdiction, chosen by chance: the first protected text of a table that is
-    /// long enough to be found.
+    /// Takes values of some people of the jurisdiction, chosen by chance: those by which they are told from others.
+    /// `beside` is a store that has other people's rows, too, and theirs still: what others have there as well is left out, and long
+    /// texts are taken then.
     pub async fn sample(
         database: &Database,
         catalogue: &Catalogue,
         scope: &Scope,
         people: i64,
+        beside: Option<&Database>,
     ) -> Result<Self, Error> {
         let mut values = BTreeSet::new();
         for table in &scope.tables {
@@ -67,12 +89,14 @@ impl Probes {
             if !known.get::<_, bool>(0) {
                 continue;
             }
-            let protected = classified.columns.iter().filter(|(_, c)| c.protected().is_some());
-            for (column, _) in protected {
+            for (column, shortest) in telling(classified, !table.is_marked()) {
                 let c = ident(column);
+                if shortest == SENTENCE && beside.is_none() {
+                    continue;
+                }
                 // A value that many share says nothing of anybody.
                 let sql = format!(
-                    "SELECT v FROM (SELECT t.{c}::text AS v, count(*) AS n FROM {t} t WHERE {member} AND length(t.{c}::text) BETWEEN {SHORTEST} AND {LONGEST}
+                    "SELECT v FROM (SELECT t.{c}::text AS v, count(*) AS n FROM {t} t WHERE {member} AND length(t.{c}::text) BETWEEN {shortest} AND {LONGEST}
                      GROUP BY 1 HAVING count(*) = 1 ORDER BY md5(t.{c}::text) LIMIT $1) x",
                     t = table.quoted(),
                     member = table.member("t"),
@@ -86,7 +110,20 @@ impl Probes {
                     continue;
                 }
                 let rows = database.rows("choose people to look for", &sql, &[&people]).await?;
-                values.extend(rows.iter().map(|row| row.get::<_, String>(0)));
+                let mut chosen: BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();
+                if let Some(beside) = beside {
+                    let chosen_now: Vec<&String> = chosen.iter().collect();
+                    let sql = format!(
+                        "SELECT DISTINCT t.{c}::text FROM {} t WHERE t.{c}::text = ANY ($1) AND NOT {}",
+                        table.quoted(),
+                        table.member("t")
+                    );
+                    let others = beside.rows("see what others have, too", &sql, &[&chosen_now]).await?;
+                    for row in &others {
+                        chosen.remove(row.get::<_, &str>(0));
+                    }
+                }
+                values.extend(chosen);
                 if !table.is_marked() && !rows.is_empty() {
                     break; // one value of each person is enough where the people themselves are
                 }

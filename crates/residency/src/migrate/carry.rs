@@ -1,7 +1,9 @@
 //! Brings tables over that the target has not: their definition by `pg_dump`, their indexes after their rows.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use ringfence_face::Target;
 use ringfence_face::sql::{ident, literal};
@@ -117,21 +119,23 @@ async fn constraints(table: &Planned, from: &Database) -> Result<Vec<(String, bo
         .collect())
 }
 
-/// Indexes, other constraints and triggers of the tables that were brought over: after their rows, which is faster. May be run again.
+/// Indexes, other constraints and triggers of the tables that were brought over: after their rows, which is faster. Then all tables'
+/// statistics. May be run again.
 pub async fn rest(
+    of: &Move,
     planned: &[Planned],
     from: &Database,
     to: &Database,
     told: &mut (dyn FnMut(&str) + Send),
 ) -> Result<(), Error> {
-    to.run("make room for sorting", "SET maintenance_work_mem = '256MB'").await?;
+    let mut indexes = VecDeque::new();
     let brought =
         to.rows("see what was brought", &format!("SELECT relation FROM {SCHEMA}.brought"), &[]).await?;
     let brought: Vec<String> = brought.iter().map(|row| row.get(0)).collect();
     let mut later = String::new();
     for table in planned.iter().filter(|t| brought.contains(&t.table.quoted())) {
         let t = table.table.quoted();
-        let indexes = from
+        let found = from
             .rows(
                 "read its indexes",
                 "SELECT c.relname::text, pg_get_indexdef(i.indexrelid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
@@ -140,11 +144,9 @@ pub async fn rest(
                 &[&t],
             )
             .await?;
-        for index in &indexes {
-            let (name, definition): (String, String) = (index.get(0), index.get(1));
-            told(&name);
-            let definition = definition.replacen(" INDEX ", " INDEX IF NOT EXISTS ", 1);
-            to.run("make an index", &definition).await?;
+        for index in &found {
+            let definition: String = index.get(1);
+            indexes.push_back((index.get(0), definition.replacen(" INDEX ", " INDEX IF NOT EXISTS ", 1)));
         }
         for (sql, is_key) in constraints(table, from).await? {
             if !is_key {
@@ -164,5 +166,35 @@ pub async fn rest(
             let _ = writeln!(later, "DROP TRIGGER IF EXISTS {} ON {t}; {definition};", ident(&name));
         }
     }
-    to.run("make constraints and triggers", &later).await
+    together(of, to, indexes, told).await?;
+    to.run("make constraints and triggers", &later).await?;
+    let analyze =
+        |t: &Planned| (format!("statistics of {}", t.table.shown()), format!("ANALYZE {}", t.table.quoted()));
+    together(of, to, planned.iter().map(analyze).collect(), told).await
+}
+
+/// Runs statements on two connections side by side.
+async fn together(
+    of: &Move,
+    to: &Database,
+    work: VecDeque<(String, String)>,
+    told: &mut (dyn FnMut(&str) + Send),
+) -> Result<(), Error> {
+    let second = Database::connect(&of.to.store, &of.to.admin).await?;
+    let shared = Mutex::new((work, told));
+    let next = || {
+        let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let (name, sql) = shared.0.pop_front()?;
+        (shared.1)(&name);
+        Some(sql)
+    };
+    let worker = async |database: &Database| {
+        database.run("make room for sorting", "SET maintenance_work_mem = '256MB'").await?;
+        while let Some(sql) = next() {
+            database.run("finish the tables", &sql).await?;
+        }
+        Ok(())
+    };
+    let (first, second) = futures_util::future::join(worker(to), worker(&second)).await;
+    first.and(second)
 }

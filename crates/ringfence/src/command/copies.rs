@@ -202,7 +202,7 @@ async fn sample(
         let scope = Scope::of(&cluster.catalogue, jurisdiction, countries)
             .map_err(|problems| Failure::setup(problems.join("\n")))?;
         let database = Database::connect(&cluster.store, &cluster.admin).await?;
-        match Probes::sample(&database, &cluster.catalogue, &scope, people).await {
+        match Probes::sample(&database, &cluster.catalogue, &scope, people, None).await {
             Ok(probes) => return Ok(probes),
             Err(e) => problem = e.into(),
         }

@@ -214,7 +214,7 @@ async fn server_logs(open: &Open) -> Result<Vec<erase::Target>, Failure> {
     let sql = "SELECT current_setting('log_directory')";
     let place: String = open.from.row("ask where its log is", sql, &[]).await?.get(0);
     let Ok(path) = data.join(place).canonicalize() else { return Ok(Vec::new()) };
-    let probes = Probes::sample(&open.to, &open.loaded.catalogue, &open.scope, PEOPLE).await?;
+    let probes = sample(open, None).await?;
     let folder = Folder { path, location: cluster.location.clone(), owner: String::new() };
     let looked = scan::look(&open.of.jurisdiction, &folder, &probes, &mut |_| ());
     let found = looked.copies.into_iter().filter(|c| matches!(c.holds, Holds::Found { .. }));
@@ -373,6 +373,8 @@ async fn execute(args: &OneArgs) -> Result<(), Failure> {
         return Err(Failure::refused(format!("the rows are not at home at {}", plan.home)));
     }
     rows::is_safe(&open.tables, &open.from, &open.to).await?;
+    // Chosen while the store still shows what other people have written, too.
+    let probes = sample(&open, Some(&open.from)).await?;
     let bar = progress();
     let mut done = Vec::new();
     // Slots first: they would keep WAL with the rows in it.
@@ -401,7 +403,7 @@ async fn execute(args: &OneArgs) -> Result<(), Failure> {
         done.push(json!({ "target": target, "failed": result.err() }));
     }
     bar.finish_and_clear();
-    let left = look(&open, &plan).await?;
+    let left = look(&open, &plan, &probes).await?;
     let certificate = json!({ "rows": erased.rows, "rewritten": erased.rewritten, "views": erased.refreshed,
         "wal_segments": erased.wal_segments, "copies": done, "remains": plan.remains, "verified": left });
     let failed = done.iter().any(|d| d["failed"].is_string());
@@ -436,7 +438,7 @@ async fn verify(args: &OneArgs) -> Result<(), Failure> {
     let plan: Plan =
         serde_json::from_value(signed(&answer)?).map_err(|e| Failure::refused(format!("the plan: {e}")))?;
     let open = open(Some(&plan.of), &args.who).await?;
-    let left = look(&open, &plan).await?;
+    let left = look(&open, &plan, &sample(&open, None).await?).await?;
     if args.who.json {
         print_json(&left);
     } else {
@@ -445,11 +447,14 @@ async fn verify(args: &OneArgs) -> Result<(), Failure> {
     if left["people"] == 0 { Ok(()) } else { Err(Failure::refused("")) }
 }
 
+/// People who have moved, by values of theirs.
+async fn sample(open: &Open, beside: Option<&Database>) -> Result<Probes, Failure> {
+    Ok(Probes::sample(&open.to, &open.loaded.catalogue, &open.scope, PEOPLE, beside).await?)
+}
+
 /// Looks for people who have moved: asks the cluster, and looks through its files and the folders as bytes.
-async fn look(open: &Open, plan: &Plan) -> Result<Value, Failure> {
+async fn look(open: &Open, plan: &Plan, probes: &Probes) -> Result<Value, Failure> {
     let bar = progress();
-    bar.set_message("choosing people to look for");
-    let probes = Probes::sample(&open.to, &open.loaded.catalogue, &open.scope, PEOPLE).await?;
     let (mut left, mut not_looked) = (Vec::new(), Vec::new());
     let mut people = 0;
     let mut count = |copy: &Copy| {
@@ -462,7 +467,7 @@ async fn look(open: &Open, plan: &Plan) -> Result<Value, Failure> {
         Some(cluster) => {
             let asked = Cluster { store: &cluster.store, location: &cluster.location, admin: &cluster.admin };
             let told = &mut |what: &str| bar.set_message(what.to_owned());
-            for copy in databases::look(&plan.jurisdiction, &asked, &probes, told).await? {
+            for copy in databases::look(&plan.jurisdiction, &asked, probes, told).await? {
                 count(&copy);
                 if !matches!(copy.holds, Holds::Nobody { .. }) {
                     left.push(copy);
@@ -482,7 +487,7 @@ async fn look(open: &Open, plan: &Plan) -> Result<Value, Failure> {
     let (mut files, mut bytes) = (0, 0);
     for folder in &folders {
         bar.set_message(folder.path.display().to_string());
-        let looked = scan::look(&plan.jurisdiction, folder, &probes, &mut |_| bar.tick());
+        let looked = scan::look(&plan.jurisdiction, folder, probes, &mut |_| bar.tick());
         files += looked.files;
         bytes += looked.bytes;
         not_looked.extend(looked.unread);

@@ -235,8 +235,7 @@ async fn start(args: &ActArgs) -> Result<(), Failure> {
     }
     copying.finish_and_clear();
     let indexing = bar(0, "making indexes {spinner} {msg} {elapsed}");
-    carry::rest(&plan.tables, from, to, &mut |name| indexing.set_message(name.to_owned())).await?;
-    to.run("count its rows", "ANALYZE").await?;
+    carry::rest(of, &plan.tables, from, to, &mut |name| indexing.set_message(name.to_owned())).await?;
     indexing.finish_and_clear();
     let now = status::status(of, &plan.tables, from, to).await?;
     record(&console, of, "copied", json!({ "rows": now.rows })).await?;

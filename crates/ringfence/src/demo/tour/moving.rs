@@ -6,6 +6,16 @@ use super::{Expect, Tour};
 
 impl Tour {
     pub(super) fn move_rows(&mut self) {
+        let status = self.ringfence(&["migrate", "status"]).output();
+        if status.is_ok_and(|o| super::text(&o).contains("us_home: moved")) {
+            self.tell(
+                "The U.S. users' rows have moved, on an earlier walk",
+                true,
+                "nothing to do",
+                "us_home: moved",
+            );
+            return;
+        }
         let act = |tour: &Self, what: &str| tour.ringfence(&["migrate", what, "--as", "us-engineer"]);
         let dump = self.dir.join("backups/singapore/nightly.dump");
         let mut pg_dump = Command::new("pg_dump");
@@ -63,17 +73,56 @@ impl Tour {
             back,
             &[Expect::Shows("at home at legacy again")],
         );
-        let abort = act(self, "abort");
-        self.step(
-            "Given up, nothing of the move is left on either side",
-            abort,
-            &[Expect::Shows("legacy is as before")],
-        );
+        let again = act(self, "cutover");
+        self.step("They go over again, for good", again, &[Expect::Shows("The rows are at home at home")]);
+        self.erase_rows();
         let show = self.ringfence(&["ledger", "show", "--grep", "us_home"]);
         self.step(
             "Each stage is on record, with who did it",
             show,
-            &[Expect::Shows("us_home changed-over by us-engineer"), Expect::Shows("us_home given-up")],
+            &[Expect::Shows("us_home changed-over by us-engineer")],
+        );
+    }
+
+    fn erase_rows(&mut self) {
+        let purpose = "the letter of 2022: remove the protected data from our own systems";
+        let asked = self.ringfence(&["erase", "request", "--as", "us-engineer", "--purpose", purpose]);
+        let seen = self.step(
+            "What is left in the legacy store and its backups is to be erased: exactly this, and nobody has signed it yet",
+            asked,
+            &[Expect::Shows("nightly.dump (delete-whole)"), Expect::Shows("approved by 0 of 2")],
+        );
+        let Some(id) = seen.split_whitespace().find(|word| word.starts_with("E-")).map(str::to_owned) else {
+            return;
+        };
+        for approver in ["us-approver-1", "us-approver-2"] {
+            let key = self.dir.join("keys").join(approver).display().to_string();
+            let approve = self.ringfence(&["erase", "approve", &id, "--as", approver, "--key", &key]);
+            self.step(
+                &format!("{approver} of the in-country team signs that plan"),
+                approve,
+                &[Expect::Shows("Signed.")],
+            );
+        }
+        let run = self.ringfence(&["erase", "run", &id, "--as", "us-engineer"]);
+        self.step(
+            "Rows, dead rows, statistics, WAL, dumps: erased, then looked for as bytes in the cluster's files",
+            run,
+            &[Expect::Shows(": 0 found"), Expect::Shows("certificate")],
+        );
+        let count = self.psql("us-engineer", "legacy", "select count(*) from users where country = 'US'");
+        self.step("The legacy store has nobody of the U.S. any more", count, &[Expect::Shows("0")]);
+        let show = self.ringfence(&["ledger", "show", "--grep", &id]);
+        self.step(
+            "The plan, both signatures and the certificate are in the ledger",
+            show,
+            &[Expect::Shows("erasure-requested"), Expect::Shows("erasure-certificate")],
+        );
+        let verify = self.ringfence(&["ledger", "verify"]);
+        self.step(
+            "Whoever checks the log sees that the certificate has its approvals",
+            verify,
+            &[Expect::Shows("The log verifies"), Expect::Shows("4 approvals are signed")],
         );
     }
 }
