@@ -38,6 +38,7 @@ const PLANT: &str = "
     UPDATE devices SET device_id = ('ca4a47ca-4a47-4a47-8a47-' || lpad((id % 1000000)::text, 12, '0'))::uuid,
         ip = '203.0.113.177', last_lat = 12.3456789, last_lon = 98.7654321;
     UPDATE messages SET body = 'CANARYm' || id;
+    ALTER TABLE watch_history DROP CONSTRAINT watch_history_pkey;
     UPDATE watch_history SET user_id = 770077007700 + user_id, video_id = 770077007700 + video_id,
         watched_at = '2031-03-13 13:13:13.131313+00', seconds = 1913737391;
     UPDATE payments SET card_last4 = '7Q7Q', amount_cents = 660066006677, paid_at = '2031-03-13 13:13:13.131313+00';
