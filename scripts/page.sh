@@ -7,8 +7,9 @@ cd "$(dirname "$0")/.."
 out=${1:-target/verify-page/ringfence-verify.html}
 target=wasm32-wasip1
 if ! rustc --print target-libdir --target $target 2> /dev/null | xargs -I{} test -d {}; then
-  command -v rustup > /dev/null || { echo "this Rust has no $target, and no rustup to add it: install rust-std for $target" >&2; exit 1; }
-  rustup target add $target
+  # Exit code 3: this Rust cannot compile for it, which says nothing of the page.
+  command -v rustup > /dev/null || { echo "this Rust has no $target, and no rustup to add it: install rust-std for $target" >&2; exit 3; }
+  rustup target add $target || { echo "rustup cannot add $target" >&2; exit 3; }
 fi
 # No path of this machine in the program: the same source and compiler give the same bytes.
 export RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo --remap-path-prefix=$PWD=ringfence"

@@ -4,27 +4,11 @@
 mod support;
 
 use std::fs;
-use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use support::{Demo, text};
 
 const WHO: [&str; 2] = ["--as", "us-engineer"];
-
-/// One of PostgreSQL's own programs, or a shell line, with the legacy store as its database.
-fn run(demo: &Demo, line: &str) {
-    let socket = demo.dir.join("sg-legacy").canonicalize().unwrap();
-    let output = Command::new("sh")
-        .args(["-c", line])
-        .current_dir(&demo.dir)
-        .env("PGHOST", &socket)
-        .env("PGUSER", "postgres")
-        .env("PGDATABASE", "legacy")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{line}: {}", text(&output));
-}
 
 fn scan(demo: &Demo, more: &[&str]) -> Value {
     let output = demo.ringfence(&[&["copies", "scan", "--json", "--people", "200"], &WHO[..], more].concat());
@@ -39,23 +23,20 @@ fn at<'a>(scan: &'a Value, place: &str) -> Option<&'a Value> {
 #[test]
 fn copies_are_found_by_what_is_in_them() {
     let demo = Demo::start("copies");
-    run(&demo, "pg_dump -Fc -f backups/singapore/nightly.dump");
-    run(&demo, "pg_dump -Fd -f backups/singapore/weekly");
-    run(&demo, "pg_dump -Ft -f backups/singapore/monthly.tar");
-    run(&demo, "pg_dump | gzip > backups/virginia/plain.sql.gz");
-    run(&demo, "pg_dump -t follows -Fc -f backups/singapore/follows.dump");
-    run(&demo, "pg_basebackup -D backups/virginia/base -X fetch -c fast");
-    run(
-        &demo,
+    demo.shell("pg_dump -Fc -f backups/singapore/nightly.dump");
+    demo.shell("pg_dump -Fd -f backups/singapore/weekly");
+    demo.shell("pg_dump -Ft -f backups/singapore/monthly.tar");
+    demo.shell("pg_dump | gzip > backups/virginia/plain.sql.gz");
+    demo.shell("pg_dump -t follows -Fc -f backups/singapore/follows.dump");
+    demo.shell("pg_basebackup -D backups/virginia/base -X fetch -c fast");
+    demo.shell(
         "psql -qc \"copy (select id, email from users) to stdout csv\" > backups/singapore/for-marketing.txt",
     );
-    run(
-        &demo,
-        "psql -qc \"copy (select id, email from users where country <> 'US') to stdout csv\" > backups/singapore/others.csv",
+    demo.shell("psql -qc \"copy (select id, email from users where country <> 'US') to stdout csv\" > backups/singapore/others.csv",
     );
-    run(&demo, "mkdir backups/singapore/wal && cp sg-legacy/pg_wal/0000* backups/singapore/wal/");
-    run(&demo, "printf 'age-encryption.org/v1\\n-> X25519 x\\n' > backups/singapore/archive.age");
-    run(&demo, "head -c 3000 backups/singapore/nightly.dump > backups/singapore/broken.dump");
+    demo.shell("mkdir backups/singapore/wal && cp sg-legacy/pg_wal/0000* backups/singapore/wal/");
+    demo.shell("printf 'age-encryption.org/v1\\n-> X25519 x\\n' > backups/singapore/archive.age");
+    demo.shell("head -c 3000 backups/singapore/nightly.dump > backups/singapore/broken.dump");
     demo.superuser("sg-legacy", "legacy", "create materialized view people as select id, email from users");
     demo.superuser("sg-legacy", "legacy", "select pg_create_physical_replication_slot('forgotten', true)");
     demo.superuser("sg-legacy", "legacy", "create publication everything for all tables");

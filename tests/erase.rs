@@ -5,27 +5,13 @@
 mod support;
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
 use support::{Demo, text};
 
 const WHO: [&str; 2] = ["--as", "us-engineer"];
 const CANARY: &str = "CANARY-7d1f";
-
-fn run(demo: &Demo, line: &str) {
-    let socket = demo.dir.join("sg-legacy").canonicalize().unwrap();
-    let output = Command::new("sh")
-        .args(["-c", line])
-        .current_dir(&demo.dir)
-        .env("PGHOST", &socket)
-        .env("PGUSER", "postgres")
-        .env("PGDATABASE", "legacy")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{line}: {}", text(&output));
-}
 
 fn ok(demo: &Demo, arguments: &[&str]) -> String {
     let output = demo.ringfence(arguments);
@@ -80,16 +66,15 @@ fn nothing_is_left_of_rows_that_have_moved() {
         &format!("select count(*) from users where email = '{CANARY}-4711@example.org'"),
     );
     assert_eq!(text(&said).trim(), "1");
-    run(
-        &demo,
+    demo.shell(
         "pg_dump -Fc -f backups/singapore/nightly.dump && pg_dump | gzip > backups/virginia/plain.sql.gz",
     );
-    run(&demo, "pg_basebackup -D backups/virginia/base -X fetch -c fast");
-    run(&demo, "psql -qc 'copy users to stdout csv' > backups/singapore/users.csv");
-    run(&demo, "mkdir backups/singapore/wal && cp sg-legacy/pg_wal/0000* backups/singapore/wal/");
-    run(&demo, "printf 'age-encryption.org/v1\\n-> X25519 x\\n' > backups/singapore/archive.age");
-    run(&demo, "psql -qc 'create materialized view people as select id, email from users'");
-    run(&demo, "psql -qc \"select pg_create_physical_replication_slot('forgotten', true)\"");
+    demo.shell("pg_basebackup -D backups/virginia/base -X fetch -c fast");
+    demo.shell("psql -qc 'copy users to stdout csv' > backups/singapore/users.csv");
+    demo.shell("mkdir backups/singapore/wal && cp sg-legacy/pg_wal/0000* backups/singapore/wal/");
+    demo.shell("printf 'age-encryption.org/v1\\n-> X25519 x\\n' > backups/singapore/archive.age");
+    demo.shell("psql -qc 'create materialized view people as select id, email from users'");
+    demo.shell("psql -qc \"select pg_create_physical_replication_slot('forgotten', true)\"");
     let before = others(&demo);
     let found = grep(&demo);
     for place in [

@@ -142,6 +142,21 @@ impl Demo {
         assert!(output.status.success(), "{}", text(&output));
     }
 
+    /// A shell line in the demo's folder, with the legacy store as PostgreSQL's programs' own database, as its superuser.
+    pub fn shell(&self, line: &str) {
+        let socket = self.dir.join("sg-legacy").canonicalize().expect("the cluster is there");
+        let output = Command::new("sh")
+            .args(["-c", line])
+            .current_dir(&self.dir)
+            .env("PGHOST", socket)
+            .env("PGUSER", "postgres")
+            .env("PGDATABASE", "legacy")
+            .stdin(Stdio::null())
+            .output()
+            .expect("sh runs");
+        assert!(output.status.success(), "{line}: {}", text(&output));
+    }
+
     /// Kills a cluster as a crash would, and starts it again.
     pub fn crash_store(&self, cluster: &str) {
         let data = self.dir.join(cluster).canonicalize().expect("the cluster is there");

@@ -69,6 +69,13 @@ pub(crate) struct ApproveArgs {
     id: String,
     #[command(flatten)]
     who: WhoArgs,
+    #[command(flatten)]
+    sign: SignArgs,
+}
+
+/// How an approver signs.
+#[derive(Args)]
+pub(super) struct SignArgs {
     /// Your OpenSSH private key.
     #[arg(long, value_name = "FILE", required_unless_present_any = ["signature", "print"])]
     key: Option<PathBuf>,
@@ -77,7 +84,24 @@ pub(crate) struct ApproveArgs {
     signature: Option<PathBuf>,
     /// Print the exact text to sign, without a newline, and stop.
     #[arg(long)]
-    print: bool,
+    pub(super) print: bool,
+}
+
+impl SignArgs {
+    /// The signature over a canonical text.
+    pub(super) fn sign(&self, canonical: &str) -> Result<String, Failure> {
+        let read = |path: &Path| {
+            std::fs::read_to_string(path)
+                .map_err(|e| Failure::setup(format!("cannot read {}: {e}", path.display())))
+        };
+        match (&self.signature, &self.key) {
+            (Some(file), _) => read(file),
+            (None, Some(file)) => {
+                approval::sign_text(canonical, &read(file)?).map_err(|e| Failure::refused(e.to_string()))
+            }
+            (None, None) => Err(Failure::setup("give --key FILE or --signature FILE")),
+        }
+    }
 }
 
 /// `ringfence deny`, `ringfence revoke`.
@@ -297,25 +321,15 @@ fn tell(one: &Value) {
 pub(crate) async fn approve(args: ApproveArgs) -> Result<(), Failure> {
     let shown = ask(&args.who, &json!({ "do": "show", "id": args.id })).await?;
     let canonical = shown["canonical"].as_str().unwrap_or_default();
-    let asked = Request::parse(canonical).map_err(|e| Failure::refused(format!("the request {e}")))?;
-    if args.print {
+    Request::parse(canonical).map_err(|e| Failure::refused(format!("the request {e}")))?;
+    if args.sign.print {
         print!("{canonical}");
         return Ok(());
     }
     if !args.who.json {
         tell(&shown);
     }
-    let read = |path: &Path| {
-        std::fs::read_to_string(path)
-            .map_err(|e| Failure::setup(format!("cannot read {}: {e}", path.display())))
-    };
-    let signature = match (&args.signature, &args.key) {
-        (Some(file), _) => read(file)?,
-        (None, Some(file)) => {
-            approval::sign(&asked, &read(file)?).map_err(|e| Failure::refused(e.to_string()))?
-        }
-        (None, None) => return Err(Failure::setup("give --key FILE or --signature FILE")),
-    };
+    let signature = args.sign.sign(canonical)?;
     let after = ask(&args.who, &json!({ "do": "approve", "id": args.id, "signature": signature })).await?;
     if args.who.json {
         print_json(&after);

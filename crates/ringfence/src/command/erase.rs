@@ -1,10 +1,9 @@
 //! `ringfence erase`: removes what is left of rows that have moved, after the in-country team has signed what is removed where.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::{Args, Subcommand};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
-use ringfence_grants::approval;
 use ringfence_residency::copies::databases::{self, Cluster};
 use ringfence_residency::copies::files::{self as scan, Folder};
 use ringfence_residency::copies::probe::Probes;
@@ -17,7 +16,7 @@ use ringfence_residency::scope::Scope;
 use ringfence_residency::{Database, Error};
 use serde_json::{Value, json};
 
-use super::console::{Console, WhoArgs};
+use super::console::{Console, SignArgs, WhoArgs};
 use super::{Failure, print_json};
 use crate::moves::LoadedMove;
 use crate::scans::{self, Places};
@@ -96,15 +95,8 @@ pub(crate) struct ApproveArgs {
     id: String,
     #[command(flatten)]
     who: WhoArgs,
-    /// Your OpenSSH private key.
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["signature", "print"])]
-    key: Option<PathBuf>,
-    /// A signature made elsewhere: `ssh-keygen -Y sign -n ringfence-approval` over what --print prints.
-    #[arg(long, value_name = "FILE", conflicts_with = "key")]
-    signature: Option<PathBuf>,
-    /// Print the exact text to sign, without a newline, and stop.
-    #[arg(long)]
-    print: bool,
+    #[command(flatten)]
+    sign: SignArgs,
 }
 
 pub(crate) async fn run(command: EraseCommand) -> Result<(), Failure> {
@@ -321,7 +313,7 @@ async fn approve(args: &ApproveArgs) -> Result<(), Failure> {
     let console = Console::connect(&args.who, None).await?;
     let shown = console.ask(&json!({ "do": "erasure", "id": args.id })).await?;
     let canonical = text(&shown, "canonical");
-    if args.print {
+    if args.sign.print {
         print!("{canonical}");
         return Ok(());
     }
@@ -331,17 +323,7 @@ async fn approve(args: &ApproveArgs) -> Result<(), Failure> {
     if !args.who.json {
         print_plan(&plan);
     }
-    let read = |path: &Path| {
-        std::fs::read_to_string(path)
-            .map_err(|e| Failure::setup(format!("cannot read {}: {e}", path.display())))
-    };
-    let signature = match (&args.signature, &args.key) {
-        (Some(file), _) => read(file)?,
-        (None, Some(file)) => {
-            approval::sign_text(canonical, &read(file)?).map_err(|e| Failure::refused(e.to_string()))?
-        }
-        (None, None) => return Err(Failure::setup("give --key FILE or --signature FILE")),
-    };
+    let signature = args.sign.sign(canonical)?;
     let after = console.ask(&json!({ "do": "eraseapprove", "id": args.id, "signature": signature })).await?;
     if args.who.json {
         print_json(&after);
