@@ -157,8 +157,8 @@ fn a_gateway_that_follows_the_servers_log_tells_within_seconds() {
     let demo = Demo::start("follow");
     let served = demo.serve_with("follow", "", |text| {
         let catalogue = "catalogue = \"catalogue.toml\"\n";
-        let followed = format!("{catalogue}server_log = \"us-trusted/log\"\nallowed_roles = [\"backup\"]\n");
-        text.replacen(catalogue, &followed, 1)
+        let followed = format!("{catalogue}server_log = \"us-trusted/log\"\n");
+        text.replacen(catalogue, &followed, 1).replacen("[\"ringfence_move\"]", "[\"backup\"]", 1)
     });
     // Only through this gateway: the demo's own has a log that this one does not read.
     for user in ["us-engineer", "singapore-analyst", "feed-service"] {
