@@ -42,12 +42,6 @@ impl Error {
     pub fn is_lock_timeout(&self) -> bool {
         matches!(self, Self::Refused { sqlstate, .. } if sqlstate == "55P03" || sqlstate == "40P01")
     }
-
-    /// Whether the database, or the way to it, is gone.
-    pub fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Unreachable { .. })
-            || matches!(self, Self::Refused { sqlstate, .. } if sqlstate.starts_with("57P"))
-    }
 }
 
 /// One side.

@@ -120,6 +120,22 @@ pub(crate) async fn prepare_schema(database: &Database, side: &Side) -> Result<(
     database.run("prepare for a move", &sql).await
 }
 
+/// Lets the other side's server read the tables.
+pub(crate) async fn let_read(
+    database: &Database,
+    side: &Side,
+    tables: &[plan::Planned],
+) -> Result<(), Error> {
+    let role = ident(&side.replication_role);
+    let grant = |planned: &plan::Planned| {
+        let (schema, table) = (ident(&planned.table.schema), planned.table.quoted());
+        format!("GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON {table} TO {role};")
+    };
+    database
+        .run("let the replication role read", &tables.iter().map(grant).collect::<Vec<_>>().concat())
+        .await
+}
+
 /// Where the rows that left this store by this move went, if they did; and the count of such decisions.
 pub async fn home(database: &Database, name: &str) -> Result<Option<(String, i64)>, Error> {
     let known = database

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use tokio_postgres::types::ToSql;
 
 use super::plan::Planned;
-use super::{Move, SCHEMA, prepare_schema};
+use super::{Move, SCHEMA, let_read, prepare_schema};
 use crate::database::{Database, Error};
 use crate::scope::{Bits, How, MARK, Table};
 
@@ -290,18 +290,7 @@ pub async fn publish(of: &Move, tables: &[Planned], people: &People, from: &Data
             from.run_locking("have whole old rows in the WAL", &sql).await?;
         }
     }
-    let role = ident(&of.from.replication_role);
-    let mut grants = String::new();
-    for planned in tables {
-        let table = &planned.table;
-        let _ = write!(
-            grants,
-            "GRANT USAGE ON SCHEMA {} TO {role}; GRANT SELECT ON {} TO {role};",
-            ident(&table.schema),
-            table.quoted()
-        );
-    }
-    from.run("let the replication role read", &grants).await?;
+    let_read(from, &of.from, tables).await?;
     let token =
         format!("INSERT INTO {SCHEMA}.token VALUES ({}, 0) ON CONFLICT DO NOTHING", literal(&of.name));
     from.run("prepare the token", &token).await?;

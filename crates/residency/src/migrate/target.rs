@@ -1,12 +1,11 @@
 //! The side that rows come to: the subscription, and what the way back needs.
 
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use ringfence_face::sql::{ident, literal};
 
 use super::plan::Planned;
-use super::{Move, SCHEMA, prepare_schema};
+use super::{Move, SCHEMA, let_read, prepare_schema};
 use crate::database::{Database, Error};
 use crate::scope::MARK;
 
@@ -21,20 +20,9 @@ pub async fn prepare(of: &Move, tables: &[Planned], to: &Database) -> Result<(),
         );
         to.run_locking("add the mark", &sql).await?;
     }
-    let role = ident(&of.to.replication_role);
-    let mut sql = String::new();
-    for planned in tables {
-        let table = &planned.table;
-        let _ = write!(
-            sql,
-            "GRANT USAGE ON SCHEMA {} TO {role}; GRANT SELECT ON {} TO {role};",
-            ident(&table.schema),
-            table.quoted()
-        );
-    }
-    let _ =
-        write!(sql, "INSERT INTO {SCHEMA}.token VALUES ({}, -1) ON CONFLICT DO NOTHING", literal(&of.name));
-    to.run("let the replication role read", &sql).await
+    let_read(to, &of.to, tables).await?;
+    let sql = format!("INSERT INTO {SCHEMA}.token VALUES ({}, -1) ON CONFLICT DO NOTHING", literal(&of.name));
+    to.run("prepare the token", &sql).await
 }
 
 /// The schema for a move's own tables.
