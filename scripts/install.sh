@@ -42,6 +42,7 @@ for what in "$@"; do
     bench)
       need '/usr/lib/postgresql/*/bin/pgbench' postgresql
       need pgbouncer pgbouncer
+      need pgcopydb pgcopydb
       if ! python3 -c "import ensurepip" 2> /dev/null; then missing+=(python3 python3-venv); fi
       ;;
     *) echo "scripts/install.sh: unknown: $what" >&2; exit 2 ;;

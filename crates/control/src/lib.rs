@@ -24,8 +24,8 @@ pub enum Error {
     /// There is no request of this name.
     #[error("there is no request {0}")]
     NoSuchRequest(String),
-    /// There is no erasure of this name.
-    #[error("there is no erasure {0}")]
+    /// There is no plan of this name.
+    #[error("there is no plan {0}")]
     NoSuchErasure(String),
     /// There is no copy of this name.
     #[error("there is no copy {0}")]

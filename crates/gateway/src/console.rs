@@ -22,7 +22,7 @@ use crate::grants::verify;
 use crate::refusal::{Refusal, code};
 use crate::route::{self, Hold, Route};
 use crate::server::{Shared, approval_record};
-use crate::{erasures, register, show};
+use crate::{plans, register, show};
 
 /// The database name that leads here.
 pub const NAME: &str = "ringfence";
@@ -50,12 +50,14 @@ enum Command {
     Register { jurisdiction: String, found: Vec<Value> },
     Except { id: String, reason: String, until: Option<u64> },
     Gone { id: String, reason: String },
-    Erasures,
-    Erasure { id: String },
-    Erase { plan: Value, purpose: String },
-    Eraseapprove { id: String, signature: String },
-    Erasebegin { id: String },
+    Opened { id: String, reason: String },
+    Plans { what: String },
+    Plan { id: String },
+    Propose { plan: Value, purpose: String },
+    Sign { id: String, signature: String },
+    Begin { id: String },
     Certify { id: String, certificate: Value },
+    Flowed { id: String, stage: String, found: Value },
 }
 
 /// What a connection to the console holds; when it goes, everything is let go.
@@ -214,12 +216,14 @@ async fn command(
         Command::Except { id, reason, until } => {
             register::decide(shared, principal, &id, CopyState::Excepted, &reason, until).await
         }
-        Command::Erasures => erasures::list(shared, principal).await,
-        Command::Erasure { id } => erasures::show(shared, principal, &id).await,
-        Command::Erase { plan, purpose } => erasures::request(shared, principal, plan, &purpose).await,
-        Command::Eraseapprove { id, signature } => erasures::approve(shared, principal, &id, signature).await,
-        Command::Erasebegin { id } => erasures::begin(shared, principal, &id).await,
-        Command::Certify { id, certificate } => erasures::certify(shared, principal, &id, &certificate).await,
+        Command::Opened { id, reason } => register::opened(shared, principal, &id, &reason).await,
+        Command::Plans { what } => plans::list(shared, principal, &what).await,
+        Command::Plan { id } => plans::show(shared, principal, &id).await,
+        Command::Propose { plan, purpose } => plans::request(shared, principal, plan, &purpose).await,
+        Command::Sign { id, signature } => plans::approve(shared, principal, &id, signature).await,
+        Command::Begin { id } => plans::begin(shared, principal, &id).await,
+        Command::Certify { id, certificate } => plans::certify(shared, principal, &id, &certificate).await,
+        Command::Flowed { id, stage, found } => plans::flowed(shared, principal, &id, &stage, &found).await,
         Command::Gone { id, reason } => {
             register::decide(shared, principal, &id, CopyState::Gone, &reason, None).await
         }

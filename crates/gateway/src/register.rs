@@ -52,7 +52,7 @@ fn tell(shared: &Shared, copy: &Registered) -> Value {
     let mut told: Value = serde_json::from_str(&copy.description).unwrap_or_default();
     let location = told["location"].as_str().unwrap_or("?").to_owned();
     let is_outside = countries.is_none_or(|j| !j.countries.contains(&location));
-    let holds_nobody = told["holds"] == "nobody";
+    let holds_nobody = told["holds"] == "nobody" || told["holds"] == "destroyed";
     let is_excepted = copy.state == CopyState::Excepted && copy.until.is_none_or(|until| now < until);
     let is_finding = is_outside && !holds_nobody && !is_excepted && copy.state != CopyState::Gone;
     if let Some(fields) = told.as_object_mut() {
@@ -108,6 +108,22 @@ pub async fn register(
             .map_err(|e| broken(&e))?;
     }
     Ok(json!({ "registered": found.len(), "new": new }))
+}
+
+/// Puts on record that somebody has opened a copy: before they do.
+pub async fn opened(shared: &Shared, person: &Principal, id: &str, reason: &str) -> Result<Value, Refusal> {
+    let copy = shared.control.copy(id).await.map_err(|e| broken(&e))?;
+    let policy = shared.policy();
+    let theirs = theirs(&policy, person, &copy.jurisdiction);
+    if !theirs.iter().any(|store| !person.teams.is_disjoint(&store.full_access)) {
+        return Err(refuse(person, &copy.jurisdiction, "open copies of"));
+    }
+    if reason.trim().is_empty() {
+        return Err(Refusal::new("22023", "a reason is needed"));
+    }
+    let record = json!({ "id": id, "state": "opened", "by": person.name, "reason": reason });
+    shared.on_record(Entry::new(Kind::Copy, &copy.jurisdiction, &record)).await?;
+    Ok(json!({ "id": id, "recorded": true }))
 }
 
 /// Excepts a copy for a time, or says that it is gone. An exception is for the in-country security team.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use ringfence_face::{Target, because};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
@@ -140,6 +141,21 @@ impl Database {
         with: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Error> {
         self.client.query(sql, with).await.map_err(|e| self.error(doing, &e))
+    }
+
+    /// Reads the output of a COPY … TO STDOUT in pieces, which end anywhere.
+    pub async fn copy_out(
+        &self,
+        doing: &str,
+        sql: &str,
+        take: &mut (dyn FnMut(&[u8]) -> Result<(), Error> + Send),
+    ) -> Result<(), Error> {
+        let stream = self.client.copy_out(sql).await.map_err(|e| self.error(doing, &e))?;
+        let mut stream = std::pin::pin!(stream);
+        while let Some(piece) = stream.next().await {
+            take(&piece.map_err(|e| self.error(doing, &e))?)?;
+        }
+        Ok(())
     }
 
     /// Asks for one row.

@@ -21,8 +21,9 @@ use ringfence_verifier::quorum::Quorum;
 use serde::Deserialize;
 
 use crate::command::Failure;
+use crate::flows::FlowFile;
 use crate::moves::MoveFile;
-use crate::scans::CopiesFile;
+use crate::scans::{BackupsFile, CopiesFile};
 use crate::tls;
 
 #[derive(Deserialize)]
@@ -39,7 +40,10 @@ pub(crate) struct File {
     #[serde(default)]
     pub(crate) moves: Vec<MoveFile>,
     #[serde(default)]
+    pub(crate) flows: Vec<FlowFile>,
+    #[serde(default)]
     pub(crate) copies: CopiesFile,
+    pub(crate) backups: Option<BackupsFile>,
     #[serde(default)]
     reports: ReportsFile,
 }

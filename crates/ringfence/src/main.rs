@@ -4,6 +4,7 @@
 mod command;
 mod config;
 mod demo;
+mod flows;
 mod moves;
 mod password;
 mod scans;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use ringfence_face::Target;
 use ringfence_policy::{Catalogue, Registry};
 use ringfence_residency::migrate::{Move, Side};
 use serde::Deserialize;
@@ -34,7 +35,7 @@ pub(crate) struct MoveFile {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SideFile {
+pub(crate) struct SideFile {
     /// The connection of its superuser.
     url: String,
     /// A file with the password, if the url has none.
@@ -45,6 +46,32 @@ struct SideFile {
     replication: String,
     /// A file with the password for that.
     replication_password_file: Option<PathBuf>,
+}
+
+/// How a side is reached, read.
+pub(crate) struct Reached {
+    /// Its superuser's connection.
+    pub(crate) admin: Target,
+    /// How the other side's server connects here.
+    pub(crate) replication: String,
+    /// As whom.
+    pub(crate) role: String,
+}
+
+impl SideFile {
+    /// Reads the files that it names.
+    pub(crate) fn read(&self, what: &str, reader: &mut Reader<'_>) -> Option<Reached> {
+        let admin =
+            reader.connection(what, &self.url, self.password_file.as_deref(), self.tls_root.as_deref())?;
+        let seen: tokio_postgres::Config = reader.keep(what, self.replication.parse())?;
+        let mut replication = self.replication.clone();
+        if let Some(file) = &self.replication_password_file {
+            let password = reader.text(file);
+            let quoted = password.trim().replace('\\', "\\\\").replace('\'', "\\'");
+            replication = format!("{replication} password='{quoted}'");
+        }
+        Some(Reached { admin, replication, role: seen.get_user().unwrap_or_default().to_owned() })
+    }
 }
 
 /// A move, and what it needs to know of the rules.
@@ -78,21 +105,13 @@ pub(crate) fn load(path: &Path, name: Option<&str>) -> Result<LoadedMove, Failur
             reader.problems.push(format!("{what}: there is no such store"));
             return None;
         };
-        let admin =
-            reader.connection(&what, &side.url, side.password_file.as_deref(), side.tls_root.as_deref())?;
+        let reached = side.read(&what, reader)?;
         let steward: tokio_postgres::Config = reader.keep(&what, of.url.parse())?;
-        let seen: tokio_postgres::Config = reader.keep(&what, side.replication.parse())?;
-        let mut replication = side.replication.clone();
-        if let Some(file) = &side.replication_password_file {
-            let password = reader.text(file);
-            let quoted = password.trim().replace('\\', "\\\\").replace('\'', "\\'");
-            replication = format!("{replication} password='{quoted}'");
-        }
         Some(Side {
             store: name.to_owned(),
-            admin,
-            replication,
-            replication_role: seen.get_user().unwrap_or_default().to_owned(),
+            admin: reached.admin,
+            replication: reached.replication,
+            replication_role: reached.role,
             steward: steward.get_user().unwrap_or("ringfence").to_owned(),
             full_role: of.full_access_role.clone(),
         })

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ringfence_face::Target;
 use ringfence_policy::{Catalogue, Registry};
+use ringfence_residency::backup::keys::{self, Kept, Keys, Recipient};
 use ringfence_residency::copies::files::Folder;
 use serde::Deserialize;
 
@@ -50,6 +51,16 @@ struct FolderFile {
     owner: String,
 }
 
+/// `[backups]`: backups that are encrypted with a key each.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BackupsFile {
+    /// The folder with their keys, in the jurisdiction.
+    keys: PathBuf,
+    /// A file with whom the keys are wrapped for: age recipients, one a line.
+    recipients: PathBuf,
+}
+
 /// A cluster to ask.
 pub(crate) struct ClusterToAsk {
     pub(crate) store: String,
@@ -64,6 +75,17 @@ pub(crate) struct Places {
     pub(crate) clusters: Vec<ClusterToAsk>,
     pub(crate) folders: Vec<Folder>,
     pub(crate) countries: Vec<String>,
+    /// Keys of encrypted backups, where there are any.
+    pub(crate) keys: Option<Keys>,
+    /// Whom new keys are wrapped for.
+    pub(crate) recipients: Vec<Recipient>,
+}
+
+impl Places {
+    /// What is known of encrypted backups.
+    pub(crate) fn known_keys(&self) -> Result<Vec<Kept>, Failure> {
+        self.keys.as_ref().map_or_else(|| Ok(Vec::new()), |keys| Ok(keys.all()?))
+    }
 }
 
 /// The jurisdiction that the configuration names, or its only one.
@@ -124,8 +146,17 @@ pub(crate) fn load(path: &Path, jurisdiction: &str) -> Result<Places, Failure> {
             Err(e) => reader.problems.push(format!("copies, folder {}: {e}", folder.path.display())),
         }
     }
+    let (mut keys, mut recipients) = (None, Vec::new());
+    if let Some(backups) = &file.backups {
+        keys = Some(Keys::new(dir.join(&backups.keys)));
+        let text = reader.text(&backups.recipients);
+        let what = format!("backups, {}", backups.recipients.display());
+        recipients = reader.keep(&what, keys::recipients(&text)).unwrap_or_default();
+    }
     match countries {
-        Some(countries) if reader.problems.is_empty() => Ok(Places { clusters, folders, countries }),
+        Some(countries) if reader.problems.is_empty() => {
+            Ok(Places { clusters, folders, countries, keys, recipients })
+        }
         _ => Err(Failure::setup(format!(
             "{} has problems:\n  {}",
             path.display(),

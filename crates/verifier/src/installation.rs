@@ -48,9 +48,12 @@ impl Witness for Judge {
                 Ok(())
             }
             Kind::PolicyChanged => self.approvals.policy(record),
-            Kind::Requested | Kind::ErasureRequested => self.approvals.requested(record),
-            Kind::Approved | Kind::ErasureApproved => self.approvals.approved(record),
+            Kind::Requested | Kind::ErasureRequested | Kind::FlowRequested => {
+                self.approvals.requested(record)
+            }
+            Kind::Approved | Kind::ErasureApproved | Kind::FlowApproved => self.approvals.approved(record),
             Kind::Granted => self.approvals.granted(record),
+            Kind::Flow => self.approvals.flowed(record),
             Kind::ErasureCertificate => self.approvals.erased(record),
             _ => Ok(()),
         }

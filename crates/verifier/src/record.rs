@@ -59,6 +59,12 @@ pub enum Kind {
     ErasureApproved,
     /// It has been erased: what, where, how, how that was verified, what remains and why. Only with all approvals.
     ErasureCertificate,
+    /// Somebody asked for a flow: a stream of public columns out of the jurisdiction; the record holds what approvers sign.
+    FlowRequested,
+    /// An approver signed that; the record holds the signature.
+    FlowApproved,
+    /// A flow was opened, checked, cut or closed; the record has the volume. Opened only with all approvals.
+    Flow,
     /// A copy of protected data was registered, excepted by somebody for a time, or is gone.
     Copy,
     /// A move of rows from one store to another came to a new stage; the record has what was compared.

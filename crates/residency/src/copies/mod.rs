@@ -84,11 +84,23 @@ pub enum Holds {
         /// People looked for.
         of: u64,
     },
+    /// It is encrypted, and its key is destroyed: nobody can read it.
+    Destroyed {
+        /// The decision that the key was destroyed under.
+        under: String,
+    },
     /// It could not be looked into.
     Unknown {
         /// Why.
         why: String,
     },
+}
+
+impl Holds {
+    /// Whether there is nothing of the jurisdiction in it that anybody could read.
+    pub fn is_nothing(&self) -> bool {
+        matches!(self, Self::Nobody { .. } | Self::Destroyed { .. })
+    }
 }
 
 /// A copy as a scan, or a person, describes it.
@@ -153,7 +165,7 @@ impl Copy {
     /// Whether it is a finding, unless somebody has excepted it: it lies outside the jurisdiction, or nobody knows where, and holds
     /// protected data, or nobody knows whether.
     pub fn is_finding(&self, countries: &[String]) -> bool {
-        !countries.contains(&self.location) && !matches!(self.holds, Holds::Nobody { .. })
+        !countries.contains(&self.location) && !self.holds.is_nothing()
     }
 }
 
@@ -167,6 +179,7 @@ mod tests {
         let at = |location: &str, holds| Copy::new("us", Kind::Dump, location, "/x", holds).is_finding(&us);
         assert!(at("SG", Holds::Found { people: 1, of: 9 }) && at("SG", Holds::Everything));
         assert!(at("SG", Holds::Unknown { why: String::new() }) && at("?", Holds::Everything));
+        assert!(!at("SG", Holds::Destroyed { under: String::new() }));
         assert!(!at("SG", Holds::Nobody { of: 9 }) && !at("US", Holds::Everything));
     }
 

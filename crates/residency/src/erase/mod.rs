@@ -10,7 +10,7 @@ pub mod rows;
 
 use serde::{Deserialize, Serialize};
 
-use crate::copies::{Copy, Holds, Kind};
+use crate::copies::{Copy, Kind};
 
 /// What is done with a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,8 @@ pub enum Action {
     EmptyLog,
     /// The slot is dropped.
     DropSlot,
+    /// It is encrypted with a key of its own, which is destroyed: every copy of it is unreadable then.
+    DestroyKey,
     /// It follows the store, and is looked through afterwards.
     Follows,
 }
@@ -43,6 +45,9 @@ pub struct Target {
     pub place: String,
     /// What is done.
     pub action: Action,
+    /// The key that is destroyed, by its public half.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 /// A copy that is not.
@@ -92,21 +97,24 @@ pub struct Registered {
     pub is_gone: bool,
 }
 
-/// What is to be done with each registered copy. `can_reach` says whether a path is in one of the folders that are looked through.
+/// What is to be done with each registered copy. `can_reach` says whether a path is in one of the folders that are looked through,
+/// `has_key` whether a key (by its public half) is kept here and can be destroyed.
 pub fn sort(
     registered: &[Registered],
     store: &str,
     is_home: &dyn Fn(&str) -> bool,
     can_reach: &dyn Fn(&str) -> bool,
+    has_key: &dyn Fn(&str) -> bool,
 ) -> (Vec<Target>, Vec<Remains>) {
     let (mut targets, mut remains) = (Vec::new(), Vec::new());
     for Registered { copy, is_excepted, is_gone } in registered {
-        if *is_gone || is_home(&copy.place) || matches!(copy.holds, Holds::Nobody { .. }) {
+        if *is_gone || is_home(&copy.place) || copy.holds.is_nothing() {
             continue;
         }
         let of_store = copy.place.starts_with(&format!("{store}: "));
         let reach = can_reach(&copy.place);
         let action = match copy.kind {
+            _ if copy.key.as_deref().is_some_and(has_key) => Ok(Action::DestroyKey),
             Kind::Database if of_store => Ok(Action::DeleteRows),
             Kind::MaterializedView if of_store => Ok(Action::Refresh),
             Kind::Slot if of_store && copy.note.contains("nobody uses it") => Ok(Action::DropSlot),
@@ -128,6 +136,7 @@ pub fn sort(
                 location: copy.location.clone(),
                 place: copy.place.clone(),
                 action,
+                key: copy.key.clone().filter(|_| action == Action::DestroyKey),
             }),
             Err(why) => remains.push(remain(copy, why)),
         }
@@ -147,6 +156,7 @@ fn remain(copy: &Copy, why: &str) -> Remains {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::copies::Holds;
 
     #[test]
     fn every_copy_is_either_erased_or_named() {
@@ -163,10 +173,20 @@ mod tests {
             registered(Kind::Dump, "/backup/hold.dump", ""),
             registered(Kind::BaseBackup, "/backup/standby", "a standby's data directory, PostgreSQL 15"),
             registered(Kind::Sealed, "/backup/x.age", ""),
+            Registered {
+                copy: Copy { key: Some("age1ours".to_owned()), ..registered(Kind::Dump, "tape 17", "").copy },
+                is_excepted: false,
+                is_gone: false,
+            },
             registered(Kind::Slot, "legacy: slot old", "physical, nobody uses it; keeps WAL"),
         ];
-        let (targets, remains) =
-            sort(&all, "legacy", &|place| place.starts_with("us: "), &|place| place.starts_with("/backup"));
+        let (targets, remains) = sort(
+            &all,
+            "legacy",
+            &|place| place.starts_with("us: "),
+            &|place| place.starts_with("/backup"),
+            &|key| key == "age1ours",
+        );
         let done: Vec<(&str, Action)> = targets.iter().map(|t| (t.place.as_str(), t.action)).collect();
         assert_eq!(
             done,
@@ -174,6 +194,7 @@ mod tests {
                 ("legacy: database legacy", Action::DeleteRows),
                 ("/backup/a.dump", Action::DeleteWhole),
                 ("/backup/standby", Action::Follows),
+                ("tape 17", Action::DestroyKey),
                 ("legacy: slot old", Action::DropSlot),
             ]
         );

@@ -1,22 +1,25 @@
 //! Brings tables over that the target has not: their definition by `pg_dump`, their indexes after their rows.
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::process::Stdio;
+use std::time::Duration;
 
+use futures_util::future::{Either, select, try_join};
+use futures_util::stream::{self, FuturesUnordered, StreamExt as _, TryStreamExt as _};
 use ringfence_face::Target;
 use ringfence_face::sql::{ident, literal};
-use tokio_postgres::config::Host;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio_postgres::Row;
 
 use super::plan::Planned;
 use super::{Move, SCHEMA};
+use crate::client;
 use crate::database::{Database, Error};
 
 /// The tables' definitions in SQL, without indexes, constraints across tables, owners and privileges.
 async fn definitions(side: &Target, tables: &[&Planned]) -> Result<String, Error> {
-    let config = &side.config;
-    let mut command = Command::new("pg_dump");
+    let mut command = client::program("pg_dump", side);
     command.args([
         "--schema-only",
         "--section=pre-data",
@@ -27,18 +30,6 @@ async fn definitions(side: &Target, tables: &[&Planned]) -> Result<String, Error
     for planned in tables {
         command.arg("--table").arg(planned.table.quoted());
     }
-    let host = config.get_hosts().first().map(|host| match host {
-        Host::Tcp(name) => name.clone(),
-        Host::Unix(path) => path.display().to_string(),
-    });
-    command.env_remove("PGSERVICE").env("PGHOST", host.unwrap_or_default());
-    command.env("PGPORT", config.get_ports().first().copied().unwrap_or(5432).to_string());
-    command.env("PGUSER", config.get_user().unwrap_or_default());
-    command.env("PGDATABASE", config.get_dbname().unwrap_or_default());
-    if let Some(password) = config.get_password() {
-        command.env("PGPASSWORD", String::from_utf8_lossy(password).into_owned());
-    }
-    command.env("PGSSLMODE", if side.tls.is_some() { "require" } else { "prefer" });
     let output = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output()).await;
     let failed = |problem: String| Error::Failed(format!("pg_dump cannot describe the tables: {problem}"));
     let output = output.map_err(std::io::Error::other).flatten().map_err(|e| failed(e.to_string()))?;
@@ -50,7 +41,7 @@ async fn definitions(side: &Target, tables: &[&Planned]) -> Result<String, Error
     Ok(text.lines().filter(|line| !line.starts_with('\\')).collect::<Vec<_>>().join("\n"))
 }
 
-/// Makes the missing tables with their primary keys.
+/// Makes the missing tables, small ones with their primary keys.
 pub async fn tables(of: &Move, planned: &[Planned], from: &Database, to: &Database) -> Result<(), Error> {
     let missing: Vec<&Planned> = planned.iter().filter(|t| !t.exists).collect();
     if missing.is_empty() {
@@ -64,7 +55,7 @@ pub async fn tables(of: &Move, planned: &[Planned], from: &Database, to: &Databa
     sql.push_str(&text);
     for table in &missing {
         for (definition, is_key) in constraints(table, from).await? {
-            if is_key {
+            if is_key && !is_large(table) {
                 sql.push_str(&definition);
             }
         }
@@ -119,82 +110,171 @@ async fn constraints(table: &Planned, from: &Database) -> Result<Vec<(String, bo
         .collect())
 }
 
-/// Indexes, other constraints and triggers of the tables that were brought over: after their rows, which is faster. Then all tables'
-/// statistics. May be run again.
+/// A table from this many rows on gets its primary key after its rows: an index that is built at once costs a fraction of one that
+/// grows row by row.
+const LARGE: i64 = 50_000;
+
+fn is_large(planned: &Planned) -> bool {
+    planned.shape.rows >= LARGE
+}
+
+/// What a table that was brought over still lacks.
+struct Rest {
+    /// As it is called in SQL.
+    table: String,
+    /// The statement that makes its primary key, which replication needs for the first change after the copy.
+    key: String,
+    /// Names and statements: indexes, then statistics.
+    after: Vec<(String, String)>,
+}
+
+/// What the tables need beside their rows, while PostgreSQL copies those: keys of large tables the moment their copy ends, their
+/// indexes and statistics while others are still copied; constraints across tables and triggers at the end. May be run again.
 pub async fn rest(
     of: &Move,
     planned: &[Planned],
     from: &Database,
     to: &Database,
-    told: &mut (dyn FnMut(&str) + Send),
+    told: &(dyn Fn(&str) + Sync),
 ) -> Result<(), Error> {
-    let mut indexes = VecDeque::new();
     let brought =
         to.rows("see what was brought", &format!("SELECT relation FROM {SCHEMA}.brought"), &[]).await?;
     let brought: Vec<String> = brought.iter().map(|row| row.get(0)).collect();
-    let mut later = String::new();
-    for table in planned.iter().filter(|t| brought.contains(&t.table.quoted())) {
+    let (mut tables, mut later) = (Vec::new(), String::new());
+    for table in planned {
         let t = table.table.quoted();
-        let found = from
-            .rows(
-                "read its indexes",
-                "SELECT c.relname::text, pg_get_indexdef(i.indexrelid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-                 WHERE i.indrelid = $1::text::regclass AND i.indisvalid
-                   AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid) ORDER BY 1",
-                &[&t],
-            )
-            .await?;
-        for index in &found {
-            let definition: String = index.get(1);
-            indexes.push_back((index.get(0), definition.replacen(" INDEX ", " INDEX IF NOT EXISTS ", 1)));
-        }
-        for (sql, is_key) in constraints(table, from).await? {
-            if !is_key {
-                later.push_str(&sql);
+        let mut rest = Rest { table: t.clone(), key: String::new(), after: Vec::new() };
+        if brought.contains(&t) {
+            rest.after = indexes(&t, from).await?;
+            for (sql, is_key) in constraints(table, from).await? {
+                if is_key { &mut rest.key } else { &mut later }.push_str(&sql);
             }
+            later.push_str(&triggers(&t, from).await?);
         }
-        let triggers = from
-            .rows(
-                "read its triggers",
-                "SELECT tgname::text, pg_get_triggerdef(oid) FROM pg_trigger
-                 WHERE tgrelid = $1::text::regclass AND NOT tgisinternal AND tgname NOT LIKE 'ringfence\\_%'",
-                &[&t],
-            )
-            .await?;
-        for trigger in &triggers {
-            let (name, definition): (String, String) = (trigger.get(0), trigger.get(1));
-            let _ = writeln!(later, "DROP TRIGGER IF EXISTS {} ON {t}; {definition};", ident(&name));
-        }
+        rest.after.push((format!("statistics of {}", table.table.shown()), format!("ANALYZE {t}")));
+        tables.push(rest);
     }
-    together(of, to, indexes, told).await?;
-    to.run("make constraints and triggers", &later).await?;
-    let analyze =
-        |t: &Planned| (format!("statistics of {}", t.table.shown()), format!("ANALYZE {}", t.table.quoted()));
-    together(of, to, planned.iter().map(analyze).collect(), told).await
+    let (ready, statements) = tokio::sync::mpsc::unbounded_channel();
+    let statements = stream::unfold(statements, async |mut statements| {
+        statements.recv().await.map(|next: (String, String)| (Ok(next), statements))
+    });
+    let work = statements.try_for_each_concurrent(SIDE_BY_SIDE, async |(name, sql)| {
+        told(&name);
+        let database = Database::connect(&of.to.store, &of.to.admin).await?;
+        database.run("make room for sorting", "SET maintenance_work_mem = '256MB'").await?;
+        database.run("finish the tables", &sql).await
+    });
+    try_join(keys(of, to, tables, ready), work).await?;
+    let names: Vec<String> = planned.iter().map(|t| literal(&t.table.quoted())).collect();
+    let _ =
+        write!(later, "UPDATE {SCHEMA}.brought SET finished = true WHERE relation IN ({})", names.join(", "));
+    to.run("make constraints and triggers", &later).await
 }
 
-/// Runs statements on two connections side by side.
-async fn together(
+/// Whether the tables have all that they need beside their rows.
+pub async fn is_finished(to: &Database) -> Result<bool, Error> {
+    let known = format!("SELECT to_regclass('{SCHEMA}.brought') IS NOT NULL");
+    if !to.row("look for the move", &known, &[]).await?.get::<_, bool>(0) {
+        return Ok(true);
+    }
+    let sql = format!("SELECT NOT EXISTS (SELECT FROM {SCHEMA}.brought WHERE NOT finished)");
+    Ok(to.row("look whether its tables are complete", &sql, &[]).await?.get(0))
+}
+
+/// Statements that run side by side while tables are finished.
+const SIDE_BY_SIDE: usize = 2;
+
+/// Follows the copy of each table, makes its key as soon as its rows are there, and sends on what is to be done then.
+///
+/// A table without a key cannot take changes of rows, and PostgreSQL applies those as soon as the copy is over. So the statement
+/// that makes the key stands in line for the table's lock while it is still copied: it is next. A change that comes first all the
+/// same fails, and PostgreSQL tries it again a few seconds later.
+async fn keys(
     of: &Move,
     to: &Database,
-    work: VecDeque<(String, String)>,
-    told: &mut (dyn FnMut(&str) + Send),
+    mut left: Vec<Rest>,
+    ready: UnboundedSender<(String, String)>,
 ) -> Result<(), Error> {
-    let second = Database::connect(&of.to.store, &of.to.admin).await?;
-    let shared = Mutex::new((work, told));
-    let next = || {
-        let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let (name, sql) = shared.0.pop_front()?;
-        (shared.1)(&name);
-        Some(sql)
-    };
-    let worker = async |database: &Database| {
-        database.run("make room for sorting", "SET maintenance_work_mem = '256MB'").await?;
-        while let Some(sql) = next() {
-            database.run("finish the tables", &sql).await?;
+    let sql = "SELECT n.nspname::text, c.relname::text, r.srsubstate IN ('f', 's', 'r'),
+                      EXISTS (SELECT FROM pg_stat_progress_copy p WHERE p.relid = r.srrelid)
+               FROM pg_subscription_rel r JOIN pg_subscription s ON s.oid = r.srsubid
+               JOIN pg_class c ON c.oid = r.srrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE s.subname = $1";
+    let mut making = FuturesUnordered::new();
+    let mut made = BTreeSet::new();
+    loop {
+        let (mut copying, mut copied) = (BTreeSet::new(), BTreeSet::new());
+        for row in to.rows("ask how far the copy is", sql, &[&of.publication()]).await? {
+            let name = format!("{}.{}", ident(row.get(0)), ident(row.get(1)));
+            if row.get(2) {
+                copied.insert(name);
+            } else if row.get(3) {
+                copying.insert(name);
+            }
         }
-        Ok(())
+        for rest in &mut left {
+            if !rest.key.is_empty() && (copying.contains(&rest.table) || copied.contains(&rest.table)) {
+                let (table, key) = (rest.table.clone(), std::mem::take(&mut rest.key));
+                making.push(async move {
+                    let database = Database::connect(&of.to.store, &of.to.admin).await?;
+                    database.run("make room for sorting", "SET maintenance_work_mem = '256MB'").await?;
+                    database.run("make a primary key", &key).await?;
+                    Ok::<String, Error>(table)
+                });
+                made.insert(rest.table.clone());
+            }
+        }
+        left.retain_mut(|rest| {
+            let is_over = rest.key.is_empty() && !made.contains(&rest.table) && copied.contains(&rest.table);
+            if is_over {
+                // Nobody to hear it: what does the work has failed, and says why.
+                rest.after.drain(..).for_each(|statement| drop(ready.send(statement)));
+            }
+            !is_over
+        });
+        if left.is_empty() {
+            return Ok(());
+        }
+        let tick = tokio::time::sleep(Duration::from_millis(50));
+        match select(Box::pin(tick), making.next()).await {
+            Either::Right((Some(done), _)) => drop(made.remove(&done?)),
+            Either::Right((None, tick)) => tick.await,
+            Either::Left(_) => {}
+        }
+    }
+}
+
+/// A table's indexes that no constraint brings: names and statements.
+async fn indexes(table: &str, from: &Database) -> Result<Vec<(String, String)>, Error> {
+    let found = from
+        .rows(
+            "read its indexes",
+            "SELECT c.relname::text, pg_get_indexdef(i.indexrelid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+             WHERE i.indrelid = $1::text::regclass AND i.indisvalid
+               AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid) ORDER BY 1",
+            &[&table],
+        )
+        .await?;
+    let statement = |row: &Row| {
+        let definition: String = row.get(1);
+        (row.get(0), definition.replacen(" INDEX ", " INDEX IF NOT EXISTS ", 1))
     };
-    let (first, second) = futures_util::future::join(worker(to), worker(&second)).await;
-    first.and(second)
+    Ok(found.iter().map(statement).collect())
+}
+
+/// The statements that make a table's triggers.
+async fn triggers(table: &str, from: &Database) -> Result<String, Error> {
+    let found = from
+        .rows(
+            "read its triggers",
+            "SELECT tgname::text, pg_get_triggerdef(oid) FROM pg_trigger
+             WHERE tgrelid = $1::text::regclass AND NOT tgisinternal AND tgname NOT LIKE 'ringfence\\_%'",
+            &[&table],
+        )
+        .await?;
+    let mut sql = String::new();
+    for trigger in &found {
+        let (name, definition): (String, String) = (trigger.get(0), trigger.get(1));
+        let _ = writeln!(sql, "DROP TRIGGER IF EXISTS {} ON {table}; {definition};", ident(&name));
+    }
+    Ok(sql)
 }

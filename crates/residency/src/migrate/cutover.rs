@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::plan::Planned;
 use super::verify::{self, Verified};
-use super::{Move, SCHEMA, home, source, target};
+use super::{Move, SCHEMA, carry, home, source, target};
 use crate::database::{Database, Error};
 
 /// How long the fence stands before it is decided. Whatever goes wrong, writes go on after that.
@@ -68,6 +68,12 @@ pub async fn run(
     if all == 0 || ready < all {
         return Err(Error::Blocked(vec![format!(
             "the first copy is not complete: {ready} of {all} tables; `ringfence migrate status` shows how far it is"
+        )]));
+    }
+    if !carry::is_finished(to).await? {
+        return Err(Error::Blocked(vec![format!(
+            "{} lacks keys and indexes of its tables: `ringfence migrate start` makes them",
+            to.name
         )]));
     }
     // What an attempt before this one may have left.

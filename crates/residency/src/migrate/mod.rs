@@ -99,7 +99,7 @@ pub(crate) async fn prepare_schema(database: &Database, side: &Side) -> Result<(
             move text PRIMARY KEY, route text NOT NULL, store text NOT NULL, epoch bigint NOT NULL,
             erased boolean NOT NULL DEFAULT false);
          CREATE TABLE IF NOT EXISTS {SCHEMA}.identity (relation text PRIMARY KEY, was \"char\" NOT NULL, index text);
-         CREATE TABLE IF NOT EXISTS {SCHEMA}.brought (relation text PRIMARY KEY);
+         CREATE TABLE IF NOT EXISTS {SCHEMA}.brought (relation text PRIMARY KEY, finished boolean NOT NULL DEFAULT false);
          CREATE UNLOGGED TABLE IF NOT EXISTS {SCHEMA}.watched (
             n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, relation text NOT NULL, key text[] NOT NULL);
          REVOKE ALL ON SCHEMA {SCHEMA} FROM PUBLIC;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::plan::Planned;
-use super::{Move, has_moved, target};
+use super::{Move, carry, has_moved, target};
 use crate::database::{Database, Error};
 
 /// The stages of a move.
@@ -16,6 +16,8 @@ pub enum Stage {
     Marking,
     /// The first copy runs.
     Copying,
+    /// The rows are there; keys, indexes or constraints are still made.
+    Indexing,
     /// Both sides have the rows; changes follow.
     Following,
     /// The rows are at home at the target; there is a way back.
@@ -29,6 +31,7 @@ impl Stage {
             Self::Planned => "planned",
             Self::Marking => "marking",
             Self::Copying => "copying",
+            Self::Indexing => "indexing",
             Self::Following => "following",
             Self::Moved => "moved",
         }
@@ -72,21 +75,24 @@ pub async fn status(of: &Move, tables: &[Planned], from: &Database, to: &Databas
     let stage = match (is_moved, is_subscribed, is_marked.get::<_, bool>(0)) {
         (true, ..) => Stage::Moved,
         (_, true, _) if ready < all || all == 0 => Stage::Copying,
+        (_, true, _) if !carry::is_finished(to).await? => Stage::Indexing,
         (_, true, _) => Stage::Following,
         (_, false, true) => Stage::Marking,
         (_, false, false) => Stage::Planned,
     };
+    // Measuring takes a lock, and a table whose key waits for its rows gives none: there the copy itself says how far it is.
     let sizes = to
         .row(
             "measure its tables",
-            "SELECT coalesce(sum(pg_total_relation_size(c)), 0)::bigint,
+            "SELECT coalesce(sum(CASE WHEN EXISTS (SELECT FROM pg_locks l WHERE l.relation = c AND l.mode = 'AccessExclusiveLock')
+                                 THEN 0 ELSE pg_total_relation_size(c) END), 0)::bigint,
                     coalesce(sum(greatest(pg_stat_get_live_tuples(c), 0)), 0)::bigint
                FROM (SELECT to_regclass(x)::oid AS c FROM unnest($1::text[]) x) y WHERE c IS NOT NULL",
             &[&names(tables)],
         )
         .await?;
     let copying = to
-        .row("ask for running copies", "SELECT coalesce(sum(tuples_processed), 0)::bigint FROM pg_stat_progress_copy WHERE datname = current_database()", &[])
+        .row("ask for running copies", "SELECT coalesce(sum(tuples_processed), 0)::bigint, coalesce(sum(bytes_processed), 0)::bigint FROM pg_stat_progress_copy WHERE datname = current_database()", &[])
         .await?;
     let (publisher, slot) = if is_moved { (to, of.back()) } else { (from, of.publication()) };
     let lag = publisher
@@ -100,7 +106,7 @@ pub async fn status(of: &Move, tables: &[Planned], from: &Database, to: &Databas
         stage,
         tables: (ready, all),
         rows: sizes.get::<_, i64>(1) + copying.get::<_, i64>(0),
-        bytes: sizes.get(0),
+        bytes: sizes.get::<_, i64>(0) + copying.get::<_, i64>(1),
         lag_bytes: lag.and_then(|row| row.get(0)),
         errors: target::errors(of, to).await?,
         at: at.get(0),

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use ringfence_residency::Database;
+use ringfence_residency::backup::keys;
 use ringfence_residency::copies::databases::{self, Cluster};
 use ringfence_residency::copies::files::{self, Folder};
 use ringfence_residency::copies::probe::Probes;
@@ -230,6 +231,7 @@ async fn scan(args: &ScanArgs) -> Result<(), Failure> {
         }
     }
     bar.finish_and_clear();
+    let known_keys = places.known_keys()?;
     // PostgreSQL's own files of the clusters that were asked are no copies beside them.
     let (mut seen, mut read) = (0, 0);
     for folder in &places.folders {
@@ -239,7 +241,8 @@ async fn scan(args: &ScanArgs) -> Result<(), Failure> {
             bar.set_style(style);
         }
         bar.set_message(folder.path.display().to_string());
-        let looked = files::look(&jurisdiction, folder, &probes, &mut |n| bar.inc(n));
+        let mut looked = files::look(&jurisdiction, folder, &probes, &mut |n| bar.inc(n));
+        keys::recognise(&mut looked.copies, &known_keys);
         bar.finish_and_clear();
         copies.extend(looked.copies);
         unread.extend(looked.unread);
@@ -352,6 +355,7 @@ fn print_copy(copy: &Value) {
     let holds = match copy["holds"].as_str() {
         Some("found") => format!("{} of {} people found", copy["people"], copy["of"]),
         Some("everything") => "everything that its cluster holds".to_owned(),
+        Some("destroyed") => format!("unreadable, its key was destroyed under {}", text("under")),
         Some("nobody") => "nobody found".to_owned(),
         _ => format!("not known: {}", text("why")),
     };

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use clap::{Args, Subcommand};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use ringfence_residency::backup::keys;
 use ringfence_residency::copies::databases::{self, Cluster};
 use ringfence_residency::copies::files::{self as scan, Folder};
 use ringfence_residency::copies::probe::Probes;
@@ -113,17 +114,17 @@ pub(crate) async fn run(command: EraseCommand) -> Result<(), Failure> {
         EraseCommand::Request(args) => request(&args).await,
         EraseCommand::List(args) => list(&args.who).await,
         EraseCommand::Show(args) => {
-            let answer = ask(&args.who, &json!({ "do": "erasure", "id": args.id })).await?;
+            let answer = ask(&args.who, &json!({ "do": "plan", "id": args.id })).await?;
             print_erasure(&answer, args.who.json);
             Ok(())
         }
-        EraseCommand::Approve(args) => approve(&args).await,
+        EraseCommand::Approve(args) => approve(&args, print_plan).await,
         EraseCommand::Run(args) => execute(&args).await,
         EraseCommand::Verify(args) => verify(&args).await,
     }
 }
 
-async fn ask(who: &WhoArgs, command: &Value) -> Result<Value, Failure> {
+pub(super) async fn ask(who: &WhoArgs, command: &Value) -> Result<Value, Failure> {
     Console::connect(who, None).await?.ask(command).await
 }
 
@@ -182,7 +183,9 @@ async fn make_plan(which: &WhichArgs, who: &WhoArgs) -> Result<Plan, Failure> {
         .collect();
     let is_home = |place: &str| others.iter().any(|other| place.starts_with(other.as_str()));
     let can_reach = |place: &str| open.places.folders.iter().any(|f| Path::new(place).starts_with(&f.path));
-    let (mut targets, remains) = erase::sort(&registered, &of.from.store, &is_home, &can_reach);
+    let keys = open.places.known_keys()?;
+    let has_key = |key: &str| keys.iter().any(|kept| kept.recipient == key && kept.destroyed.is_none());
+    let (mut targets, remains) = erase::sort(&registered, &of.from.store, &is_home, &can_reach, &has_key);
     targets.extend(server_logs(&open).await?);
     Ok(Plan {
         v: 1,
@@ -216,13 +219,14 @@ async fn server_logs(open: &Open) -> Result<Vec<erase::Target>, Failure> {
         location: c.location,
         place: c.place,
         action: Action::EmptyLog,
+        key: None,
     };
     Ok(found.map(target).collect())
 }
 
 async fn request(args: &RequestArgs) -> Result<(), Failure> {
     let plan = make_plan(&args.which, &args.who).await?;
-    let command = json!({ "do": "erase", "plan": plan, "purpose": args.purpose });
+    let command = json!({ "do": "propose", "plan": plan, "purpose": args.purpose });
     let answer = ask(&args.who, &command).await?;
     print_erasure(&answer, args.who.json);
     if !args.who.json {
@@ -234,12 +238,12 @@ async fn request(args: &RequestArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+pub(super) fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or("-")
 }
 
 async fn list(who: &WhoArgs) -> Result<(), Failure> {
-    let answer = ask(who, &json!({ "do": "erasures" })).await?;
+    let answer = ask(who, &json!({ "do": "plans", "what": "erase" })).await?;
     if who.json {
         print_json(&answer);
         return Ok(());
@@ -309,9 +313,10 @@ fn print_erasure(answer: &Value, json: bool) {
     }
 }
 
-async fn approve(args: &ApproveArgs) -> Result<(), Failure> {
+/// Shows a plan and signs it.
+pub(super) async fn approve(args: &ApproveArgs, print_plan: fn(&Value)) -> Result<(), Failure> {
     let console = Console::connect(&args.who, None).await?;
-    let shown = console.ask(&json!({ "do": "erasure", "id": args.id })).await?;
+    let shown = console.ask(&json!({ "do": "plan", "id": args.id })).await?;
     let canonical = text(&shown, "canonical");
     if args.sign.print {
         print!("{canonical}");
@@ -324,7 +329,7 @@ async fn approve(args: &ApproveArgs) -> Result<(), Failure> {
         print_plan(&plan);
     }
     let signature = args.sign.sign(canonical)?;
-    let after = console.ask(&json!({ "do": "eraseapprove", "id": args.id, "signature": signature })).await?;
+    let after = console.ask(&json!({ "do": "sign", "id": args.id, "signature": signature })).await?;
     if args.who.json {
         print_json(&after);
     } else {
@@ -344,7 +349,7 @@ fn progress() -> ProgressBar {
 
 async fn execute(args: &OneArgs) -> Result<(), Failure> {
     let console = Console::connect(&args.who, None).await?;
-    let approved = console.ask(&json!({ "do": "erasebegin", "id": args.id })).await?;
+    let approved = console.ask(&json!({ "do": "begin", "id": args.id })).await?;
     let plan: Plan =
         serde_json::from_value(signed(&approved)?).map_err(|e| Failure::refused(format!("the plan: {e}")))?;
     let open = open(Some(&plan.of), &args.who).await?;
@@ -380,6 +385,7 @@ async fn execute(args: &OneArgs) -> Result<(), Failure> {
                 Err("it is not in a folder of the configuration".to_owned())
             }
             Action::DeleteWhole => files::delete(target.kind, place).map(drop).map_err(|e| e.to_string()),
+            Action::DestroyKey => destroy_key(&open.places, target, &args.id),
             Action::EmptyLog => files::empty(place).map_err(|e| e.to_string()),
         };
         done.push(json!({ "target": target, "failed": result.err() }));
@@ -398,6 +404,13 @@ async fn execute(args: &OneArgs) -> Result<(), Failure> {
             console.ask(&gone).await?;
         }
     }
+    for target in plan.targets.iter().filter(|t| t.action == Action::DestroyKey) {
+        let under = Holds::Destroyed { under: args.id.clone() };
+        let mut copy = Copy::new(&plan.jurisdiction, target.kind, &target.location, &target.place, under);
+        copy.key.clone_from(&target.key);
+        let found = json!({ "do": "register", "jurisdiction": plan.jurisdiction, "found": [copy] });
+        console.ask(&found).await?;
+    }
     if args.who.json {
         print_json(&certified);
     } else {
@@ -410,13 +423,21 @@ async fn execute(args: &OneArgs) -> Result<(), Failure> {
     }
 }
 
+/// Destroys the key of an encrypted backup; its copies stay, unreadable.
+fn destroy_key(places: &Places, target: &erase::Target, under: &str) -> Result<(), String> {
+    let (Some(keys), Some(key)) = (&places.keys, &target.key) else {
+        return Err("the configuration has no [backups] with keys".to_owned());
+    };
+    keys.destroy(key, under).map_err(|e| e.to_string())
+}
+
 /// The plan as it was signed, not as somebody retells it.
-fn signed(answer: &Value) -> Result<Value, Failure> {
+pub(super) fn signed(answer: &Value) -> Result<Value, Failure> {
     serde_json::from_str(text(answer, "canonical")).map_err(|_| Failure::refused("the plan cannot be read"))
 }
 
 async fn verify(args: &OneArgs) -> Result<(), Failure> {
-    let answer = ask(&args.who, &json!({ "do": "erasure", "id": args.id })).await?;
+    let answer = ask(&args.who, &json!({ "do": "plan", "id": args.id })).await?;
     let plan: Plan =
         serde_json::from_value(signed(&answer)?).map_err(|e| Failure::refused(format!("the plan: {e}")))?;
     let open = open(Some(&plan.of), &args.who).await?;
@@ -451,7 +472,7 @@ async fn look(open: &Open, plan: &Plan, probes: &Probes) -> Result<Value, Failur
             let told = &mut |what: &str| bar.set_message(what.to_owned());
             for copy in databases::look(&plan.jurisdiction, &asked, probes, told).await? {
                 count(&copy);
-                if !matches!(copy.holds, Holds::Nobody { .. }) {
+                if !copy.holds.is_nothing() {
                     left.push(copy);
                 }
             }
@@ -466,16 +487,18 @@ async fn look(open: &Open, plan: &Plan, probes: &Probes) -> Result<Value, Failur
         }
         _ => not_looked.push(format!("the files of {}: no data_dir is configured on this host", plan.store)),
     }
+    let known_keys = open.places.known_keys()?;
     let (mut files, mut bytes) = (0, 0);
     for folder in &folders {
         bar.set_message(folder.path.display().to_string());
-        let looked = scan::look(&plan.jurisdiction, folder, probes, &mut |_| bar.tick());
+        let mut looked = scan::look(&plan.jurisdiction, folder, probes, &mut |_| bar.tick());
+        keys::recognise(&mut looked.copies, &known_keys);
         files += looked.files;
         bytes += looked.bytes;
         not_looked.extend(looked.unread);
         for copy in looked.copies {
             count(&copy);
-            if !matches!(copy.holds, Holds::Nobody { .. }) {
+            if !copy.holds.is_nothing() {
                 left.push(copy);
             }
         }

@@ -259,8 +259,11 @@ fn gist(leaf: &Leaf, record: &Value) -> String {
         Kind::SessionClosed => format!("{} {}", get("principal"), get("reason")),
         Kind::Refused => format!("{} {}: {}", get("principal"), get("store"), get("reason")),
         Kind::Counted => format!("{} {} statements, {rows} rows", get("principal"), leaf.counters.statements),
-        Kind::Requested | Kind::ErasureRequested => get("request"),
-        Kind::Approved | Kind::ErasureApproved => format!("{} by {}", get("id"), get("approver")),
+        Kind::Requested | Kind::ErasureRequested | Kind::FlowRequested => get("request"),
+        Kind::Approved | Kind::ErasureApproved | Kind::FlowApproved => {
+            format!("{} by {}", get("id"), get("approver"))
+        }
+        Kind::Flow => format!("{} {} {} by {}", get("flow"), get("id"), get("stage"), get("by")),
         Kind::Denied | Kind::Revoked => format!("{} by {}: {}", get("id"), get("by"), get("reason")),
         Kind::Granted | Kind::Expired => get("id"),
         Kind::GatewayStarted | Kind::GatewayStopped => format!("{} {}", get("version"), get("reason")),

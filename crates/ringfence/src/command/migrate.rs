@@ -209,34 +209,13 @@ async fn start(args: &ActArgs) -> Result<(), Failure> {
     };
     let marked = migrate::start(of, &plan.tables, from, to, &mut told).await?;
     marking.finish_and_clear();
-    let copying = bar(0, "copying {spinner} {msg} {elapsed}");
-    loop {
-        let now = status::status(of, &plan.tables, from, to).await?;
-        if now.stage != Stage::Copying {
-            break;
-        }
-        if now.errors.1 > 0 || now.errors.0 > 0 {
-            copying.finish_and_clear();
-            return Err(Failure::refused(format!(
-                "PostgreSQL met {} errors while copying; the server log of {} says which",
-                now.errors.0 + now.errors.1,
-                to.name
-            ))
-            .hint(
-                "it tries again by itself: mend what is wrong, or give it up with `ringfence migrate abort`",
-            ));
-        }
-        let (rows, size) = (HumanCount(now.rows.unsigned_abs()), HumanBytes(now.bytes.unsigned_abs()));
-        copying.set_message(format!(
-            "{rows} rows, {size}, {} of {} tables complete",
-            now.tables.0, now.tables.1
-        ));
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
+    let copying = bar(0, "copying {spinner} {msg} {prefix} {elapsed}");
+    let told = |name: &str| copying.set_prefix(format!("({name})"));
+    tokio::try_join!(
+        async { carry::rest(of, &plan.tables, from, to, &told).await.map_err(Failure::from) },
+        follow_copy(&open, &copying)
+    )?;
     copying.finish_and_clear();
-    let indexing = bar(0, "making indexes {spinner} {msg} {elapsed}");
-    carry::rest(of, &plan.tables, from, to, &mut |name| indexing.set_message(name.to_owned())).await?;
-    indexing.finish_and_clear();
     let now = status::status(of, &plan.tables, from, to).await?;
     record(&console, of, "copied", json!({ "rows": now.rows })).await?;
     if args.who.json {
@@ -246,6 +225,36 @@ async fn start(args: &ActArgs) -> Result<(), Failure> {
         println!("Compare with `ringfence migrate verify`, change over with `ringfence migrate cutover`.");
     }
     Ok(())
+}
+
+/// How often PostgreSQL may fail to copy or apply before that is told: it tries again by itself, and a server that was away for a
+/// moment is no reason to give up.
+const ERRORS: i64 = 3;
+
+/// Shows how far the copy is, until it is over.
+async fn follow_copy(open: &Open, bar: &ProgressBar) -> Result<(), Failure> {
+    let Open { of, from, to, plan, .. } = open;
+    let mut before = None;
+    loop {
+        let now = status::status(of, &plan.tables, from, to).await?;
+        if now.stage != Stage::Copying {
+            return Ok(());
+        }
+        let errors = now.errors.0 + now.errors.1;
+        if errors - *before.get_or_insert(errors) >= ERRORS {
+            bar.finish_and_clear();
+            let problem = format!(
+                "PostgreSQL cannot copy the rows and has tried {ERRORS} times; the server log of {} says why",
+                to.name
+            );
+            return Err(Failure::refused(problem).hint(
+                "it goes on trying by itself: mend what is wrong and run this again, or give it up with `ringfence migrate abort`",
+            ));
+        }
+        let (rows, size) = (HumanCount(now.rows.unsigned_abs()), HumanBytes(now.bytes.unsigned_abs()));
+        bar.set_message(format!("{rows} rows, {size}, {} of {} tables complete", now.tables.0, now.tables.1));
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
 }
 
 async fn show_status(args: &StatusArgs) -> Result<(), Failure> {
@@ -259,7 +268,7 @@ async fn show_status(args: &StatusArgs) -> Result<(), Failure> {
         } else {
             print_status(&open, &now, before.as_ref(), all);
         }
-        let is_over = now.stage != Stage::Copying && now.stage != Stage::Marking;
+        let is_over = !matches!(now.stage, Stage::Marking | Stage::Copying | Stage::Indexing);
         if !args.watch || is_over {
             return Ok(());
         }

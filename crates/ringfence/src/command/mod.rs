@@ -1,9 +1,11 @@
 //! The command line: what can be said, and who does it.
 
 mod audit;
+mod backup;
 mod console;
 mod copies;
 mod erase;
+mod flow;
 mod ledger;
 mod logs;
 mod meter;
@@ -67,6 +69,12 @@ enum Command {
     /// Erase what is left of rows that have moved: in the store that they left, and in its copies.
     #[command(subcommand)]
     Erase(erase::EraseCommand),
+    /// Let public columns go on to a store outside, as the in-country team has signed, and check what goes.
+    #[command(subcommand)]
+    Flow(flow::FlowCommand),
+    /// Make backups with a key each, so that they can be erased where nobody reaches them.
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
     /// Move a jurisdiction's rows to another store while they are in use.
     #[command(subcommand)]
     Migrate(migrate::MigrateCommand),
@@ -189,6 +197,8 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Report(args) => report::run(&args),
         Command::Copies(command) => copies::run(command).await,
         Command::Erase(command) => erase::run(command).await,
+        Command::Flow(command) => flow::run(command).await,
+        Command::Backup(command) => backup::run(command).await,
         Command::Migrate(command) => migrate::run(command).await,
         Command::Reconcile(args) => reconcile::run(args),
         Command::Logs(command) => logs::run(command),

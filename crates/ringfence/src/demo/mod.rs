@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ringfence_face::install;
+use ringfence_residency::backup::keys::{self, ExposeSecret as _};
 use tokio_postgres::NoTls;
 
 use crate::command::{Failure, make_keys, write_secret};
@@ -59,6 +60,8 @@ const SITES: [Site; 2] = [
 ];
 /// Where the tour's move goes: an empty database at the trusted host.
 const HOME: &str = "home";
+/// Where public columns of U.S. users may go on to.
+const WORLD: &str = "world";
 /// What the servers of a move log in to each other as.
 const MOVE_ROLE: &str = "ringfence_move";
 const CONTROL: &str = "control";
@@ -192,6 +195,9 @@ async fn fill(dir: &Path, args: &DemoArgs, clusters: &[Cluster], fresh: &[&str])
     let mover = random();
     if !sites.is_empty() {
         keep_secret(dir, "move.password", &mover)?;
+        let (identity, recipient) = keys::generate();
+        keep_secret(dir, "backup.identity", identity.expose_secret())?;
+        keep_secret(dir, "backup.recipients", &recipient)?;
     }
     for (site, cluster) in &sites {
         let password = random();
@@ -204,6 +210,8 @@ async fn fill(dir: &Path, args: &DemoArgs, clusters: &[Cluster], fresh: &[&str])
         if site.country.is_some() {
             load::create_empty(cluster, HOME).await?;
             prepare(cluster, HOME, &password).await?;
+        } else {
+            load::create_empty(cluster, WORLD).await?;
         }
         for name in [site.database, HOME].iter().take(if site.country.is_some() { 2 } else { 1 }) {
             let sql = format!("GRANT CONNECT ON DATABASE {name} TO {MOVE_ROLE}");

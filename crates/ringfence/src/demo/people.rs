@@ -205,6 +205,30 @@ data_dir = "sg-legacy"
 store = "us"
 url = "host='{there}' user=postgres dbname=us"
 
+# Backups with a key each: the keys are here, wrapped for whoever holds keys/backup.identity.
+[backups]
+keys = "keys/copies"
+recipients = "keys/backup.recipients"
+
+# What everybody may see of U.S. users goes on to the rest of the world, once the U.S. security team has signed it.
+[[flows]]
+name = "world"
+from = "home"
+to = "world"
+location = "SG"
+contract = "interoperability of the global feed, contract 17"
+tables = ["users", "profiles", "videos", "follows"]
+
+[flows.source]
+url = "host='{there}' user=postgres dbname=home"
+replication = "host='{there}' port=5432 user=ringfence_move dbname=home"
+replication_password_file = "keys/move.password"
+
+[flows.target]
+url = "host='{world}' user=postgres dbname=world"
+replication = "host='{world}' port=5432 user=ringfence_move dbname=world"
+replication_password_file = "keys/move.password"
+
 # The platform's workloads ask for `clips`, which leads to where the U.S. users' rows are at home.
 [[routes]]
 name = "clips"
@@ -228,6 +252,7 @@ url = "host='{there}' user=postgres dbname=home"
 replication = "host='{there}' port=5432 user=ringfence_move dbname=home"
 replication_password_file = "keys/move.password"
 "#,
+        world = format!("{}", socket("sg-legacy")),
         control = socket("control"),
         us = store("us", "us-trusted", "trusted", "US"),
         legacy = store("legacy", "sg-legacy", "legacy", "SG"),

@@ -1,5 +1,5 @@
-//! Erasures, at the console: asked for, signed by the in-country team, certified. What they do is not done here: a gateway has no
-//! superuser's rights at a store, and no backup tapes.
+//! Plans that the in-country team signs, at the console: erasures and flows. Asked for, signed, begun, on record. What they do is not
+//! done here: a gateway has no superuser's rights at a store, and no backup tapes.
 
 use ringfence_control::StoredErasure;
 use ringfence_grants::Approval;
@@ -17,15 +17,31 @@ const DECIDE_WITHIN: u64 = 30 * 24 * 3600 * 1000;
 
 fn broken(e: &ringfence_control::Error) -> Refusal {
     match e {
-        ringfence_control::Error::NoSuchErasure(_) => {
-            Refusal::new("22023", e.to_string()).hint("`ringfence erase list` shows what there is.")
-        }
+        ringfence_control::Error::NoSuchErasure(_) => Refusal::new("22023", e.to_string())
+            .hint("`ringfence erase list` and `ringfence flow list` show what there is."),
         _ => Refusal::new(code::CANNOT_CONNECT, e.to_string()),
     }
 }
 
 fn refuse(text: impl Into<String>) -> Refusal {
     Refusal::new(code::INSUFFICIENT_PRIVILEGE, text)
+}
+
+/// How plans of a kind are called and recorded.
+struct Kinds {
+    letter: char,
+    requested: Kind,
+    approved: Kind,
+}
+
+fn kinds(plan: &Value) -> Option<Kinds> {
+    match plan["what"].as_str()? {
+        "erase" => {
+            Some(Kinds { letter: 'E', requested: Kind::ErasureRequested, approved: Kind::ErasureApproved })
+        }
+        "flow" => Some(Kinds { letter: 'F', requested: Kind::FlowRequested, approved: Kind::FlowApproved }),
+        _ => None,
+    }
 }
 
 /// The store whose approvers decide: the one that has the rows now, in the jurisdiction.
@@ -39,7 +55,7 @@ fn home<'a>(policy: &'a Policy, plan: &Value) -> Result<&'a Store, Refusal> {
     Ok(store)
 }
 
-/// Asks for an erasure. The gateway adds who asks, under which name, when, and until when it can be approved; all of it is signed.
+/// Asks. The gateway adds who asks, under which name, when, and until when it can be approved; all of it is signed.
 pub async fn request(
     shared: &Shared,
     person: &Principal,
@@ -52,19 +68,19 @@ pub async fn request(
     let from = from.ok_or_else(|| Refusal::new("22023", "the plan names no store that is configured"))?;
     if person.teams.is_disjoint(&from.full_access) {
         return Err(refuse(format!(
-            "{} has no full access to {}, and so may not ask to erase there",
+            "{} has no full access to {}, and so may not ask for this",
             person.name, from.name
         )));
     }
-    if plan["what"] != "erase" || plan["v"] != 1 || purpose.trim().is_empty() {
-        return Err(Refusal::new("22023", "this is no plan of an erasure with a purpose"));
-    }
+    let kinds = kinds(&plan).filter(|_| plan["v"] == 1 && !purpose.trim().is_empty());
+    let kinds = kinds
+        .ok_or_else(|| Refusal::new("22023", "this is no plan of an erasure or a flow with a purpose"))?;
     let now = shared.now();
     let id = {
         use rand_core::RngCore as _;
         let mut bytes = [0; 5];
         rand_core::OsRng.fill_bytes(&mut bytes);
-        format!("E-{}", hex::encode(bytes))
+        format!("{}-{}", kinds.letter, hex::encode(bytes))
     };
     if let Some(fields) = plan.as_object_mut() {
         fields.insert("id".to_owned(), json!(id));
@@ -75,7 +91,7 @@ pub async fn request(
     }
     let canonical = ringfence_grants::canonical(&plan).map_err(|e| Refusal::new("22023", e.to_string()))?;
     let record = json!({ "request": canonical });
-    shared.on_record(Entry::new(Kind::ErasureRequested, &store.jurisdiction, &record)).await?;
+    shared.on_record(Entry::new(kinds.requested, &store.jurisdiction, &record)).await?;
     let time = i64::try_from(now).unwrap_or(i64::MAX);
     shared.control.insert_erasure(&id, &canonical, &person.name, time).await.map_err(|e| broken(&e))?;
     let stored = shared.control.erasure(&id).await.map_err(|e| broken(&e))?;
@@ -101,7 +117,7 @@ async fn find(shared: &Shared, person: &Principal, id: &str) -> Result<(StoredEr
     let store = home(&policy, &plan)?;
     let teams = [&store.full_access, &store.approvers, &store.auditors];
     if teams.iter().all(|t| person.teams.is_disjoint(t)) && stored.requester != person.name {
-        return Err(refuse(format!("erasure {id} is not yours to read")));
+        return Err(refuse(format!("{id} is not yours to read")));
     }
     Ok((stored, store.clone()))
 }
@@ -112,12 +128,15 @@ pub async fn show(shared: &Shared, person: &Principal, id: &str) -> Result<Value
     Ok(tell(&shared.policy(), &stored))
 }
 
-/// All that this person may read.
-pub async fn list(shared: &Shared, person: &Principal) -> Result<Value, Refusal> {
+/// All of a kind that this person may read.
+pub async fn list(shared: &Shared, person: &Principal, what: &str) -> Result<Value, Refusal> {
     let mut all = Vec::new();
     for id in shared.control.erasures().await.map_err(|e| broken(&e))? {
         if let Ok((stored, _)) = find(shared, person, &id).await {
-            all.push(tell(&shared.policy(), &stored));
+            let told = tell(&shared.policy(), &stored);
+            if told["plan"]["what"] == what {
+                all.push(told);
+            }
         }
     }
     Ok(Value::Array(all))
@@ -156,11 +175,11 @@ pub async fn approve(
     if let Err(why) = verdict {
         shared.record_refused(&person.name, &store.name, &format!("approval of {id}: {why}"));
         return Err(refuse(why)
-            .hint("Erasures are decided by the in-country security team of the store that has the rows."));
+            .hint("This is decided by the in-country security team of the store that has the rows."));
     }
     let plan: Value = serde_json::from_str(&stored.canonical).unwrap_or_default();
     if stored.state != "pending" || plan["decide_by"].as_u64().is_none_or(|by| shared.now() >= by) {
-        return Err(Refusal::new("22023", format!("erasure {id} is {}, or its time is over", stored.state)));
+        return Err(Refusal::new("22023", format!("{id} is {}, or its time is over", stored.state)));
     }
     let key =
         person.key.as_deref().ok_or_else(|| refuse(format!("{} has no key in the registry", person.name)))?;
@@ -168,7 +187,9 @@ pub async fn approve(
         .map_err(|e| refuse(format!("the signature: {e}")))?;
     let approval = Approval { approver: person.name.clone(), signature };
     let record = json!({ "id": id, "approver": approval.approver, "signature": approval.signature });
-    shared.on_record(Entry::new(Kind::ErasureApproved, &store.jurisdiction, &record)).await?;
+    let kinds =
+        kinds(&plan).ok_or_else(|| Refusal::new("22023", "the plan is of a kind that is not known here"))?;
+    shared.on_record(Entry::new(kinds.approved, &store.jurisdiction, &record)).await?;
     let now = i64::try_from(shared.now()).unwrap_or(i64::MAX);
     shared.control.approve_erasure(id, &approval, now).await.map_err(|e| broken(&e))?;
     let stored = shared.control.erasure(id).await.map_err(|e| broken(&e))?;
@@ -184,14 +205,14 @@ pub async fn begin(shared: &Shared, person: &Principal, id: &str) -> Result<Valu
     let policy = shared.policy();
     let (has, needed) = (good(&policy, &stored, &store), policy.registry().approvals);
     if has < needed {
-        let why = format!("erasure {id} has {has} of {needed} approvals");
+        let why = format!("{id} has {has} of {needed} approvals");
         shared.record_refused(&person.name, &store.name, &why);
-        return Err(refuse(why).hint("Approvers sign with `ringfence erase approve`."));
+        return Err(refuse(why).hint("Approvers sign it first."));
     }
     Ok(tell(&policy, &stored))
 }
 
-/// Puts on record what was done.
+/// Puts on record what was erased.
 pub async fn certify(
     shared: &Shared,
     person: &Principal,
@@ -200,10 +221,41 @@ pub async fn certify(
 ) -> Result<Value, Refusal> {
     begin(shared, person, id).await?;
     let (stored, store) = find(shared, person, id).await?;
+    if serde_json::from_str::<Value>(&stored.canonical).unwrap_or_default()["what"] != "erase" {
+        return Err(Refusal::new("22023", format!("{id} is no erasure")));
+    }
     let digest = ringfence_grants::digest(&stored.canonical);
     let record = json!({ "id": id, "by": person.name, "plan": digest, "certificate": certificate });
     shared.on_record(Entry::new(Kind::ErasureCertificate, &store.jurisdiction, &record)).await?;
     let text = certificate.to_string();
     shared.control.advance_erasure(id, "done", Some(&text)).await.map_err(|e| broken(&e))?;
     show(shared, person, id).await
+}
+
+/// Puts a stage of a flow on record: opened and checked only with all approvals, cut and closed in any case.
+pub async fn flowed(
+    shared: &Shared,
+    person: &Principal,
+    id: &str,
+    stage: &str,
+    more: &Value,
+) -> Result<Value, Refusal> {
+    let (stored, store) = match stage {
+        "opened" | "checked" => {
+            begin(shared, person, id).await?;
+            find(shared, person, id).await?
+        }
+        "cut" | "closed" => find(shared, person, id).await?,
+        _ => return Err(Refusal::new("22023", "a flow is opened, checked, cut or closed")),
+    };
+    let plan: Value = serde_json::from_str(&stored.canonical).unwrap_or_default();
+    if plan["what"] != "flow" {
+        return Err(Refusal::new("22023", format!("{id} is no flow")));
+    }
+    let record = json!({ "id": id, "flow": plan["flow"], "stage": stage, "by": person.name,
+        "plan": ringfence_grants::digest(&stored.canonical), "found": more });
+    let mut entry = Entry::new(Kind::Flow, &store.jurisdiction, &record);
+    entry.counters.bytes = more["sent_bytes"].as_u64().unwrap_or(0);
+    shared.on_record(entry).await?;
+    Ok(json!({ "recorded": true }))
 }

@@ -1,0 +1,126 @@
+//! Reads both ends of a flow, and believes neither replication nor the configuration.
+
+use std::collections::BTreeSet;
+
+use ringfence_face::sql::ident;
+use ringfence_policy::Catalogue;
+use serde::Serialize;
+
+use super::{Carried, Flow, guard, is_open, is_public, sent};
+use crate::copies::probe::Probes;
+use crate::database::{Database, Error};
+use crate::migrate::shape;
+use crate::scope::{How, Table};
+
+/// What was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Checked {
+    /// Whether the flow is open.
+    pub open: bool,
+    /// Why it has to be cut.
+    pub problems: Vec<String>,
+    /// Rows at the other end, by table.
+    pub rows: Vec<(String, i64)>,
+    /// Bytes that the source has sent since the flow opened, as its statistics count them; the first copy is not in it.
+    pub sent_bytes: i64,
+    /// Bytes of WAL that the other end has not confirmed.
+    pub lag_bytes: Option<i64>,
+    /// Errors that the other end has met.
+    pub errors: i64,
+    /// People who were looked for at the other end by their protected values.
+    pub looked_for: u64,
+}
+
+/// Checks a flow against what was signed, and against the catalogue as it is now.
+pub async fn check(
+    of: &Flow,
+    signed: &[Carried],
+    catalogue: &Catalogue,
+    probes: Option<&Probes>,
+    from: &Database,
+    to: &Database,
+) -> Result<Checked, Error> {
+    let open = is_open(of, from).await?;
+    let mut problems = Vec::new();
+    for carried in signed {
+        for (column, _) in carried.columns.iter().filter(|(c, _)| !is_public(catalogue, &carried.table, c)) {
+            problems.push(format!("{}.{column} is not public by the catalogue any more", carried.table));
+        }
+    }
+    for (table, columns) in sent(of, from).await? {
+        let allowed = signed.iter().find(|c| c.quoted() == table);
+        let allowed: BTreeSet<String> =
+            allowed.iter().flat_map(|c| &c.columns).map(|(column, _)| column.clone()).collect();
+        for column in columns.difference(&allowed) {
+            problems.push(format!("{} sends {column} of {table}, which nobody has signed for", from.name));
+        }
+    }
+    if open && !guard::stands(from).await? {
+        problems.push(format!("the guard at {} is gone: publications can be changed unnoticed", from.name));
+    }
+    let mut rows = Vec::new();
+    for carried in signed {
+        let table =
+            Table { schema: carried.schema.clone(), name: carried.table.clone(), how: How::Everything };
+        let Some(shape) = shape::read(to, &table).await? else {
+            problems.push(format!("{} has no table {}", to.name, carried.table));
+            continue;
+        };
+        for column in &shape.columns {
+            if !carried.columns.iter().any(|(name, _)| *name == column.name) {
+                problems.push(format!(
+                    "{} has a column {}.{}, which does not go",
+                    to.name, carried.table, column.name
+                ));
+            }
+        }
+        let counted =
+            to.row("count the rows", &format!("SELECT count(*) FROM {}", carried.quoted()), &[]).await?;
+        rows.push((carried.table.clone(), counted.get(0)));
+        let Some(probes) = probes else { continue };
+        let any: Vec<String> = shape
+            .columns
+            .iter()
+            .map(|c| {
+                let column = ident(&c.name);
+                format!("SELECT {column}::text FROM {} WHERE {column}::text = ANY ($1)", carried.quoted())
+            })
+            .collect();
+        let sql = format!("SELECT count(*) FROM ({}) x", any.join(" UNION "));
+        let people: i64 = to.row("look for protected values", &sql, &[&probes.values()]).await?.get(0);
+        if people > 0 {
+            problems
+                .push(format!("{} has protected values of {people} people in {}", to.name, carried.table));
+        }
+    }
+    let bytes = from
+        .maybe(
+            "ask for the volume",
+            "SELECT total_bytes FROM pg_stat_replication_slots WHERE slot_name = $1",
+            &[&of.publication()],
+        )
+        .await?;
+    let lag = from
+        .maybe(
+            "ask for the lag",
+            "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint FROM pg_replication_slots WHERE slot_name = $1",
+            &[&of.publication()],
+        )
+        .await?;
+    let errors = to
+        .row(
+            "ask for errors",
+            "SELECT coalesce(sum(apply_error_count + sync_error_count), 0)::bigint FROM pg_stat_subscription_stats WHERE subname = $1",
+            &[&of.publication()],
+        )
+        .await?;
+    Ok(Checked {
+        open,
+        problems,
+        rows,
+        sent_bytes: bytes.map_or(0, |row| row.get(0)),
+        lag_bytes: lag.and_then(|row| row.get(0)),
+        errors: errors.get(0),
+        looked_for: probes.map_or(0, Probes::count),
+    })
+}
