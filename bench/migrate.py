@@ -163,7 +163,8 @@ def main():
 
 Made by `bench/migrate.py` ({machine}): {rows:,} of {every:,} rows of `clips` move from `sg-legacy` to an empty database of `us-trusted`, tables and indexes with them.
 Seven of the eight tables do not say a country in their rows; who belongs is in the publication's row filters. `pg_dump -Fd -j2` and `pg_restore -j2`, and `pgcopydb clone` where there is one, take the same rows
-from a store that holds nothing else; meanwhile nobody may write there. Three runs of each in turns, medians (the moves: {runs} s).
+from a store that holds nothing else; meanwhile nobody may write there. Three runs of each in turns, medians (the moves: {runs} s; PostgreSQL starts a subscription
+up to 5 s late, where another one has begun just before: `wal_retrieve_retry_interval`).
 
 | | seconds | ratio |
 | --- | --- | --- |

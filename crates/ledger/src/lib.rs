@@ -15,6 +15,7 @@ pub mod erase;
 pub(crate) mod http;
 pub(crate) mod inbox;
 pub(crate) mod journal;
+pub mod objects;
 pub mod sequencer;
 pub mod ticket;
 pub(crate) mod whole;

@@ -170,7 +170,7 @@ struct LedgerFile {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct BucketFile {
+pub(crate) struct BucketFile {
     /// The store's address, as in "https://s3.us-east-1.amazonaws.com".
     endpoint: String,
     /// The bucket.
@@ -196,7 +196,7 @@ fn region() -> String {
 
 impl BucketFile {
     /// Reads keys and certificates.
-    fn open(&self, dir: &Path) -> Result<Bucket, String> {
+    pub(crate) fn open(&self, dir: &Path) -> Result<Bucket, String> {
         let read = |path: &Path| {
             let path = dir.join(path);
             std::fs::read_to_string(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))

@@ -1,15 +1,19 @@
 //! `[copies]` of `ringfence.toml`: where to look for copies.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ringfence_face::Target;
+use ringfence_ledger::objects::Client;
 use ringfence_policy::{Catalogue, Registry};
 use ringfence_residency::backup::keys::{self, Kept, Keys, Recipient};
 use ringfence_residency::copies::files::Folder;
+use ringfence_residency::copies::objects::{Objects, Shelf};
 use serde::Deserialize;
 
 use crate::command::Failure;
-use crate::config::{Reader, parse};
+use crate::config::{BucketFile, Reader, parse};
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -19,9 +23,27 @@ pub(crate) struct CopiesFile {
     /// Clusters to ask.
     #[serde(default)]
     clusters: Vec<ClusterFile>,
+    /// Standbys of those, by connections of their own.
+    #[serde(default)]
+    standbys: Vec<StandbyFile>,
     /// Folders to look through.
     #[serde(default)]
     folders: Vec<FolderFile>,
+    /// Buckets to look through.
+    #[serde(default)]
+    buckets: Vec<ShelfFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ShelfFile {
+    /// The bucket.
+    bucket: BucketFile,
+    /// The country where it lies.
+    location: String,
+    /// Who is responsible.
+    #[serde(default)]
+    owner: String,
 }
 
 #[derive(Deserialize)]
@@ -36,6 +58,25 @@ struct ClusterFile {
     /// PEM certificates to trust: TLS is required then, and certificate and name are verified.
     tls_root: Option<PathBuf>,
     /// Its data directory, where this program runs on the same host: `erase` looks through its files.
+    data_dir: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StandbyFile {
+    /// The store whose cluster it follows.
+    store: String,
+    /// What it is called.
+    name: String,
+    /// The country where it lies.
+    location: String,
+    /// Its superuser's connection.
+    url: String,
+    /// A file with the password, if the url has none.
+    password_file: Option<PathBuf>,
+    /// PEM certificates to trust: TLS is required then, and certificate and name are verified.
+    tls_root: Option<PathBuf>,
+    /// Its data directory, where this program runs on the same host.
     data_dir: Option<PathBuf>,
 }
 
@@ -70,10 +111,48 @@ pub(crate) struct ClusterToAsk {
     pub(crate) data_dir: Option<PathBuf>,
 }
 
+/// A standby, for erasures.
+pub(crate) struct Standby {
+    pub(crate) store: String,
+    pub(crate) name: String,
+    pub(crate) location: String,
+    pub(crate) admin: Target,
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+/// A bucket to look through.
+pub(crate) struct BucketToAsk {
+    pub(crate) shelf: Shelf,
+    pub(crate) objects: Box<dyn Objects + Send + Sync>,
+}
+
+/// How long one object of a bucket may take: backups are large.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+struct Reached(Client);
+
+impl Objects for Reached {
+    fn list(&self) -> Result<Vec<(String, u64)>, String> {
+        let mut all: Vec<_> = self.0.list().map_err(|e| e.to_string())?.into_iter().collect();
+        all.sort();
+        Ok(all)
+    }
+
+    fn open(&self, name: &str) -> Result<Box<dyn Read + Send>, String> {
+        Ok(Box::new(self.0.open(name).map_err(|e| e.to_string())?))
+    }
+
+    fn delete(&self, name: &str) -> Result<(), String> {
+        self.0.delete(name).map_err(|e| e.to_string())
+    }
+}
+
 /// Where to look.
 pub(crate) struct Places {
     pub(crate) clusters: Vec<ClusterToAsk>,
+    pub(crate) standbys: Vec<Standby>,
     pub(crate) folders: Vec<Folder>,
+    pub(crate) buckets: Vec<BucketToAsk>,
     pub(crate) countries: Vec<String>,
     /// Keys of encrypted backups, where there are any.
     pub(crate) keys: Option<Keys>,
@@ -135,6 +214,20 @@ pub(crate) fn load(path: &Path, jurisdiction: &str) -> Result<Places, Failure> {
             });
         }
     }
+    let mut standbys = Vec::new();
+    for standby in &file.copies.standbys {
+        let what = format!("copies, standby {}", standby.name);
+        let (password, root) = (standby.password_file.as_deref(), standby.tls_root.as_deref());
+        if let Some(admin) = reader.connection(&what, &standby.url, password, root) {
+            standbys.push(Standby {
+                store: standby.store.clone(),
+                name: standby.name.clone(),
+                location: standby.location.to_ascii_uppercase(),
+                admin,
+                data_dir: standby.data_dir.as_ref().map(|path| dir.join(path)),
+            });
+        }
+    }
     let mut folders = Vec::new();
     for folder in &file.copies.folders {
         match dir.join(&folder.path).canonicalize() {
@@ -146,6 +239,23 @@ pub(crate) fn load(path: &Path, jurisdiction: &str) -> Result<Places, Failure> {
             Err(e) => reader.problems.push(format!("copies, folder {}: {e}", folder.path.display())),
         }
     }
+    let mut buckets = Vec::new();
+    for shelf in &file.copies.buckets {
+        let opened = shelf.bucket.open(&dir);
+        let opened =
+            opened.and_then(|b| Client::patient(&b, PATIENCE).map(|c| (b, c)).map_err(|e| e.to_string()));
+        if let Some((bucket, client)) = reader.keep("copies, bucket", opened) {
+            let host = bucket.endpoint.split("://").nth(1).unwrap_or_default().trim_end_matches('/');
+            let prefix = bucket.prefix.trim_matches('/');
+            let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+            let shelf = Shelf {
+                place: format!("s3://{host}/{}/{prefix}", bucket.name),
+                location: shelf.location.to_ascii_uppercase(),
+                owner: shelf.owner.clone(),
+            };
+            buckets.push(BucketToAsk { shelf, objects: Box::new(Reached(client)) });
+        }
+    }
     let (mut keys, mut recipients) = (None, Vec::new());
     if let Some(backups) = &file.backups {
         keys = Some(Keys::new(dir.join(&backups.keys)));
@@ -155,7 +265,7 @@ pub(crate) fn load(path: &Path, jurisdiction: &str) -> Result<Places, Failure> {
     }
     match countries {
         Some(countries) if reader.problems.is_empty() => {
-            Ok(Places { clusters, folders, countries, keys, recipients })
+            Ok(Places { clusters, standbys, folders, buckets, countries, keys, recipients })
         }
         _ => Err(Failure::setup(format!(
             "{} has problems:\n  {}",

@@ -16,7 +16,9 @@ use crate::copies::{Copy, Holds, Kind};
 use crate::database::Error;
 
 /// How much of a file its age header may take. With one recipient it takes about 200 bytes.
-const HEADER: u64 = 4096;
+const LONGEST: u64 = 4096;
+/// What a register says of a file whose age header is known, and whose key is not.
+pub const HEADER: &str = "age-header:";
 
 /// The folder with the keys.
 #[derive(Clone, Debug)]
@@ -80,7 +82,12 @@ pub fn generate() -> (SecretString, String) {
 /// The digest of a file's age header, up to its MAC; nothing if it has none.
 pub fn head(path: &Path) -> Option<String> {
     let mut start = Vec::new();
-    File::open(path).ok()?.take(HEADER).read_to_end(&mut start).ok()?;
+    File::open(path).ok()?.take(LONGEST).read_to_end(&mut start).ok()?;
+    head_of(&start)
+}
+
+/// The same of a file's beginning.
+pub fn head_of(start: &[u8]) -> Option<String> {
     if !start.starts_with(b"age-encryption.org/v1\n") {
         return None;
     }
@@ -213,8 +220,8 @@ impl Keys {
 /// Tells sealed files that are parts of our backups, wherever they were copied to, and whether anybody can still open them.
 pub fn recognise(copies: &mut [Copy], known: &[Kept]) {
     for copy in copies.iter_mut().filter(|c| c.kind == Kind::Sealed) {
-        let Some(head) = head(Path::new(&copy.place)) else { continue };
-        let Some(kept) = known.iter().find(|kept| kept.heads.contains(&head)) else { continue };
+        let Some(head) = copy.key.as_deref().and_then(|key| key.strip_prefix(HEADER)) else { continue };
+        let Some(kept) = known.iter().find(|kept| kept.heads.iter().any(|h| h == head)) else { continue };
         let holds = match (&kept.jurisdiction, &kept.destroyed) {
             (_, Some(under)) => Holds::Destroyed { under: under.clone() },
             (Some(whose), None) if *whose == copy.jurisdiction => Holds::Everything,

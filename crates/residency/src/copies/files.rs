@@ -102,8 +102,9 @@ pub fn look(jurisdiction: &str, folder: &Folder, probes: &Probes, told: &mut dyn
             archive.3 = archive.3.max(made.unwrap_or(0));
             continue;
         }
+        let key = found.key;
         let mut found = copy(found.kind, path, found.holds).note(found.note);
-        (found.bytes, found.made) = (Some(bytes), made);
+        (found.bytes, found.made, found.key) = (Some(bytes), made, key);
         looked.copies.push(found);
     }
     for (path, (_, people, bytes, made)) in archives {

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use super::probe::{Found, Probes};
 use super::{Holds, Kind};
+use crate::backup::keys;
 
 /// Wrappings in wrappings that are unpacked.
 const DEPTH: u32 = 3;
@@ -21,6 +22,8 @@ pub struct Inside {
     pub holds: Holds,
     /// More of what it is.
     pub note: String,
+    /// Which key it is encrypted with, where that can be told.
+    pub key: Option<String>,
 }
 
 /// What the first bytes say.
@@ -81,7 +84,20 @@ pub fn file(path: &Path, probes: &Probes, told: &mut dyn FnMut(u64)) -> Option<I
 }
 
 fn sealed(why: String) -> Inside {
-    Inside { kind: Kind::Sealed, holds: Holds::Unknown { why }, note: String::new() }
+    Inside { kind: Kind::Sealed, holds: Holds::Unknown { why }, note: String::new(), key: None }
+}
+
+/// The same for what comes from elsewhere, as an object of a bucket.
+pub fn stream(
+    bytes: impl Read + Send,
+    name: &str,
+    probes: &Probes,
+    told: &mut dyn FnMut(u64),
+) -> Option<Inside> {
+    match look(BufReader::with_capacity(1 << 16, bytes), None, name, probes, told, DEPTH) {
+        Ok(inside) => inside,
+        Err(e) => Some(sealed(format!("it cannot be read to its end: {e}"))),
+    }
 }
 
 /// What was found in something that can be looked into.
@@ -103,11 +119,12 @@ fn look(
     let mut head = Vec::with_capacity(HEAD);
     bytes.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
     let form = form(&head, name);
+    let key = keys::head_of(&head).map(|digest| format!("{}{digest}", keys::HEADER));
     let whole = std::io::Cursor::new(head).chain(bytes);
     let inner = name.trim_end_matches(".gz").trim_end_matches(".zst");
-    let of = |kind, note: &str, holds| Inside { kind, holds, note: note.to_owned() };
+    let of = |kind, note: &str, holds| Inside { kind, holds, note: note.to_owned(), key: None };
     Ok(match form {
-        Form::Sealed(how) => Some(sealed(how.to_owned())),
+        Form::Sealed(how) => Some(Inside { key, ..sealed(how.to_owned()) }),
         Form::Gzip | Form::Zstd if depth == 0 => Some(sealed("it is wrapped too often".to_owned())),
         Form::Gzip => {
             let unpacked = BufReader::new(flate2::read::MultiGzDecoder::new(whole));
@@ -117,17 +134,13 @@ fn look(
             Ok(unpacked) => return nested(BufReader::new(unpacked), inner, probes, told, depth),
             Err(e) => Some(sealed(format!("it is damaged: {e}"))),
         },
-        Form::Archive | Form::Tar { dump: true } => match path {
-            Some(path) => {
-                let (holds, note) = restored(path, probes, told)?;
-                Some(of(Kind::Dump, &note, holds))
-            }
-            None => Some(of(
-                Kind::Dump,
-                "",
-                Holds::Unknown { why: "a dump within a compressed file: unpack it".to_owned() },
-            )),
-        },
+        Form::Archive | Form::Tar { dump: true } => {
+            let (holds, note) = match path {
+                Some(path) => restored(path, probes, told)?,
+                None => restored_from(whole, probes)?,
+            };
+            Some(of(Kind::Dump, &note, holds))
+        }
         Form::PlainDump => Some(of(Kind::Dump, "plain SQL", holds(&probes.look(whole, told)?, probes))),
         Form::Tar { dump: false } => {
             let found = probes.look(whole, told)?;
@@ -178,6 +191,45 @@ pub fn restored(path: &Path, probes: &Probes, told: &mut dyn FnMut(u64)) -> std:
     // Its complaints are few; they are read beside, so that neither pipe fills.
     let complaints = std::thread::spawn(move || BufReader::new(err).lines().map_while(Result::ok).next());
     let found = probes.look(out, told)?;
+    let status = child.wait()?;
+    let complaint = complaints.join().ok().flatten();
+    if !status.success() && found.people() == 0 {
+        let why = complaint.unwrap_or_else(|| "pg_restore failed".to_owned());
+        return Ok((Holds::Unknown { why }, String::new()));
+    }
+    Ok((holds(&found, probes), "read with pg_restore".to_owned()))
+}
+
+/// The same for a dump that is not in a file of its own: pg_restore reads it from a pipe.
+fn restored_from(mut bytes: impl Read, probes: &Probes) -> std::io::Result<(Holds, String)> {
+    let child = Command::new("pg_restore")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = match child {
+        Ok(child) => child,
+        Err(e) => {
+            return Ok((Holds::Unknown { why: format!("pg_restore cannot be run: {e}") }, String::new()));
+        }
+    };
+    let (Some(mut to), Some(out), Some(err)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+    else {
+        return Err(std::io::Error::other("pg_restore has no pipes"));
+    };
+    let complaints = std::thread::spawn(move || BufReader::new(err).lines().map_while(Result::ok).next());
+    let found = std::thread::scope(|scope| {
+        let looking = scope.spawn(|| probes.look(out, &mut |_| ()));
+        // It may hang up early, and says why: what matters is what it gave.
+        let read = match std::io::copy(&mut bytes, &mut to) {
+            Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e),
+            _ => Ok(()),
+        };
+        drop(to);
+        let found = looking.join().map_err(|_| std::io::Error::other("the look was broken off"))?;
+        read.and(found)
+    })?;
     let status = child.wait()?;
     let complaint = complaints.join().ok().flatten();
     if !status.success() && found.people() == 0 {

@@ -1,13 +1,14 @@
 //! The register of copies: every place where a jurisdiction's protected data also lies, or may.
 //!
 //! [`databases`] asks a cluster what it knows of (databases, replicas, slots, publications, foreign tables, archives), [`files`] walks
-//! folders and tells dumps, base backups, WAL and exports by their content, [`inside`] looks into them. Whether data of the
+//! folders and tells dumps, base backups, WAL and exports by their content, [`objects`] goes through buckets, [`inside`] looks into what they find. Whether data of the
 //! jurisdiction is in there is found by [`probe`]s: values of people who belong to it, looked for as bytes. What could not be looked
 //! into is said, never taken for empty.
 
 pub mod databases;
 pub mod files;
 pub mod inside;
+pub mod objects;
 pub mod probe;
 
 use serde::{Deserialize, Serialize};

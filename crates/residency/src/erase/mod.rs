@@ -1,12 +1,13 @@
 //! Erasing what is left of rows that have moved: in the store that they left, and in its copies.
 //!
 //! A [`Plan`] says what is erased where; approvers of the in-country team sign its canonical text. [`rows`] then removes the rows
-//! from the store with everything that a database keeps of them (dead tuples, indexes, statistics, materialised views, WAL);
+//! from the store with everything that a database keeps of them (dead tuples, indexes, statistics, materialised views), [`wal`] old WAL, at its standbys, too;
 //! [`files`] removes dumps, base backups, WAL archives and exports whole. Whether something is left is not asked of the database:
 //! the people's values are looked for as bytes in its files.
 
 pub mod files;
 pub mod rows;
+pub mod wal;
 
 use serde::{Deserialize, Serialize};
 
@@ -119,7 +120,9 @@ pub fn sort(
             Kind::MaterializedView if of_store => Ok(Action::Refresh),
             Kind::Slot if of_store && copy.note.contains("nobody uses it") => Ok(Action::DropSlot),
             Kind::Dump | Kind::Export | Kind::WalArchive if reach => Ok(Action::DeleteWhole),
-            Kind::BaseBackup if reach && copy.note.contains("a base backup") => Ok(Action::DeleteWhole),
+            Kind::BaseBackup if reach && (copy.note.contains("a base backup") || copy.note == "tar") => {
+                Ok(Action::DeleteWhole)
+            }
             Kind::BaseBackup if reach => Ok(Action::Follows),
             Kind::Replica if of_store => Ok(Action::Follows),
             Kind::Slot | Kind::Publication | Kind::Subscription if of_store => {

@@ -2,6 +2,7 @@
 
 use ringfence_face::sql::{ident, literal};
 
+use super::wal;
 use crate::database::{Database, Error};
 use crate::migrate::plan::Planned;
 use crate::migrate::{Move, SCHEMA, source, target};
@@ -9,8 +10,6 @@ use crate::scope::MARK;
 
 /// Pages of a table whose rows are deleted in one transaction.
 const PAGES: i64 = 1_000;
-/// The most segments of WAL that are used up so that none with old bytes is left.
-const SEGMENTS: u32 = 2_000;
 
 /// What happens, for whoever watches.
 pub enum Step<'a> {
@@ -126,7 +125,8 @@ pub async fn erase(
     from.run("forget what was watched", &format!("TRUNCATE {SCHEMA}.watched")).await?;
     views(tables, from, told, &mut erased).await?;
     rewrite(tables, from, told, &mut erased).await?;
-    erased.wal_segments = wal(from, told).await?;
+    told(Step::Begun("removing old WAL"));
+    erased.wal_segments = wal::remove(from).await?;
     Ok(erased)
 }
 
@@ -209,44 +209,4 @@ async fn rewrite(
         erased.rewritten += 1;
     }
     Ok(())
-}
-
-/// Uses up the segments that are kept for later with old bytes in them, then has all old ones removed.
-async fn wal(from: &Database, told: &mut (dyn FnMut(Step<'_>) + Send)) -> Result<u32, Error> {
-    told(Step::Begun("removing old WAL"));
-    from.run("have no segments kept", "ALTER SYSTEM SET wal_recycle = off").await?;
-    from.run("have no segments kept", "ALTER SYSTEM SET min_wal_size = '32MB'").await?;
-    from.run("have no segments kept", "SELECT pg_reload_conf()").await?;
-    let kept = "SELECT count(*) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$' AND name > pg_walfile_name(pg_current_wal_lsn())";
-    let mut used = 0;
-    let done = async {
-        from.run("write a checkpoint", "CHECKPOINT").await?;
-        while used < SEGMENTS && from.row("look for kept WAL", kept, &[]).await?.get::<_, i64>(0) > 0 {
-            from.run(
-                "use up a segment",
-                "SELECT pg_logical_emit_message(true, 'ringfence', ''); SELECT pg_switch_wal()",
-            )
-            .await?;
-            used += 1;
-        }
-        from.run(
-            "use up a segment",
-            "SELECT pg_logical_emit_message(true, 'ringfence', ''); SELECT pg_switch_wal()",
-        )
-        .await?;
-        // What the last checkpoint may still need is removed by the one after it.
-        from.run("write a checkpoint", "CHECKPOINT").await?;
-        from.run(
-            "write a checkpoint",
-            "SELECT pg_logical_emit_message(true, 'ringfence', ''); SELECT pg_switch_wal()",
-        )
-        .await?;
-        from.run("write a checkpoint", "CHECKPOINT").await
-    };
-    let done = done.await;
-    for setting in ["wal_recycle", "min_wal_size"] {
-        from.run("put a setting back", &format!("ALTER SYSTEM RESET {setting}")).await?;
-    }
-    from.run("put a setting back", "SELECT pg_reload_conf()").await?;
-    done.map(|()| used)
 }

@@ -241,6 +241,15 @@ pub async fn open(of: &Flow, tables: &[Carried], from: &Database, to: &Database)
     to.run_unlogged("subscribe", &sql).await
 }
 
+/// How many tables have their first copy, of how many, and how often copying failed.
+pub async fn copied(of: &Flow, to: &Database) -> Result<(i64, i64, i64), Error> {
+    let sql = "SELECT count(*) FILTER (WHERE r.srsubstate = 'r'), count(*),
+                      (SELECT coalesce(sum(apply_error_count + sync_error_count), 0)::bigint FROM pg_stat_subscription_stats x WHERE x.subname = $1)
+               FROM pg_subscription_rel r JOIN pg_subscription s ON s.oid = r.srsubid WHERE s.subname = $1";
+    let row = to.row("ask how far the copy is", sql, &[&of.publication()]).await?;
+    Ok((row.get(0), row.get(1), row.get(2)))
+}
+
 /// Ends it: nothing goes any more when this returns. What has gone stays at the other end. That end may be out of reach, and is told
 /// then; the source's half is done first.
 pub async fn close(

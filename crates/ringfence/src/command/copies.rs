@@ -9,6 +9,7 @@ use ringfence_residency::Database;
 use ringfence_residency::backup::keys;
 use ringfence_residency::copies::databases::{self, Cluster};
 use ringfence_residency::copies::files::{self, Folder};
+use ringfence_residency::copies::objects;
 use ringfence_residency::copies::probe::Probes;
 use ringfence_residency::copies::{Copy, Holds, Kind};
 use ringfence_residency::scope::Scope;
@@ -249,6 +250,17 @@ async fn scan(args: &ScanArgs) -> Result<(), Failure> {
         seen += looked.files;
         read += looked.bytes;
     }
+    for bucket in &places.buckets {
+        let bar = spinner("{spinner} {msg} {bytes} {elapsed}");
+        bar.set_message(bucket.shelf.place.clone());
+        let told = &mut |n| bar.inc(n);
+        let mut found =
+            objects::look(&jurisdiction, &bucket.shelf, &*bucket.objects, &probes, &mut unread, told);
+        keys::recognise(&mut found, &known_keys);
+        read += bar.position();
+        bar.finish_and_clear();
+        copies.extend(found);
+    }
     let mut missing = Vec::new();
     if let Some(console) = &console {
         let known = console.ask(&json!({ "do": "copies", "jurisdiction": jurisdiction })).await?;
@@ -273,10 +285,11 @@ async fn scan(args: &ScanArgs) -> Result<(), Failure> {
             println!("NOT SEEN ANY MORE  {id}: say how it went with `ringfence copies gone {id}`");
         }
         println!(
-            "Looked for {} people of {jurisdiction} in {} clusters and {} folders ({seen} files, {}): {} copies, {findings} outside.",
+            "Looked for {} people of {jurisdiction} in {} clusters, {} folders and {} buckets ({seen} files, {}): {} copies, {findings} outside.",
             probes.count(),
             places.clusters.len(),
             places.folders.len(),
+            places.buckets.len(),
             HumanBytes(read),
             copies.len()
         );
@@ -294,6 +307,7 @@ async fn scan(args: &ScanArgs) -> Result<(), Failure> {
 fn not_seen(known: &Value, found: &[Copy], places: &Places) -> Vec<String> {
     let is_of = |place: &str| {
         places.clusters.iter().any(|c| place.starts_with(&format!("{}: ", c.store)))
+            || places.buckets.iter().any(|b| place.starts_with(&b.shelf.place))
             || places.folders.iter().any(|f| std::path::Path::new(place).starts_with(&f.path))
     };
     let known = known.as_array().map(Vec::as_slice).unwrap_or_default();

@@ -7,10 +7,11 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use ringfence_residency::backup::keys;
 use ringfence_residency::copies::databases::{self, Cluster};
 use ringfence_residency::copies::files::{self as scan, Folder};
+use ringfence_residency::copies::objects;
 use ringfence_residency::copies::probe::Probes;
 use ringfence_residency::copies::{Copy, Holds};
 use ringfence_residency::erase::rows::{self, Step};
-use ringfence_residency::erase::{self, Action, Plan, Registered, files};
+use ringfence_residency::erase::{self, Action, Plan, Registered, files, wal};
 use ringfence_residency::migrate::plan::{self as moves, Planned};
 use ringfence_residency::migrate::{self, Move};
 use ringfence_residency::scope::Scope;
@@ -182,7 +183,10 @@ async fn make_plan(which: &WhichArgs, who: &WhoArgs) -> Result<Plan, Failure> {
         .map(|c| format!("{}: ", c.store))
         .collect();
     let is_home = |place: &str| others.iter().any(|other| place.starts_with(other.as_str()));
-    let can_reach = |place: &str| open.places.folders.iter().any(|f| Path::new(place).starts_with(&f.path));
+    let can_reach = |place: &str| {
+        open.places.folders.iter().any(|f| Path::new(place).starts_with(&f.path))
+            || open.places.buckets.iter().any(|b| place.starts_with(&b.shelf.place))
+    };
     let keys = open.places.known_keys()?;
     let has_key = |key: &str| keys.iter().any(|kept| kept.recipient == key && kept.destroyed.is_none());
     let (mut targets, remains) = erase::sort(&registered, &of.from.store, &is_home, &can_reach, &has_key);
@@ -339,7 +343,7 @@ pub(super) async fn approve(args: &ApproveArgs, print_plan: fn(&Value)) -> Resul
     Ok(())
 }
 
-fn progress() -> ProgressBar {
+pub(super) fn progress() -> ProgressBar {
     let bar = ProgressBar::no_length();
     if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
         bar.set_style(style);
@@ -375,12 +379,20 @@ async fn execute(args: &OneArgs) -> Result<(), Failure> {
         Step::Pages(..) => bar.tick(),
     })
     .await?;
+    for standby in open.places.standbys.iter().filter(|s| s.store == plan.store) {
+        bar.set_message(format!("removing old WAL at {}", standby.name));
+        let at = Database::connect(&standby.name, &standby.admin).await?;
+        wal::remove_at_standby(&open.from, &at).await?;
+    }
     for target in &plan.targets {
         bar.set_message(target.place.clone());
         let place = Path::new(&target.place);
         let result = match target.action {
             Action::DropSlot => continue,
             Action::DeleteRows | Action::Refresh | Action::Follows => Ok(()),
+            Action::DeleteWhole if target.place.starts_with("s3://") => {
+                delete_object(&open.places, &target.place)
+            }
             Action::DeleteWhole if !open.places.folders.iter().any(|f| files::is_inside(place, &f.path)) => {
                 Err("it is not in a folder of the configuration".to_owned())
             }
@@ -421,6 +433,13 @@ async fn execute(args: &OneArgs) -> Result<(), Failure> {
         Some(0) if !failed => Ok(()),
         _ => Err(Failure::refused("something is left: see above, and the certificate")),
     }
+}
+
+/// Deletes an object of one of the configuration's buckets.
+fn delete_object(places: &Places, place: &str) -> Result<(), String> {
+    let found = places.buckets.iter().find_map(|b| Some((b, place.strip_prefix(&b.shelf.place)?)));
+    let (bucket, name) = found.ok_or("it is in no bucket of the configuration")?;
+    bucket.objects.delete(name)
 }
 
 /// Destroys the key of an encrypted backup; its copies stay, unreadable.
@@ -488,6 +507,16 @@ async fn look(open: &Open, plan: &Plan, probes: &Probes) -> Result<Value, Failur
         _ => not_looked.push(format!("the files of {}: no data_dir is configured on this host", plan.store)),
     }
     let known_keys = open.places.known_keys()?;
+    for standby in open.places.standbys.iter().filter(|s| s.store == plan.store) {
+        match standby.data_dir.as_ref().map(|dir| dir.canonicalize()) {
+            Some(Ok(path)) => {
+                folders.push(Folder { path, location: standby.location.clone(), owner: String::new() })
+            }
+            Some(Err(e)) => not_looked.push(format!("the files of {}: {e}", standby.name)),
+            None => not_looked
+                .push(format!("the files of {}: no data_dir is configured on this host", standby.name)),
+        }
+    }
     let (mut files, mut bytes) = (0, 0);
     for folder in &folders {
         bar.set_message(folder.path.display().to_string());
@@ -503,11 +532,28 @@ async fn look(open: &Open, plan: &Plan, probes: &Probes) -> Result<Value, Failur
             }
         }
     }
+    for bucket in &open.places.buckets {
+        bar.set_message(bucket.shelf.place.clone());
+        let told = &mut |n| {
+            bytes += n;
+            bar.tick();
+        };
+        let mut found =
+            objects::look(&plan.jurisdiction, &bucket.shelf, &*bucket.objects, probes, &mut not_looked, told);
+        keys::recognise(&mut found, &known_keys);
+        for copy in found {
+            count(&copy);
+            if !copy.holds.is_nothing() {
+                left.push(copy);
+            }
+        }
+    }
     bar.finish_and_clear();
     left.truncate(100);
     not_looked.truncate(100);
     not_looked.extend(plan.remains.iter().map(|r| format!("{} {}: {}", r.id, r.place, r.why)));
-    let looked_at: Vec<String> = folders.iter().map(|f| f.path.display().to_string()).collect();
+    let mut looked_at: Vec<String> = folders.iter().map(|f| f.path.display().to_string()).collect();
+    looked_at.extend(open.places.buckets.iter().map(|b| b.shelf.place.clone()));
     Ok(json!({ "looked_for": probes.count(), "people": people, "left": left, "not_looked_into": not_looked,
         "looked_at": { "cluster": plan.store, "folders": looked_at, "files": files, "bytes": bytes } }))
 }

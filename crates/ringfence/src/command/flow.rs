@@ -6,18 +6,21 @@ use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, HumanCount};
 use ringfence_residency::copies::probe::Probes;
 use ringfence_residency::flow::check::{self, Checked};
-use ringfence_residency::flow::{self, Carried, Plan};
+use ringfence_residency::flow::{self, Carried, Flow, Plan};
 use ringfence_residency::scope::Scope;
 use ringfence_residency::{Database, Error};
 use serde_json::{Value, json};
 
 use super::console::WhoArgs;
-use super::erase::{ApproveArgs, approve, ask, signed, text};
+use super::erase::{ApproveArgs, approve, ask, progress, signed, text};
 use super::{Failure, print_json};
 use crate::flows::{self, LoadedFlow};
 
 /// People who are looked for at the other end.
 const PEOPLE: i64 = 500;
+
+/// How often PostgreSQL may fail to copy before that is told.
+const ERRORS: i64 = 3;
 
 /// `ringfence flow …`
 #[derive(Subcommand)]
@@ -222,6 +225,7 @@ async fn open(args: &OneArgs) -> Result<(), Failure> {
     }
     on_record(&args.who, &args.id, "opened", &json!({})).await?;
     flow::open(&loaded.of, &tables, &from, &to).await?;
+    first_copy(&loaded.of, &to).await?;
     if args.who.json {
         print_json(&document);
     } else {
@@ -229,6 +233,30 @@ async fn open(args: &OneArgs) -> Result<(), Failure> {
         println!("It is open. `ringfence flow check {} --every 1min` keeps watch.", args.id);
     }
     Ok(())
+}
+
+/// Waits until what was there before has gone, too.
+async fn first_copy(of: &Flow, to: &Database) -> Result<(), Failure> {
+    let bar = progress();
+    loop {
+        let (ready, all, errors) = flow::copied(of, to).await?;
+        if ready == all && all > 0 {
+            bar.finish_and_clear();
+            return Ok(());
+        }
+        if errors >= ERRORS {
+            bar.finish_and_clear();
+            let problem = format!(
+                "PostgreSQL cannot copy the rows and has tried {errors} times; the server log of {} says why",
+                to.name
+            );
+            return Err(
+                Failure::refused(problem).hint("it goes on trying by itself; `ringfence flow close` ends it")
+            );
+        }
+        bar.set_message(format!("copying what is there: {ready} of {all} tables"));
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
 }
 
 async fn check(args: &CheckArgs) -> Result<(), Failure> {
@@ -276,12 +304,16 @@ fn print_checked(checked: &Checked, json: bool) {
     }
     let state = if checked.open { "open" } else { "closed" };
     println!(
-        "It is {state}: {} sent since the first copy, {} behind, {} errors. Looked for {} people by protected values: none.",
+        "It is {state}: {} sent since the first copy, {} behind, {} errors.",
         HumanBytes(checked.sent_bytes.unsigned_abs()),
         HumanBytes(checked.lag_bytes.unwrap_or(0).unsigned_abs()),
         checked.errors,
-        checked.looked_for
     );
+    match (checked.looked_for, checked.problems.is_empty()) {
+        (0, _) => println!("NOTE     the source has nobody who could be looked for at the other end"),
+        (n, true) => println!("Looked for protected values of {n} people at the other end: none is there."),
+        (..) => {}
+    }
 }
 
 async fn close(args: &OneArgs) -> Result<(), Failure> {
