@@ -1,6 +1,8 @@
 //! A copy of the log in an S3-compatible store: it follows, it catches up after the store was away, and what is fetched from it verifies.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test that cannot go on fails")]
 
+#[path = "support/s3.rs"]
+mod s3;
 #[path = "support/mod.rs"]
 mod support;
 
@@ -8,32 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use s3s::auth::SimpleAuth;
-use s3s::service::S3ServiceBuilder;
+use s3::serve;
 use support::{Demo, text};
-
-/// A running server; it is away once this is dropped.
-struct Server(#[allow(dead_code, reason = "held")] tokio::runtime::Runtime);
-
-/// Serves the buckets (folders) in `root`.
-fn serve(root: &Path, port: u16) -> Server {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let mut service = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root).unwrap());
-    service.set_auth(SimpleAuth::from_single("access", "secret"));
-    let service = service.build();
-    let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
-    listener.set_nonblocking(true).unwrap();
-    runtime.spawn(async move {
-        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-        let http = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-        while let Ok((stream, _)) = listener.accept().await {
-            let connection = http.serve_connection(TokioIo::new(stream), service.clone()).into_owned();
-            tokio::spawn(connection);
-        }
-    });
-    Server(runtime)
-}
 
 fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
     let until = Instant::now() + Duration::from_secs(20);

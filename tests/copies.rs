@@ -37,6 +37,11 @@ fn copies_are_found_by_what_is_in_them() {
     demo.shell("mkdir backups/singapore/wal && cp sg-legacy/pg_wal/0000* backups/singapore/wal/");
     demo.shell("printf 'age-encryption.org/v1\\n-> X25519 x\\n' > backups/singapore/archive.age");
     demo.shell("head -c 3000 backups/singapore/nightly.dump > backups/singapore/broken.dump");
+    // As a pg_dump of years from now would write it; and one in a wrapping of its own.
+    demo.shell(
+        "(printf 'PGDMP\\377'; tail -c +7 backups/singapore/nightly.dump) > backups/singapore/newer.dump",
+    );
+    demo.shell("gzip -c backups/singapore/nightly.dump > backups/singapore/nightly.dump.gz");
     demo.superuser("sg-legacy", "legacy", "create materialized view people as select id, email from users");
     demo.superuser("sg-legacy", "legacy", "select pg_create_physical_replication_slot('forgotten', true)");
     demo.superuser("sg-legacy", "legacy", "create publication everything for all tables");
@@ -63,6 +68,10 @@ fn copies_are_found_by_what_is_in_them() {
         at(&found, "nightly.dump").unwrap()["of"],
         "everybody is in it"
     );
+    assert_eq!(holds("newer.dump"), Some(("dump", "unknown")));
+    let why = at(&found, "newer.dump").unwrap()["why"].as_str().unwrap();
+    assert!(why.contains("unsupported version"), "{why}");
+    assert_eq!(holds("nightly.dump.gz"), Some(("dump", "found")));
     assert_eq!(holds("follows.dump"), Some(("dump", "nobody")));
     assert_eq!(holds("others.csv"), None, "an export without anybody of the jurisdiction is no copy");
     assert_eq!(holds("archive.age"), Some(("sealed", "unknown")));

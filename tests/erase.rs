@@ -2,6 +2,8 @@
 //! looked for by grep, before and after.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test that cannot go on fails")]
 
+#[path = "support/s3.rs"]
+mod s3;
 mod support;
 
 use std::fs;
@@ -13,8 +15,13 @@ use support::{Demo, text};
 const WHO: [&str; 2] = ["--as", "us-engineer"];
 const CANARY: &str = "CANARY-7d1f";
 
+/// With the configuration that knows of the standby and the bucket.
+fn ringfence(demo: &Demo, arguments: &[&str]) -> std::process::Output {
+    demo.ringfence_with("erase", arguments)
+}
+
 fn ok(demo: &Demo, arguments: &[&str]) -> String {
-    let output = demo.ringfence(arguments);
+    let output = ringfence(demo, arguments);
     assert!(output.status.success(), "{arguments:?}: {}", text(&output));
     text(&output)
 }
@@ -22,8 +29,8 @@ fn ok(demo: &Demo, arguments: &[&str]) -> String {
 /// Files with a canary, by `grep` and not by our own code; dumps are unpacked first.
 fn grep(demo: &Demo) -> Vec<String> {
     let script = format!(
-        "grep -rlaF {CANARY} sg-legacy/ backups/ 2>/dev/null
-         for f in backups/*/*.dump; do [ -e \"$f\" ] && pg_restore -f - \"$f\" | grep -qF {CANARY} && echo \"$f\"; done
+        "grep -rlaF {CANARY} sg-legacy/ sg-standby/ backups/ s3/ 2>/dev/null
+         for f in backups/*/*.dump s3/dumps/*; do [ -e \"$f\" ] && pg_restore -f - \"$f\" | grep -qF {CANARY} && echo \"$f\"; done
          for f in backups/*/*.gz; do [ -e \"$f\" ] && zcat \"$f\" | grep -qF {CANARY} && echo \"$f\"; done; true"
     );
     let output = Command::new("sh").args(["-c", &script]).current_dir(&demo.dir).output().unwrap();
@@ -75,6 +82,52 @@ fn nothing_is_left_of_rows_that_have_moved() {
     demo.shell("printf 'age-encryption.org/v1\\n-> X25519 x\\n' > backups/singapore/archive.age");
     demo.shell("psql -qc 'create materialized view people as select id, email from users'");
     demo.shell("psql -qc \"select pg_create_physical_replication_slot('forgotten', true)\"");
+    // A standby, an object store, and a backup of our own with a copy on tape.
+    demo.standby("sg-standby");
+    demo.shell("mkdir -p s3/dumps && cp backups/singapore/nightly.dump s3/dumps/weekly.bin && printf 'access\nsecret\n' > s3.keys && printf 'access\nno\n' > wrong.keys");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let _server = s3::serve(&demo.dir.join("s3"), port);
+    let config = fs::read_to_string(demo.dir.join("ringfence.toml")).unwrap();
+    let config = format!(
+        "{config}
+[[copies.standbys]]
+store = \"legacy\"
+name = \"sg-standby\"
+location = \"SG\"
+url = \"host='{}' user=postgres dbname=legacy\"
+data_dir = \"sg-standby\"
+
+[[copies.buckets]]
+location = \"SG\"
+bucket = {{ endpoint = \"http://127.0.0.1:{port}\", name = \"dumps\", keys = \"s3.keys\" }}
+",
+        demo.dir.join("sg-standby").canonicalize().unwrap().display()
+    );
+    fs::write(demo.dir.join("erase.toml"), &config).unwrap();
+    fs::write(demo.dir.join("refused.toml"), config.replace("\"s3.keys\"", "\"wrong.keys\"")).unwrap();
+    let refused = demo
+        .ringfence_with("refused", &[&["copies", "scan", "--dry-run", "--people", "50"], &WHO[..]].concat());
+    let told = text(&refused);
+    assert!(told.contains("NOT LOOKED INTO") && told.contains("the object store answers 403"), "{told}");
+    let folder = demo.dir.join("backups/singapore").display().to_string();
+    let made =
+        ok(&demo, &[&["backup", "run", "--store", "legacy", "--to", &folder, "--json"], &WHO[..]].concat());
+    let made: Value = serde_json::from_str(&made).unwrap();
+    let backup = made["folder"].as_str().unwrap().to_owned();
+    demo.shell(&format!("cp -r {backup} backups/virginia/tape"));
+    let identity = demo.dir.join("keys/backup.identity").display().to_string();
+    let restore = |folder: &str, to: &str| {
+        let to = demo.dir.join(to).display().to_string();
+        let arguments =
+            ["backup", "restore", folder, "--identity", &identity, "--reason", "a drill", "--output", &to];
+        (ok(&demo, &[&arguments[..], &WHO[..]].concat()), fs::read_to_string(to).unwrap())
+    };
+    let (_, whole) = restore(&backup, "before.sql");
+    assert!(whole.contains(CANARY));
+    let stranger = demo.dir.join("stranger.key").display().to_string();
+    ok(&demo, &["backup", "keygen", "--out", &stranger]);
+    let refused = ringfence(&demo, &["backup", "check", &backup, "--identity", &stranger]);
+    assert!(!refused.status.success() && text(&refused).contains("cannot be opened with these identities"));
     let before = others(&demo);
     let found = grep(&demo);
     for place in [
@@ -86,15 +139,20 @@ fn nothing_is_left_of_rows_that_have_moved() {
         "virginia/base",
         "users.csv",
         "singapore/wal",
+        "sg-standby/base",
+        "s3/dumps/weekly.bin",
     ] {
         assert!(found.iter().any(|f| f.contains(place)), "no canary in {place}: {found:?}");
     }
 
     ok(&demo, &[&["migrate", "start"], &WHO[..]].concat());
-    let early = demo.ringfence(&[&["erase", "plan"], &WHO[..]].concat());
+    let early = ringfence(&demo, &[&["erase", "plan"], &WHO[..]].concat());
     assert!(text(&early).contains("the rows have not left legacy"), "{}", text(&early));
     ok(&demo, &[&["migrate", "cutover"], &WHO[..]].concat());
-    let _ = demo.ringfence(&[&["copies", "scan"], &WHO[..]].concat());
+    let scanned = ringfence(&demo, &[&["copies", "scan"], &WHO[..]].concat());
+    let told = text(&scanned);
+    assert!(told.contains("/dumps/weekly.bin: 500 of 500 people found"), "{told}");
+    assert!(told.contains("virginia/tape/us.sql.age: everything"), "{told}");
 
     let asked =
         ok(&demo, &[&["erase", "request", "--purpose", "letter of 2022", "--json"], &WHO[..]].concat());
@@ -110,32 +168,53 @@ fn nothing_is_left_of_rows_that_have_moved() {
         "slot forgotten",
         "database legacy",
         "postgresql.csv",
+        "/dumps/weekly.bin",
+        "virginia/tape/us.sql.age",
+        "\"action\":\"destroy-key\"",
     ] {
         assert!(plan.contains(place), "{place} is not in {plan}");
     }
     assert!(asked["plan"]["remains"].to_string().contains("archive.age"));
-    let run_early = demo.ringfence(&[&["erase", "run", &id], &WHO[..]].concat());
+    let run_early = ringfence(&demo, &[&["erase", "run", &id], &WHO[..]].concat());
     assert!(text(&run_early).contains("0 of 2 approvals"), "{}", text(&run_early));
     let key = |who: &str| demo.dir.join("keys").join(who).display().to_string();
     // Nobody else's signature, and no signature of something else.
     let wrong =
-        demo.ringfence(&["erase", "approve", &id, "--as", "us-approver-1", "--key", &key("us-approver-2")]);
+        ringfence(&demo, &["erase", "approve", &id, "--as", "us-approver-1", "--key", &key("us-approver-2")]);
     assert!(!wrong.status.success());
     let stranger =
-        demo.ringfence(&["erase", "approve", &id, "--as", "us-engineer", "--key", &key("us-approver-1")]);
+        ringfence(&demo, &["erase", "approve", &id, "--as", "us-engineer", "--key", &key("us-approver-1")]);
     assert!(!stranger.status.success());
     for who in ["us-approver-1", "us-approver-2"] {
         ok(&demo, &["erase", "approve", &id, "--as", who, "--key", &key(who)]);
     }
-    let done = demo.ringfence(&[&["erase", "run", &id], &WHO[..]].concat());
+    let done = ringfence(&demo, &[&["erase", "run", &id], &WHO[..]].concat());
     assert!(done.status.success(), "{}", text(&done));
     assert!(text(&done).contains(": 0 found") && text(&done).contains("archive.age"), "{}", text(&done));
 
     assert_eq!(grep(&demo), Vec::<String>::new());
+    // The backup's files are where they were, on tape, too: without the people of the U.S., with everybody else.
+    for folder in [backup.clone(), demo.dir.join("backups/virginia/tape").display().to_string()] {
+        let to = format!("after-{}.sql", folder.len());
+        let (told, rest) = restore(&folder, &to);
+        assert!(told.contains("DESTROYED  us.sql.age") && !rest.contains(CANARY), "{told}");
+        assert!(rest.lines().count() > 10_000 && rest.contains("COPY"), "others' rows are gone with them");
+    }
+    let again = text(&ringfence(&demo, &[&["copies", "scan"], &WHO[..]].concat()));
+    assert!(
+        again.contains("virginia/tape/us.sql.age: unreadable, its key was destroyed under E-"),
+        "{again}"
+    );
+    let standby = demo.superuser(
+        "sg-standby",
+        "legacy",
+        "select pg_is_in_recovery(), count(*) from users where country = 'US'",
+    );
+    assert_eq!(standby, "t|0");
     assert_eq!(legacy("select count(*) from users where country = 'US'"), "0");
     assert_eq!(legacy("select count(*) from people"), legacy("select count(*) from users"));
     assert_eq!(before, others(&demo), "rows of other people have changed");
-    assert_eq!(legacy("select count(*) from pg_replication_slots"), "0");
+    assert_eq!(legacy("select slot_name from pg_replication_slots"), "standby");
     assert_eq!(
         legacy("select count(*) from pg_attribute where attname = 'ringfence_moves' and not attisdropped"),
         "0"
@@ -153,14 +232,14 @@ fn nothing_is_left_of_rows_that_have_moved() {
     assert!(written.status.success(), "{}", text(&written));
     let refused = demo.psql("us-engineer", "legacy", "insert into users select 4711, 'US', created_at, email, phone, full_name, birth_date from users limit 1");
     assert!(text(&refused).contains("at home in the store home"), "{}", text(&refused));
-    let back = demo.ringfence(&[&["migrate", "back"], &WHO[..]].concat());
+    let back = ringfence(&demo, &[&["migrate", "back"], &WHO[..]].concat());
     assert!(text(&back).contains("there is no way back"), "{}", text(&back));
 
     // Somebody puts one back: verify finds it by its bytes.
     ok(&demo, &[&["erase", "verify", &id], &WHO[..]].concat());
     fs::write(demo.dir.join("backups/singapore/again.bin"), format!("xx{CANARY}-4711@example.orgxx"))
         .unwrap();
-    let again = demo.ringfence(&[&["erase", "verify", &id], &WHO[..]].concat());
+    let again = ringfence(&demo, &[&["erase", "verify", &id], &WHO[..]].concat());
     assert!(!again.status.success() && text(&again).contains("again.bin"), "{}", text(&again));
 
     // The certificate is on record, and a stranger sees that it was approved.

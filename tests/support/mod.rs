@@ -157,6 +157,29 @@ impl Demo {
         assert!(output.status.success(), "{line}: {}", text(&output));
     }
 
+    /// A streaming standby of the legacy store, in the folder `name` beside it.
+    pub fn standby(&self, name: &str) {
+        let data = self.dir.join("sg-legacy").canonicalize().expect("the cluster is there");
+        let script = "pg_ctl=$(ls -d /usr/lib/postgresql/*/bin/pg_ctl 2>/dev/null | sort -V | tail -1); owner=$(stat -c %U \"$0\")
+            run=; [ \"$(id -un)\" = \"$owner\" ] || run=\"runuser -u $owner --\"; to=$(dirname \"$0\")/$1
+            mkdir -m 700 \"$to\"; chown $owner \"$to\" 2>/dev/null; cd /
+            $run pg_basebackup -h \"$0\" -U postgres -D \"$to\" -R -C -S standby -X stream -c fast || exit 1
+            rm -rf \"$to/log\" \"$to\"/.s.PGSQL.*; cd / && $run \"${pg_ctl:-pg_ctl}\" start -D \"$to\" -w -o \"-k $to\" -l \"$to/start.log\"";
+        let output = Command::new("sh")
+            .arg("-c")
+            .arg(script)
+            .arg(&data)
+            .arg(name)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(told())
+            .status()
+            .expect("sh runs");
+        assert!(output.success(), "the standby does not start");
+        let standby = data.parent().expect("it is in a folder").join(name);
+        self.crashed.lock().expect("no test panicked with it").insert(standby);
+    }
+
     /// Kills a cluster as a crash would, and starts it again.
     pub fn crash_store(&self, cluster: &str) {
         let data = self.dir.join(cluster).canonicalize().expect("the cluster is there");

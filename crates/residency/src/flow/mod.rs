@@ -169,7 +169,10 @@ pub async fn plan(of: &Flow, catalogue: &Catalogue, from: &Database, to: &Databa
                 }
             }
             if there.is_filled && !is_open {
-                block(format!("has rows in {} already", to.name));
+                block(format!(
+                    "has rows in {} already, which come again: empty it there with TRUNCATE",
+                    to.name
+                ));
             }
         }
         plan.stay.push((name.clone(), stays.iter().map(|c| c.name.clone()).collect()));

@@ -510,7 +510,7 @@ async fn look(open: &Open, plan: &Plan, probes: &Probes) -> Result<Value, Failur
     for standby in open.places.standbys.iter().filter(|s| s.store == plan.store) {
         match standby.data_dir.as_ref().map(|dir| dir.canonicalize()) {
             Some(Ok(path)) => {
-                folders.push(Folder { path, location: standby.location.clone(), owner: String::new() })
+                folders.push(Folder { path, location: standby.location.clone(), owner: String::new() });
             }
             Some(Err(e)) => not_looked.push(format!("the files of {}: {e}", standby.name)),
             None => not_looked

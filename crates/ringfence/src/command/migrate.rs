@@ -200,6 +200,11 @@ async fn start(args: &ActArgs) -> Result<(), Failure> {
     open.unblocked()?;
     let console = Console::connect(&args.who, None).await?;
     let Open { of, from, to, plan, .. } = &open;
+    if migrate::has_moved(of, from, to).await? {
+        return Err(Failure::refused(format!("the rows are at home at {} already", to.name)).hint(
+            "`ringfence migrate back` brings them back, `ringfence erase plan` shows what is left of them",
+        ));
+    }
     let tables: Vec<Value> = plan.tables.iter().map(|t| json!(t.table.shown())).collect();
     record(&console, of, "started", json!({ "tables": tables })).await?;
     let marking = bar(0, "marking the rows {bar:40} {percent} % {elapsed}");
