@@ -436,3 +436,69 @@ fn whoever_is_killed_the_rows_are_whole_on_one_side() {
     is_whole(&demo, &at, &written);
     drop(gateway);
 }
+
+#[test]
+fn a_start_that_is_killed_goes_on() {
+    let demo = Demo::start("migrate-start");
+    prepare(&demo);
+    // Large enough to get its key after its rows.
+    demo.superuser("sg-legacy", "legacy", "insert into messages (id, sender_id, recipient_id, body, sent_at) select 10000000 + g, 4711, 1, 'x', now() from generate_series(1, 80000) g; analyze messages");
+    let mut gateway = Some(demo.serve("second", ""));
+    let load = Load::start(gateway.as_ref().unwrap().port, 2);
+    let mut seed = u64::from(std::process::id()) ^ u64::from(Instant::now().elapsed().subsec_nanos());
+    let mut random = |below: u64| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed % below
+    };
+    for round in 0..rounds().div_ceil(2) {
+        let mut mover = begin(&demo, "second", "start");
+        std::thread::sleep(Duration::from_millis(random(2500)));
+        let victim = ["mover", "sg-legacy", "us-trusted", "gateway"][usize::try_from(random(4)).unwrap()];
+        match victim {
+            "mover" => drop(mover.kill()),
+            "gateway" => {
+                drop(gateway.take());
+                let again = demo.serve("second", "");
+                load.port.store(again.port, Ordering::Release);
+                gateway = Some(again);
+            }
+            cluster => demo.crash_store(cluster),
+        }
+        // What it was doing goes on as far as it can: nobody waits for it here.
+        let _ = mover.kill();
+        let _ = mover.wait();
+        let until = Instant::now() + Duration::from_secs(90);
+        loop {
+            let output = migrate(&demo, "second", "start", &MOVER);
+            if output.status.success() {
+                break;
+            }
+            assert!(Instant::now() < until, "round {round}, {victim} killed: {}", text(&output));
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        let verified = migrate(&demo, "second", "verify", &[]);
+        assert!(verified.status.success(), "round {round}, {victim} killed: {}", text(&verified));
+        let made = demo.superuser("us-trusted", "home", "select (select count(*) from pg_constraint where contype = 'p' and connamespace = 'public'::regnamespace), (select count(*) from pg_index i join pg_class c on c.oid = i.indrelid where c.relnamespace = 'public'::regnamespace)");
+        let wanted = demo.superuser("sg-legacy", "legacy", "select (select count(*) from pg_constraint where contype = 'p' and connamespace = 'public'::regnamespace), (select count(*) from pg_index i join pg_class c on c.oid = i.indrelid where c.relnamespace = 'public'::regnamespace)");
+        assert_eq!(made, wanted, "round {round}, {victim} killed: keys or indexes are missing");
+        println!("round {round}: {victim} killed during start");
+        if round + 1 < rounds().div_ceil(2) {
+            let aborted = migrate(&demo, "second", "abort", &MOVER);
+            assert!(aborted.status.success(), "round {round}, {victim} killed: {}", text(&aborted));
+        }
+    }
+    let output = migrate(&demo, "second", "cutover", &MOVER);
+    assert!(output.status.success(), "{}", text(&output));
+    std::thread::sleep(Duration::from_secs(1));
+    let written = load.stop();
+    is_whole(&demo, "home", &written);
+    let many = demo.superuser(
+        "us-trusted",
+        "home",
+        "select count(*) from messages where id between 10000001 and 10080000",
+    );
+    assert_eq!(many, "80000");
+    drop(gateway);
+}

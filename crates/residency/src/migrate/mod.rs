@@ -95,6 +95,7 @@ pub(crate) async fn prepare_schema(database: &Database, side: &Side) -> Result<(
     let sql = format!(
         "CREATE SCHEMA IF NOT EXISTS {SCHEMA};
          CREATE TABLE IF NOT EXISTS {SCHEMA}.token (move text PRIMARY KEY, n bigint NOT NULL);
+         CREATE TABLE IF NOT EXISTS {SCHEMA}.target_of (move text PRIMARY KEY);
          CREATE TABLE IF NOT EXISTS {SCHEMA}.home (
             move text PRIMARY KEY, route text NOT NULL, store text NOT NULL, epoch bigint NOT NULL,
             erased boolean NOT NULL DEFAULT false);
@@ -174,8 +175,10 @@ pub async fn has_moved(of: &Move, from: &Database, to: &Database) -> Result<bool
 pub(crate) async fn forget_schema(database: &Database, name: &str) -> Result<(), Error> {
     let sql = format!(
         "DELETE FROM {SCHEMA}.token WHERE move = {m}; DELETE FROM {SCHEMA}.home WHERE move = {m};
+         DELETE FROM {SCHEMA}.target_of WHERE move = {m};
          DO $do$ BEGIN
-            IF NOT EXISTS (SELECT FROM {SCHEMA}.token) AND NOT EXISTS (SELECT FROM {SCHEMA}.home) THEN
+            IF NOT EXISTS (SELECT FROM {SCHEMA}.token) AND NOT EXISTS (SELECT FROM {SCHEMA}.home)
+                AND NOT EXISTS (SELECT FROM {SCHEMA}.target_of) THEN
                 DROP SCHEMA {SCHEMA} CASCADE;
             END IF;
          END $do$",
@@ -230,12 +233,7 @@ pub async fn abort(of: &Move, tables: &[plan::Planned], from: &Database, to: &Da
     target::unsubscribe(to, Some(from), &of.publication()).await?;
     target::unsubscribe(from, Some(to), &of.back()).await?;
     // Only what this move brought.
-    let token = format!("{SCHEMA}.token");
-    let known = to.row("look for the move", "SELECT to_regclass($1) IS NOT NULL", &[&token]).await?;
-    let begun = known.get::<_, bool>(0) && {
-        let sql = format!("SELECT EXISTS (SELECT FROM {token} WHERE move = $1)");
-        to.row("look for the move", &sql, &[&of.name]).await?.get(0)
-    };
+    let begun = target::is_begun(of, to).await?;
     if begun {
         source::clean(&of.reversed(), &everything(tables), to).await?;
     }

@@ -21,8 +21,19 @@ pub async fn prepare(of: &Move, tables: &[Planned], to: &Database) -> Result<(),
         to.run_locking("add the mark", &sql).await?;
     }
     let_read(to, &of.to, tables).await?;
-    let sql = format!("INSERT INTO {SCHEMA}.token VALUES ({}, -1) ON CONFLICT DO NOTHING", literal(&of.name));
-    to.run("prepare the token", &sql).await
+    // Not the token: that one comes with the copy, which would meet it here.
+    let sql = format!("INSERT INTO {SCHEMA}.target_of VALUES ({}) ON CONFLICT DO NOTHING", literal(&of.name));
+    to.run("note that the move has begun", &sql).await
+}
+
+/// Whether a move of this name has begun to bring rows here.
+pub async fn is_begun(of: &Move, to: &Database) -> Result<bool, Error> {
+    let name = format!("{SCHEMA}.target_of");
+    if !to.row("look for the move", "SELECT to_regclass($1) IS NOT NULL", &[&name]).await?.get::<_, bool>(0) {
+        return Ok(false);
+    }
+    let sql = format!("SELECT EXISTS (SELECT FROM {name} WHERE move = $1)");
+    Ok(to.row("look for the move", &sql, &[&of.name]).await?.get(0))
 }
 
 /// The schema for a move's own tables.
