@@ -442,9 +442,15 @@ fn a_start_that_is_killed_goes_on() {
     let demo = Demo::start("migrate-start");
     prepare(&demo);
     // Large enough to get its key after its rows.
-    demo.superuser("sg-legacy", "legacy", "insert into messages (id, sender_id, recipient_id, body, sent_at) select 10000000 + g, 4711, 1, 'x', now() from generate_series(1, 80000) g; analyze messages");
+    demo.superuser("sg-legacy", "legacy", "insert into messages (id, sender_id, recipient_id, body, sent_at) select 10000000 + g, 4711, 1, repeat(md5(g::text), 12), now() from generate_series(1, 80000) g; analyze messages");
     let mut gateway = Some(demo.serve("second", ""));
     let load = Load::start(gateway.as_ref().unwrap().port, 2);
+    // No room at the target: it is told, nobody else notices, and it goes on when there is room.
+    demo.restart_store_under("us-trusted", "ulimit -f 49152");
+    let full = migrate(&demo, "second", "start", &MOVER);
+    assert!(text(&full).contains("cannot copy the rows"), "{}", text(&full));
+    demo.restart_store("us-trusted");
+    assert_eq!(*load.written.errors.lock().unwrap(), Vec::<String>::new());
     let mut seed = u64::from(std::process::id()) ^ u64::from(Instant::now().elapsed().subsec_nanos());
     let mut random = |below: u64| {
         seed ^= seed << 13;

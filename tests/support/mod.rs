@@ -134,12 +134,21 @@ impl Demo {
 
     /// Stops a cluster and starts it again, as whoever owns it.
     pub fn restart_store(&self, cluster: &str) {
+        self.restart_store_under(cluster, "true");
+    }
+
+    /// The same after a line of shell, as one that sets a limit.
+    pub fn restart_store_under(&self, cluster: &str, line: &str) {
         let data = self.dir.join(cluster).canonicalize().expect("the cluster is there");
         let script = "pg_ctl=$(ls -d /usr/lib/postgresql/*/bin/pg_ctl 2>/dev/null | sort -V | tail -1); owner=$(stat -c %U \"$0\")
             run=; [ \"$(id -un)\" = \"$owner\" ] || run=\"runuser -u $owner --\"
-            cd / && $run \"${pg_ctl:-pg_ctl}\" restart -D \"$0\" -m fast -w -l \"$0/restart.log\"";
-        let output = Command::new("sh").arg("-c").arg(script).arg(&data).output().expect("sh runs");
+            cd /; eval \"$1\" && $run \"${pg_ctl:-pg_ctl}\" restart -D \"$0\" -m fast -w -l \"$0/restart.log\"";
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(script).arg(&data).arg(line);
+        // Not a pipe: the server would keep it open.
+        let output = command.stdin(Stdio::null()).output().expect("sh runs");
         assert!(output.status.success(), "{}", text(&output));
+        self.crashed.lock().expect("no test panicked with it").insert(data);
     }
 
     /// A shell line in the demo's folder, with the legacy store as PostgreSQL's programs' own database, as its superuser.
