@@ -255,3 +255,89 @@ bucket = {{ endpoint = \"http://127.0.0.1:{port}\", name = \"dumps\", keys = \"s
         .unwrap();
     assert!(verified.status.success() && text(&verified).contains("2 approvals"), "{}", text(&verified));
 }
+
+#[test]
+fn one_person_is_erased_everywhere() {
+    let demo = Demo::start("erase-me");
+    let ringfence = |arguments: &[&str]| demo.ringfence(arguments);
+    let ok = |arguments: &[&str]| {
+        let output = ringfence(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output));
+        text(&output)
+    };
+    let legacy = |sql: &str| demo.superuser("sg-legacy", "legacy", sql);
+    let quiet = "set log_statement = 'none'; ";
+    for (cluster, name) in [("sg-legacy", "legacy"), ("us-trusted", "us")] {
+        demo.superuser(cluster, name, &format!(
+            "{quiet} update users set country = 'US', email = '{CANARY}@example.org', full_name = '{CANARY} of nowhere' where id = 4711;
+             update messages set body = '{CANARY} ' || repeat(md5(id::text), 3) where sender_id = 4711; analyze"));
+    }
+    legacy(
+        "insert into messages (id, sender_id, recipient_id, body, sent_at) values (77777777, 2, 4711, 'hello', now())",
+    );
+    legacy(&format!("select count(*) from users where email = '{CANARY}@example.org'"));
+    // The rows are at home elsewhere, with a way back: what is erased there is erased here, too.
+    ok(&[&["migrate", "start"], &WHO[..]].concat());
+    ok(&[&["migrate", "cutover"], &WHO[..]].concat());
+    demo.shell("pg_dump -Fc -f backups/singapore/nightly.dump");
+    let count = "select (select count(*) from users), (select count(*) from messages), (select count(*) from devices)";
+    let before = legacy(count);
+
+    let nobody = ringfence(&[&["erase", "plan", "--subject", "users:999999999"], &WHO[..]].concat());
+    assert!(text(&nobody).contains("no store has rows about them"), "{}", text(&nobody));
+    let wrong = ringfence(&[&["erase", "plan", "--subject", "languages:1"], &WHO[..]].concat());
+    assert!(!wrong.status.success());
+    let arguments = [
+        "erase",
+        "request",
+        "--subject",
+        "users:4711",
+        "--rewrite",
+        "--purpose",
+        "Art. 17 GDPR, ticket 4",
+        "--json",
+    ];
+    let asked: Value = serde_json::from_str(&ok(&[&arguments[..], &WHO[..]].concat())).unwrap();
+    let id = asked["id"].as_str().unwrap().to_owned();
+    let plan = asked["plan"].to_string();
+    for wanted in
+        ["home: users", "legacy: users", "us: users", "nightly.dump", "messages.recipient_id", "empty-log"]
+    {
+        assert!(plan.contains(wanted), "{wanted}: {plan}");
+    }
+    assert!(!plan.contains(CANARY));
+    assert!(!ringfence(&[&["erase", "run", &id], &WHO[..]].concat()).status.success());
+    for who in ["us-approver-1", "us-approver-2"] {
+        let key = demo.dir.join("keys").join(who).display().to_string();
+        ok(&["erase", "approve", &id, "--as", who, "--key", &key]);
+    }
+    let done = ringfence(&[&["erase", "run", &id], &WHO[..]].concat());
+    let told = text(&done);
+    assert!(done.status.success() && told.contains("LEFT") && told.contains("nightly.dump"), "{told}");
+    let left = Command::new("sh")
+        .args(["-c", &format!("grep -rlaF {CANARY} sg-legacy/ us-trusted/ backups/; true")])
+        .current_dir(&demo.dir)
+        .output()
+        .unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&left.stdout),
+        "",
+        "values of the person are left in a cluster's files"
+    );
+    for (cluster, name) in [("sg-legacy", "legacy"), ("us-trusted", "us"), ("us-trusted", "home")] {
+        let rows = demo.superuser(cluster, name, "select (select count(*) from users where id = 4711) + (select count(*) from messages where sender_id = 4711) + (select count(*) from devices where user_id = 4711)");
+        assert_eq!(rows, "0", "{name}");
+    }
+    let after = legacy(count);
+    assert_ne!(before, after);
+    assert_eq!(
+        legacy("select count(*) from messages where id = 77777777"),
+        "1",
+        "somebody else's row is gone"
+    );
+    let users = |counts: &str| counts.split('|').next().unwrap().parse::<u32>().unwrap();
+    assert_eq!(users(&before), users(&after) + 1);
+    ok(&[&["erase", "verify", &id], &WHO[..]].concat());
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert!(demo.verify().is_ok());
+}

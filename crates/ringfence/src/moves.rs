@@ -84,6 +84,11 @@ pub(crate) struct LoadedMove {
     pub(crate) gateways: Vec<SocketAddr>,
 }
 
+/// The moves that are configured.
+pub(crate) fn names(path: &Path) -> Result<Vec<String>, Failure> {
+    Ok(parse(path)?.0.moves.into_iter().map(|m| m.name).collect())
+}
+
 /// Reads one move: the one that is named, or the only one.
 pub(crate) fn load(path: &Path, name: Option<&str>) -> Result<LoadedMove, Failure> {
     let (mut file, dir) = parse(path)?;

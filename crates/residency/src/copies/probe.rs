@@ -12,11 +12,11 @@ use crate::database::{Database, Error};
 use crate::scope::Scope;
 
 /// A shorter value would be found by chance.
-const SHORTEST: usize = 8;
+pub(crate) const SHORTEST: usize = 8;
 /// A shorter text may be somebody else's, too.
 const SENTENCE: usize = 40;
 /// A longer one may lie compressed in a database's files.
-const LONGEST: usize = 200;
+pub(crate) const LONGEST: usize = 200;
 /// Bytes looked at in one step.
 const STEP: usize = 1 << 20;
 
@@ -42,6 +42,11 @@ fn telling(table: &Table, are_people: bool) -> Vec<(&String, usize)> {
     let mut ranked: Vec<((u32, usize), &String)> = ranked.collect();
     ranked.sort();
     ranked.into_iter().map(|((_, shortest), name)| (name, shortest)).collect()
+}
+
+/// All columns that may tell a person, for one who is looked for alone.
+pub(crate) fn telling_columns(table: &Table) -> Vec<&String> {
+    telling(table, true).into_iter().map(|(column, _)| column).collect()
 }
 
 /// Which of them were found.

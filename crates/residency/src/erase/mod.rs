@@ -6,11 +6,13 @@
 //! the people's values are looked for as bytes in its files.
 
 pub mod files;
+pub mod person;
 pub mod rows;
 pub mod wal;
 
 use serde::{Deserialize, Serialize};
 
+use self::person::Subject;
 use crate::copies::{Copy, Kind};
 
 /// What is done with a copy.
@@ -86,6 +88,12 @@ pub struct Plan {
     pub targets: Vec<Target>,
     /// What is known and stays.
     pub remains: Vec<Remains>,
+    /// Whose own request it is, where it is one: then `store` and `home` are the store that decides, and the rows are those of all stores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Subject>,
+    /// For such a one: whether tables are written anew.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rewrite: bool,
 }
 
 /// A registered copy, as the register tells it.

@@ -123,7 +123,8 @@ pub async fn erase(
         from.run_locking("have short rows in the WAL again", &sql).await?;
     }
     from.run("forget what was watched", &format!("TRUNCATE {SCHEMA}.watched")).await?;
-    views(tables, from, told, &mut erased).await?;
+    let names: Vec<String> = tables.iter().map(|t| t.table.quoted()).collect();
+    views(&names, from, told, &mut erased).await?;
     rewrite(tables, from, told, &mut erased).await?;
     told(Step::Begun("removing old WAL"));
     erased.wal_segments = wal::remove(from).await?;
@@ -160,13 +161,12 @@ async fn delete(
 }
 
 /// Materialised views over these tables, and over those views.
-async fn views(
-    tables: &[Planned],
+pub(super) async fn views(
+    names: &[String],
     from: &Database,
     told: &mut (dyn FnMut(Step<'_>) + Send),
     erased: &mut Erased,
 ) -> Result<(), Error> {
-    let names: Vec<String> = tables.iter().map(|t| t.table.quoted()).collect();
     let views = from
         .rows(
             "look for materialised views",

@@ -48,6 +48,21 @@ pub async fn remove(from: &Database) -> Result<u32, Error> {
     done
 }
 
+/// Waits until no slot that is in use holds on to WAL from before now: who reads it has read it then. One that stays behind keeps it, and
+/// that is found when the bytes are looked for.
+pub async fn let_slots_go_on(from: &Database, within: Duration) -> Result<(), Error> {
+    let now: String =
+        from.row("ask for the newest WAL", "SELECT pg_current_wal_lsn()::text", &[]).await?.get(0);
+    let behind = "SELECT count(*) FROM pg_replication_slots WHERE active AND restart_lsn < $1::text::pg_lsn";
+    let until = Instant::now() + within;
+    while Instant::now() < until && from.row("look for slots", behind, &[&now]).await?.get::<_, i64>(0) > 0 {
+        // A checkpoint writes what lets a slot forget older WAL.
+        from.run("write a checkpoint", "CHECKPOINT").await?;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    Ok(())
+}
+
 /// The same for a standby, which has what its primary has sent: it replays all of that first. A restartpoint removes what is older
 /// than the last checkpoint that it has replayed, so its primary writes some.
 pub async fn remove_at_standby(primary: &Database, standby: &Database) -> Result<(), Error> {

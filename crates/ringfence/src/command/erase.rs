@@ -4,10 +4,7 @@ use std::path::Path;
 
 use clap::{Args, Subcommand};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
-use ringfence_residency::backup::keys;
-use ringfence_residency::copies::databases::{self, Cluster};
 use ringfence_residency::copies::files::{self as scan, Folder};
-use ringfence_residency::copies::objects;
 use ringfence_residency::copies::probe::Probes;
 use ringfence_residency::copies::{Copy, Holds};
 use ringfence_residency::erase::rows::{self, Step};
@@ -19,6 +16,8 @@ use ringfence_residency::{Database, Error};
 use serde_json::{Value, json};
 
 use super::console::{Console, SignArgs, WhoArgs};
+use super::erase_looking as looking;
+use super::erase_person as person;
 use super::{Failure, print_json};
 use crate::moves::LoadedMove;
 use crate::scans::{self, Places};
@@ -45,12 +44,19 @@ pub(crate) enum EraseCommand {
     Verify(OneArgs),
 }
 
-/// Which move.
+/// Whose rows.
 #[derive(Args)]
 pub(crate) struct WhichArgs {
     /// The move, where the configuration has several.
     #[arg(long = "move", value_name = "NAME")]
     the_move: Option<String>,
+    /// One person's own request instead, in every store: table and key, as users:4711.
+    #[arg(long, value_name = "TABLE:KEY", conflicts_with = "the_move")]
+    subject: Option<String>,
+    /// For one person: write their tables anew, which locks each meanwhile. Without it, bytes stay in free room until others are written
+    /// over them.
+    #[arg(long, requires = "subject")]
+    rewrite: bool,
 }
 
 /// `plan`
@@ -153,6 +159,9 @@ async fn open(name: Option<&str>, who: &WhoArgs) -> Result<Open, Failure> {
 }
 
 async fn make_plan(which: &WhichArgs, who: &WhoArgs) -> Result<Plan, Failure> {
+    if let Some(subject) = &which.subject {
+        return person::plan(subject, which.rewrite, who).await;
+    }
     let open = open(which.the_move.as_deref(), who).await?;
     let of = &open.of;
     if !migrate::has_moved(of, &open.from, &open.to).await? {
@@ -201,6 +210,8 @@ async fn make_plan(which: &WhichArgs, who: &WhoArgs) -> Result<Plan, Failure> {
         rows: rows::count(&open.tables, &open.from).await?,
         targets,
         remains,
+        subject: None,
+        rewrite: false,
     })
 }
 
@@ -268,6 +279,14 @@ async fn list(who: &WhoArgs) -> Result<(), Failure> {
 fn print_plan(plan: &Value) {
     let rows = plan["rows"].as_array().map(Vec::as_slice).unwrap_or_default();
     let all: u64 = rows.iter().filter_map(|r| r[1].as_u64()).sum();
+    if let Some(subject) = plan["subject"].as_object() {
+        let of = |key: &str| subject[key].as_str().unwrap_or("-");
+        println!("{} rows about {} {} are erased:", HumanCount(all), of("table"), of("key"));
+        for row in rows {
+            println!("  {:<30} {}", row[0].as_str().unwrap_or("-"), row[1]);
+        }
+        return print_places(plan);
+    }
     println!(
         "{} rows of {} are erased from {}; {} has them.",
         HumanCount(all),
@@ -275,6 +294,10 @@ fn print_plan(plan: &Value) {
         text(plan, "store"),
         text(plan, "home")
     );
+    print_places(plan);
+}
+
+fn print_places(plan: &Value) {
     for target in plan["targets"].as_array().into_iter().flatten() {
         println!(
             "ERASE    {} {} {} ({})",
@@ -356,6 +379,9 @@ async fn execute(args: &OneArgs) -> Result<(), Failure> {
     let approved = console.ask(&json!({ "do": "begin", "id": args.id })).await?;
     let plan: Plan =
         serde_json::from_value(signed(&approved)?).map_err(|e| Failure::refused(format!("the plan: {e}")))?;
+    if plan.subject.is_some() {
+        return person::run(&args.id, &plan, &console, &args.who).await;
+    }
     let open = open(Some(&plan.of), &args.who).await?;
     if open.of.from.store != plan.store || open.of.to.store != plan.home {
         return Err(Failure::refused("the configuration's move is another one than the plan's"));
@@ -403,7 +429,7 @@ async fn execute(args: &OneArgs) -> Result<(), Failure> {
         done.push(json!({ "target": target, "failed": result.err() }));
     }
     bar.finish_and_clear();
-    let left = look(&open, &plan, &probes).await?;
+    let left = looking::look(&open.places, &plan, std::slice::from_ref(&plan.store), &probes).await?;
     let certificate = json!({ "rows": erased.rows, "rewritten": erased.rewritten, "views": erased.refreshed,
         "wal_segments": erased.wal_segments, "copies": done, "remains": plan.remains, "verified": left });
     let failed = done.iter().any(|d| d["failed"].is_string());
@@ -426,7 +452,7 @@ async fn execute(args: &OneArgs) -> Result<(), Failure> {
     if args.who.json {
         print_json(&certified);
     } else {
-        print_left(&left);
+        looking::print(&left);
         println!("The certificate of {} is on record: ringfence erase show {}", args.id, args.id);
     }
     match left["people"].as_u64() {
@@ -459,12 +485,16 @@ async fn verify(args: &OneArgs) -> Result<(), Failure> {
     let answer = ask(&args.who, &json!({ "do": "plan", "id": args.id })).await?;
     let plan: Plan =
         serde_json::from_value(signed(&answer)?).map_err(|e| Failure::refused(format!("the plan: {e}")))?;
+    if plan.subject.is_some() {
+        return person::verify(&plan, &args.who).await;
+    }
     let open = open(Some(&plan.of), &args.who).await?;
-    let left = look(&open, &plan, &sample(&open, None).await?).await?;
+    let probes = sample(&open, None).await?;
+    let left = looking::look(&open.places, &plan, std::slice::from_ref(&plan.store), &probes).await?;
     if args.who.json {
         print_json(&left);
     } else {
-        print_left(&left);
+        looking::print(&left);
     }
     if left["people"] == 0 { Ok(()) } else { Err(Failure::refused("")) }
 }
@@ -472,115 +502,4 @@ async fn verify(args: &OneArgs) -> Result<(), Failure> {
 /// People who have moved, by values of theirs.
 async fn sample(open: &Open, beside: Option<&Database>) -> Result<Probes, Failure> {
     Ok(Probes::sample(&open.to, &open.loaded.catalogue, &open.scope, PEOPLE, beside).await?)
-}
-
-/// Looks for people who have moved: asks the cluster, and looks through its files and the folders as bytes.
-async fn look(open: &Open, plan: &Plan, probes: &Probes) -> Result<Value, Failure> {
-    let bar = progress();
-    let (mut left, mut not_looked) = (Vec::new(), Vec::new());
-    let mut people = 0;
-    let mut count = |copy: &Copy| {
-        if let Holds::Found { people: found, .. } = copy.holds {
-            people = people.max(found);
-        }
-    };
-    let cluster = open.places.clusters.iter().find(|c| c.store == plan.store);
-    match cluster {
-        Some(cluster) => {
-            let asked = Cluster { store: &cluster.store, location: &cluster.location, admin: &cluster.admin };
-            let told = &mut |what: &str| bar.set_message(what.to_owned());
-            for copy in databases::look(&plan.jurisdiction, &asked, probes, told).await? {
-                count(&copy);
-                if !copy.holds.is_nothing() {
-                    left.push(copy);
-                }
-            }
-        }
-        None => not_looked.push(format!("the cluster of {}: no [[copies.clusters]] names it", plan.store)),
-    }
-    let mut folders: Vec<Folder> = open.places.folders.clone();
-    match cluster.map(|c| (c, c.data_dir.as_ref())) {
-        Some((cluster, Some(dir))) => {
-            let path = dir.canonicalize().map_err(|e| Failure::setup(format!("{}: {e}", dir.display())))?;
-            folders.push(Folder { path, location: cluster.location.clone(), owner: String::new() });
-        }
-        _ => not_looked.push(format!("the files of {}: no data_dir is configured on this host", plan.store)),
-    }
-    let known_keys = open.places.known_keys()?;
-    for standby in open.places.standbys.iter().filter(|s| s.store == plan.store) {
-        match standby.data_dir.as_ref().map(|dir| dir.canonicalize()) {
-            Some(Ok(path)) => {
-                folders.push(Folder { path, location: standby.location.clone(), owner: String::new() });
-            }
-            Some(Err(e)) => not_looked.push(format!("the files of {}: {e}", standby.name)),
-            None => not_looked
-                .push(format!("the files of {}: no data_dir is configured on this host", standby.name)),
-        }
-    }
-    let (mut files, mut bytes) = (0, 0);
-    for folder in &folders {
-        bar.set_message(folder.path.display().to_string());
-        let mut looked = scan::look(&plan.jurisdiction, folder, probes, &mut |_| bar.tick());
-        keys::recognise(&mut looked.copies, &known_keys);
-        files += looked.files;
-        bytes += looked.bytes;
-        not_looked.extend(looked.unread);
-        for copy in looked.copies {
-            count(&copy);
-            if !copy.holds.is_nothing() {
-                left.push(copy);
-            }
-        }
-    }
-    for bucket in &open.places.buckets {
-        bar.set_message(bucket.shelf.place.clone());
-        let told = &mut |n| {
-            bytes += n;
-            bar.tick();
-        };
-        let mut found =
-            objects::look(&plan.jurisdiction, &bucket.shelf, &*bucket.objects, probes, &mut not_looked, told);
-        keys::recognise(&mut found, &known_keys);
-        for copy in found {
-            count(&copy);
-            if !copy.holds.is_nothing() {
-                left.push(copy);
-            }
-        }
-    }
-    bar.finish_and_clear();
-    left.truncate(100);
-    not_looked.truncate(100);
-    not_looked.extend(plan.remains.iter().map(|r| format!("{} {}: {}", r.id, r.place, r.why)));
-    let mut looked_at: Vec<String> = folders.iter().map(|f| f.path.display().to_string()).collect();
-    looked_at.extend(open.places.buckets.iter().map(|b| b.shelf.place.clone()));
-    Ok(json!({ "looked_for": probes.count(), "people": people, "left": left, "not_looked_into": not_looked,
-        "looked_at": { "cluster": plan.store, "folders": looked_at, "files": files, "bytes": bytes } }))
-}
-
-fn print_left(left: &Value) {
-    for copy in left["left"].as_array().into_iter().flatten() {
-        let what = match copy["holds"].as_str() {
-            Some("found") => format!("{} of {} people", copy["people"], copy["of"]),
-            Some("everything") => "what its cluster holds".to_owned(),
-            _ => format!("not known: {}", text(copy, "why")),
-        };
-        let note = copy["note"].as_str().map_or_else(String::new, |note| format!(" ({note})"));
-        println!(
-            "LEFT     {} {} {}: {what}{note}",
-            text(copy, "location"),
-            text(copy, "kind"),
-            text(copy, "place")
-        );
-    }
-    for not in left["not_looked_into"].as_array().into_iter().flatten() {
-        println!("NOT LOOKED INTO  {}", not.as_str().unwrap_or_default());
-    }
-    println!(
-        "Looked for {} people in the cluster of {} and {} files: {} found.",
-        left["looked_for"],
-        text(&left["looked_at"], "cluster"),
-        left["looked_at"]["files"],
-        left["people"]
-    );
 }

@@ -5,6 +5,8 @@ mod backup;
 mod console;
 mod copies;
 mod erase;
+mod erase_looking;
+mod erase_person;
 mod flow;
 mod ledger;
 mod logs;

@@ -204,6 +204,7 @@ data_dir = "sg-legacy"
 [[copies.clusters]]
 store = "us"
 url = "host='{there}' user=postgres dbname=us"
+data_dir = "us-trusted"
 
 # Backups with a key each: the keys are here, wrapped for whoever holds keys/backup.identity.
 [backups]

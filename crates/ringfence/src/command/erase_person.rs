@@ -1,0 +1,284 @@
+//! `ringfence erase … --subject`: one person's own request, in every store.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ringfence_face::Target as Reached;
+use ringfence_policy::Catalogue;
+use ringfence_residency::backup::keys;
+use ringfence_residency::copies::files::{self as scan, Folder};
+use ringfence_residency::copies::probe::Probes;
+use ringfence_residency::copies::{Copy, Holds, objects};
+use ringfence_residency::erase::person::{self, Subject};
+use ringfence_residency::erase::rows::Step;
+use ringfence_residency::erase::{Action, Plan, Remains, Target, files, wal};
+use ringfence_residency::{Database, Error};
+use serde_json::json;
+
+use super::console::{Console, WhoArgs};
+use super::erase::progress;
+use super::{Failure, erase_looking as looking, print_json};
+use crate::scans::{self, Places};
+
+/// How long replication may take to bring a deletion from where the rows are at home.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// PostgreSQL's code for a row that the fence of a move keeps where it is.
+const FENCED: &str = "25006";
+
+/// A store with its rules.
+struct Store {
+    admin: Reached,
+    catalogue: Catalogue,
+}
+
+/// Every store that the configuration can reach as an administrator: those of [copies], and both sides of moves.
+fn stores(path: &Path, places: &Places) -> Result<BTreeMap<String, Store>, Failure> {
+    let mut stores = BTreeMap::new();
+    for cluster in &places.clusters {
+        let store = Store { admin: cluster.admin.clone(), catalogue: cluster.catalogue.clone() };
+        stores.insert(cluster.store.clone(), store);
+    }
+    for name in crate::moves::names(path)? {
+        let loaded = crate::moves::load(path, Some(&name))?;
+        for side in [&loaded.of.from, &loaded.of.to] {
+            let store = || Store { admin: side.admin.clone(), catalogue: loaded.catalogue.clone() };
+            stores.entry(side.store.clone()).or_insert_with(store);
+        }
+    }
+    Ok(stores)
+}
+
+/// What would be erased, and what stays.
+pub(super) async fn plan(subject: &str, rewrite: bool, who: &WhoArgs) -> Result<Plan, Failure> {
+    let (table, key) =
+        subject.split_once(':').filter(|(t, k)| !t.is_empty() && !k.is_empty()).ok_or_else(|| {
+            Failure::setup(format!("{subject:?} does not name a table and a key, as users:4711"))
+        })?;
+    let subject = Subject { table: table.to_owned(), key: key.to_owned() };
+    let path = who.config.path();
+    let jurisdiction = scans::jurisdiction(&path)?;
+    let places = scans::load(&path, &jurisdiction)?;
+    let (mut rows, mut remains, mut values, mut home) = (Vec::new(), Vec::new(), Vec::new(), None);
+    for (name, store) in stores(&path, &places)? {
+        let database = Database::connect(&name, &store.admin).await?;
+        let has = match person::look(&database, &store.catalogue, &subject).await {
+            Ok(has) => has,
+            // A store whose catalogue has no such people.
+            Err(Error::Blocked(_)) => continue,
+            Err(e) => return Err(e.into()),
+        };
+        let located = store_location(&path, &name)?;
+        // The store in the jurisdiction decides, where there is one.
+        if !has.rows.is_empty() && (home.is_none() || places.countries.contains(&located)) {
+            home = Some(name.clone());
+        }
+        rows.extend(has.rows.into_iter().map(|(table, n)| (format!("{name}: {table}"), n)));
+        values.extend(has.values);
+        for (table, column, n) in has.named {
+            remains.push(Remains {
+                id: "-".to_owned(),
+                location: located.clone(),
+                place: format!("{name}: {table}.{column}"),
+                why: format!("{n} rows are about somebody else, and name them"),
+            });
+        }
+    }
+    let home = home.ok_or_else(|| Failure::refused("no store has rows about them"))?;
+    let probes = Probes::new(values)?;
+    let (targets, more) = copies(&places, &jurisdiction, &probes).await?;
+    remains.extend(more);
+    Ok(Plan {
+        v: 1,
+        what: "erase".to_owned(),
+        of: String::new(),
+        jurisdiction,
+        store: home.clone(),
+        home,
+        rows,
+        targets,
+        remains,
+        subject: Some(subject),
+        rewrite,
+    })
+}
+
+fn store_location(path: &Path, name: &str) -> Result<String, Failure> {
+    let (file, _) = crate::config::parse(path)?;
+    let found = file.stores.iter().find(|s| s.store.name == name);
+    Ok(found.map_or_else(|| "?".to_owned(), |s| s.store.location.clone()))
+}
+
+/// Files that have them: logs are emptied; what holds other people, too, stays until it is too old to be kept.
+async fn copies(
+    places: &Places,
+    jurisdiction: &str,
+    probes: &Probes,
+) -> Result<(Vec<Target>, Vec<Remains>), Failure> {
+    let (mut targets, mut remains) = (Vec::new(), Vec::new());
+    let bar = progress();
+    for cluster in &places.clusters {
+        let Some(data) = &cluster.data_dir else { continue };
+        let database = Database::connect(&cluster.store, &cluster.admin).await?;
+        let sql = "SELECT current_setting('log_directory')";
+        let place: String = database.row("ask where its log is", sql, &[]).await?.get(0);
+        let Ok(log) = data.join(place).canonicalize() else { continue };
+        let folder = Folder { path: log, location: cluster.location.clone(), owner: String::new() };
+        for copy in scan::look(jurisdiction, &folder, probes, &mut |_| bar.tick()).copies {
+            if matches!(copy.holds, Holds::Found { .. }) {
+                targets.push(Target {
+                    id: copy.id,
+                    kind: copy.kind,
+                    location: copy.location,
+                    place: copy.place,
+                    action: Action::EmptyLog,
+                    key: None,
+                });
+            }
+        }
+    }
+    let mut found: Vec<Copy> = Vec::new();
+    for folder in &places.folders {
+        bar.set_message(folder.path.display().to_string());
+        found.extend(scan::look(jurisdiction, folder, probes, &mut |_| bar.tick()).copies);
+    }
+    for bucket in &places.buckets {
+        bar.set_message(bucket.shelf.place.clone());
+        let told = &mut |_| bar.tick();
+        let mut unread = Vec::new();
+        found.extend(objects::look(jurisdiction, &bucket.shelf, &*bucket.objects, probes, &mut unread, told));
+    }
+    bar.finish_and_clear();
+    keys::recognise(&mut found, &places.known_keys()?);
+    for copy in found.into_iter().filter(|c| !c.holds.is_nothing()) {
+        let why = match copy.holds {
+            Holds::Unknown { why } => format!("it cannot be looked into: {why}"),
+            _ => "it holds other people, too, and is kept until it is too old; who restores it erases them again".to_owned(),
+        };
+        remains.push(Remains { id: copy.id, location: copy.location, place: copy.place, why });
+    }
+    Ok((targets, remains))
+}
+
+/// Erases, and looks for what is left.
+pub(super) async fn run(id: &str, plan: &Plan, console: &Console, who: &WhoArgs) -> Result<(), Failure> {
+    let Some(subject) = &plan.subject else { return Err(Failure::refused("the plan names nobody")) };
+    let path = who.config.path();
+    let places = scans::load(&path, &plan.jurisdiction)?;
+    let stores = stores(&path, &places)?;
+    let (mut values, mut databases) = (Vec::new(), Vec::new());
+    for (name, store) in &stores {
+        let database = Database::connect(name, &store.admin).await?;
+        match person::look(&database, &store.catalogue, subject).await {
+            Ok(has) => values.extend(has.values),
+            Err(Error::Blocked(_)) => continue,
+            Err(e) => return Err(e.into()),
+        }
+        databases.push((database, &store.catalogue));
+    }
+    // Nothing to look for means that they are gone: somebody runs it again.
+    let probes = Probes::new(values)?;
+    let bar = progress();
+    let (mut rows, mut failed, mut rewritten) = (Vec::new(), Vec::new(), 0);
+    for (database, catalogue) in &databases {
+        bar.set_message(format!("{}: deleting their rows", database.name));
+        match person::delete(database, catalogue, subject).await {
+            Ok(deleted) => {
+                rows.extend(deleted.into_iter().map(|(t, n)| (format!("{}: {t}", database.name), n)));
+            }
+            // The rows are at home elsewhere: what happens there is replicated here.
+            Err(Error::Refused { sqlstate, .. }) if sqlstate == FENCED => {}
+            Err(e) => failed.push(e.to_string()),
+        }
+    }
+    for (database, catalogue) in &databases {
+        let mut still = person::look(database, catalogue, subject).await?;
+        let until = Instant::now() + PATIENCE;
+        while !still.rows.is_empty() && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            still = person::look(database, catalogue, subject).await?;
+        }
+        failed.extend(
+            still.rows.iter().map(|(t, n)| format!("{}: {t} has {n} rows about them", database.name)),
+        );
+        let told = &mut |step: Step<'_>| {
+            if let Step::Begun(what) = step {
+                bar.set_message(format!("{}: {what}", database.name));
+            }
+        };
+        rewritten += person::clean(database, catalogue, subject, plan.rewrite, told).await?;
+    }
+    for target in &plan.targets {
+        if let Err(e) = files::empty(Path::new(&target.place)) {
+            failed.push(format!("{}: {e}", target.place));
+        }
+    }
+    for (database, _) in &databases {
+        bar.set_message(format!("{}: removing old WAL", database.name));
+        wal::let_slots_go_on(database, PATIENCE).await?;
+        wal::remove(database).await?;
+    }
+    for standby in &places.standbys {
+        let Some((primary, _)) = databases.iter().find(|(database, _)| database.name == standby.store) else {
+            continue;
+        };
+        bar.set_message(format!("{}: removing old WAL", standby.name));
+        let at = Database::connect(&standby.name, &standby.admin).await?;
+        wal::remove_at_standby(primary, &at).await?;
+    }
+    bar.finish_and_clear();
+    let all: Vec<String> = places.clusters.iter().map(|c| c.store.clone()).collect();
+    let left = looking::look(&places, plan, &all, &probes).await?;
+    let known = |place: &str| plan.remains.iter().any(|r| r.place == place);
+    // What nobody can look into is told, and is no worse than before.
+    let found = left["left"].as_array().into_iter().flatten().filter(|c| c["holds"] == "found");
+    let places_left = found.filter_map(|c| c["place"].as_str());
+    let unexpected = places_left.filter(|place| !known(place)).count();
+    let certificate = json!({ "rows": rows, "rewritten": rewritten, "failed": failed, "remains": plan.remains, "verified": left });
+    let certified = console.ask(&json!({ "do": "certify", "id": id, "certificate": certificate })).await?;
+    if who.json {
+        print_json(&certified);
+    } else {
+        looking::print(&left);
+        for problem in &failed {
+            println!("FAILED   {problem}");
+        }
+        println!("The certificate of {id} is on record: ringfence erase show {id}");
+    }
+    if failed.is_empty() && unexpected == 0 {
+        return Ok(());
+    }
+    let hint = if plan.rewrite {
+        "see above, and the certificate"
+    } else {
+        "bytes in a cluster's free room go when others are written there, or with --rewrite"
+    };
+    Err(Failure::refused("something is left that the plan did not name").hint(hint))
+}
+
+/// Looks again: by the key, since nobody keeps their values.
+pub(super) async fn verify(plan: &Plan, who: &WhoArgs) -> Result<(), Failure> {
+    let Some(subject) = &plan.subject else { return Err(Failure::refused("the plan names nobody")) };
+    let path = who.config.path();
+    let places = scans::load(&path, &plan.jurisdiction)?;
+    let mut left = Vec::new();
+    for (name, store) in stores(&path, &places)? {
+        let database = Database::connect(&name, &store.admin).await?;
+        match person::look(&database, &store.catalogue, subject).await {
+            Ok(has) => left.extend(has.rows.into_iter().map(|(table, n)| (format!("{name}: {table}"), n))),
+            Err(Error::Blocked(_)) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    if who.json {
+        print_json(&json!({ "rows": left }));
+    } else {
+        for (table, n) in &left {
+            println!("LEFT     {table}: {n} rows");
+        }
+        println!(
+            "Looked for rows by their key. Their values are kept nowhere, so files were looked through when they were erased."
+        );
+    }
+    if left.is_empty() { Ok(()) } else { Err(Failure::refused("")) }
+}
