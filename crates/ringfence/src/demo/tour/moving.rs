@@ -22,6 +22,16 @@ impl Tour {
         pg_dump.args(["-Fc", "-U", "postgres", "-d", "legacy", "-f"]).arg(&dump);
         pg_dump.arg("-h").arg(self.dir.join("sg-legacy")).stdin(Stdio::null());
         self.step("Somebody backs the legacy store up in Singapore", pg_dump, &[Expect::Shows("")]);
+        let site = self.dir.join("backups/singapore").display().to_string();
+        let backup =
+            self.ringfence(&["backup", "run", "--as", "us-engineer", "--store", "legacy", "--to", &site]);
+        let seen = self.step(
+            "Another backup goes there, too, with a key of its own for the U.S. users' rows, which stays in the U.S.",
+            backup,
+            &[Expect::Shows("of us with a key of their own"), Expect::Shows("Registered as C-")],
+        );
+        let backup =
+            seen.lines().find_map(|line| Some(line.split_once(": ")?.0.to_owned())).unwrap_or_default();
         let scan = self.ringfence(&["copies", "scan", "--as", "us-engineer"]);
         self.step(
             "Where else does U.S. data lie? Dumps, replicas, exports, found by what is in them",
@@ -75,12 +85,53 @@ impl Tour {
         );
         let again = act(self, "cutover");
         self.step("They go over again, for good", again, &[Expect::Shows("The rows are at home at home")]);
+        self.open_flow();
         self.erase_rows();
+        let identity = self.dir.join("keys/backup.identity").display().to_string();
+        let check = self.ringfence(&["backup", "check", &backup, "--identity", &identity]);
+        self.step(
+            "The encrypted backup is still in Singapore: without the U.S. users, wherever it was copied to, with everybody else",
+            check,
+            &[Expect::Shows("DESTROYED  us.sql.age"), Expect::Shows("3 files hold together")],
+        );
         let show = self.ringfence(&["ledger", "show", "--grep", "us_home"]);
         self.step(
             "Each stage is on record, with who did it",
             show,
             &[Expect::Shows("us_home changed-over by us-engineer")],
+        );
+    }
+
+    fn open_flow(&mut self) {
+        let asked = self.ringfence(&["flow", "request", "--as", "us-engineer"]);
+        let seen = self.step(
+            "What everybody may see of U.S. users is to go on to the rest of the world: these columns",
+            asked,
+            &[Expect::Shows("id, country, created_at"), Expect::Hides("email")],
+        );
+        let Some(id) = seen.split_whitespace().find(|word| word.starts_with("F-")).map(str::to_owned) else {
+            return;
+        };
+        for approver in ["us-approver-1", "us-approver-2"] {
+            let key = self.dir.join("keys").join(approver).display().to_string();
+            let approve = self.ringfence(&["flow", "approve", &id, "--as", approver, "--key", &key]);
+            self.step(
+                &format!("{approver} of the in-country team signs these columns"),
+                approve,
+                &[Expect::Shows("Signed.")],
+            );
+        }
+        let open = self.ringfence(&["flow", "open", &id, "--as", "us-engineer"]);
+        self.step(
+            "The flow opens: what is there goes first, changes follow",
+            open,
+            &[Expect::Shows("It is open.")],
+        );
+        let check = self.ringfence(&["flow", "check", &id, "--as", "us-engineer"]);
+        self.step(
+            "Both ends are read: no column but those, and nobody's protected values",
+            check,
+            &[Expect::Shows("at the other end: none is there"), Expect::Hides("CUT")],
         );
     }
 
@@ -90,7 +141,7 @@ impl Tour {
         let seen = self.step(
             "What is left in the legacy store and its backups is to be erased: exactly this, and nobody has signed it yet",
             asked,
-            &[Expect::Shows("nightly.dump (delete-whole)"), Expect::Shows("approved by 0 of 2")],
+            &[Expect::Shows("nightly.dump (delete-whole)"), Expect::Shows("us.sql.age (destroy-key)"), Expect::Shows("approved by 0 of 2")],
         );
         let Some(id) = seen.split_whitespace().find(|word| word.starts_with("E-")).map(str::to_owned) else {
             return;
@@ -122,7 +173,7 @@ impl Tour {
         self.step(
             "Whoever checks the log sees that the certificate has its approvals",
             verify,
-            &[Expect::Shows("The log verifies"), Expect::Shows("4 approvals are signed")],
+            &[Expect::Shows("The log verifies"), Expect::Shows("6 approvals are signed")],
         );
     }
 }
