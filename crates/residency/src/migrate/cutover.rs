@@ -225,7 +225,8 @@ async fn forget_decision(of: &Move, at: &Database) -> Result<(), Error> {
 async fn follow(at: &Database, name: &str, other: &str) -> Result<(), Error> {
     let sql = "SELECT count(*) FROM pg_subscription WHERE subname = $1";
     if at.row("look for the subscription", sql, &[&name]).await?.get::<_, i64>(0) > 0 {
-        return Ok(());
+        // Whoever died in the middle of a change-over may have left it stopped.
+        return at.run("go on following", &format!("ALTER SUBSCRIPTION {} ENABLE", ident(name))).await;
     }
     let sql = format!(
         "CREATE SUBSCRIPTION {n} CONNECTION {conn} PUBLICATION {n} WITH (copy_data = false, create_slot = false, slot_name = {slot})",
