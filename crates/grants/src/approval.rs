@@ -1,5 +1,6 @@
-//! An approval: an SSH signature (SSHSIG, OpenSSH `PROTOCOL.sshsig`) over the canonical request. What `ssh-keygen -Y sign -n
-//! ringfence-approval` makes, a hardware key included, is as good as what `ringfence approve` makes.
+//! An approval: an SSH signature (SSHSIG, OpenSSH `PROTOCOL.sshsig`) over the canonical request, or a passkey's assertion whose
+//! challenge is its digest. What `ssh-keygen -Y sign -n ringfence-approval` makes, a hardware key included, is as good as what
+//! `ringfence approve` makes.
 
 use ringfence_verifier::approvals::{NAMESPACE, verify_signature};
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use crate::request::Request;
 pub struct Approval {
     /// The approver's name.
     pub approver: String,
-    /// The armoured SSHSIG.
+    /// The armoured SSHSIG, or a passkey's assertion in JSON.
     pub signature: String,
 }
 
@@ -36,7 +37,7 @@ pub fn sign_text(canonical: &str, private_key: &str) -> Result<String, Error> {
 }
 
 impl Approval {
-    /// Verifies the signature with the approver's public key (OpenSSH line).
+    /// Verifies the signature with the approver's public key (OpenSSH lines).
     pub fn verify(&self, request: &Request, public_key: &str) -> Result<(), Error> {
         self.verify_text(&request.canonical(), public_key)
     }

@@ -129,7 +129,7 @@ pub struct Principal {
     /// How they prove who they are. Certificates count where the gateway has `client_ca`.
     #[serde(default, skip_serializing_if = "Proof::is_usual")]
     pub login: Proof,
-    /// An approver's OpenSSH public key.
+    /// An approver's public keys, OpenSSH lines: of SSH keys, and of passkeys (`sk-…` with the console's host as application).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
 }

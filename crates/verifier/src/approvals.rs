@@ -9,16 +9,35 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use ssh_key::{PublicKey, SshSig};
 
+use crate::passkey;
+
 /// The SSHSIG namespace: a signature for another purpose is no approval.
 pub const NAMESPACE: &str = "ringfence-approval";
 
-/// Verifies an approval: an SSH signature (SSHSIG, OpenSSH `PROTOCOL.sshsig`) over a request's canonical text, by the key of
-/// an OpenSSH line. The error says what does not hold.
-pub fn verify_signature(canonical: &str, signature: &str, public_key: &str) -> Result<(), String> {
-    let key = PublicKey::from_openssh(public_key.trim()).map_err(|e| format!("their public key: {e}"))?;
-    let signature = SshSig::from_pem(signature).map_err(|_| "it is not an SSH signature".to_owned())?;
-    key.verify(NAMESPACE, canonical.as_bytes(), &signature)
-        .map_err(|_| "it is not by their key over this request".to_owned())
+/// Verifies an approval over a request's canonical text: an SSH signature (SSHSIG, OpenSSH `PROTOCOL.sshsig`), or the assertion of a
+/// passkey ([`passkey`]), by one of the approver's keys (OpenSSH lines). The error says what does not hold.
+pub fn verify_signature(canonical: &str, signature: &str, public_keys: &str) -> Result<(), String> {
+    let is_passkeys = signature.trim_start().starts_with('{');
+    let ssh = if is_passkeys {
+        None
+    } else {
+        Some(SshSig::from_pem(signature).map_err(|_| "it is not an SSH signature".to_owned())?)
+    };
+    let mut problem = "there is no key of theirs".to_owned();
+    for line in public_keys.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let key = PublicKey::from_openssh(line).map_err(|e| format!("their public key: {e}"))?;
+        let judged = match &ssh {
+            Some(signature) => key
+                .verify(NAMESPACE, canonical.as_bytes(), signature)
+                .map_err(|_| "it is not by their key over this request".to_owned()),
+            None => passkey::verify(canonical, signature, key.key_data()),
+        };
+        match judged {
+            Ok(()) => return Ok(()),
+            Err(e) => problem = e,
+        }
+    }
+    Err(problem)
 }
 
 /// What approvers sign, as far as the verifier must know it: the rest of the text is theirs to read.
