@@ -157,6 +157,13 @@ fn row(out: &mut Vec<u8>, value: &Value) {
     put(out, b'C', |out| put_str(out, "SELECT 1"));
 }
 
+/// One command for somebody who has logged in elsewhere, as the command line would give it. What a connection would hold is let go at
+/// once.
+pub async fn answer(shared: &Arc<Shared>, principal: &Principal, command: &Value) -> Result<Value, Refusal> {
+    let text = command.to_string();
+    self::command(shared, principal, &text, &mut Holds::new()).await
+}
+
 async fn command(
     shared: &Arc<Shared>,
     principal: &Principal,

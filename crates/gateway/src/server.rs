@@ -263,6 +263,11 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    /// What all sessions share: for the console.
+    pub fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
     /// Starts listening.
     pub async fn start(
         config: Config,

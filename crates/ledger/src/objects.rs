@@ -74,6 +74,12 @@ pub enum Problem {
     Log(#[from] Error),
 }
 
+/// Somebody who asks others by HTTP: certificates that are named (PEM), a time limit, no redirects, no proxy. `is_secure` has it refuse to
+/// begin without a certificate to trust.
+pub fn agent(patience: Duration, tls_roots: &[u8], is_secure: bool) -> Result<ureq::Agent, Error> {
+    Ok(http::agent(patience, http::tls(tls_roots, is_secure)?))
+}
+
 impl Client {
     /// Reads the settings; nothing is asked of the store yet.
     pub fn new(bucket: &Bucket) -> Result<Self, Problem> {

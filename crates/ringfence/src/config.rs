@@ -25,6 +25,7 @@ use crate::flows::FlowFile;
 use crate::moves::MoveFile;
 use crate::scans::{BackupsFile, CopiesFile};
 use crate::tls;
+use crate::web::ConsoleFile;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,6 +45,7 @@ pub(crate) struct File {
     #[serde(default)]
     pub(crate) copies: CopiesFile,
     pub(crate) backups: Option<BackupsFile>,
+    console: Option<ConsoleFile>,
     #[serde(default)]
     reports: ReportsFile,
 }
@@ -365,6 +367,8 @@ pub(crate) struct Loaded {
     pub(crate) ledger: ringfence_ledger::Settings,
     /// Stores whose own logs are followed.
     pub(crate) side_doors: Vec<SideDoor>,
+    /// The web console, if there is one.
+    pub(crate) console: Option<ringfence_console::Config>,
 }
 
 /// A store's own log, and what to compare it with.
@@ -623,6 +627,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
     let other_logs = file.ledger.others.iter().map(other).collect();
     let bucket = file.ledger.bucket.as_ref().map(|bucket| bucket.open(&dir));
     let bucket = bucket.and_then(|bucket| reader.keep("ledger.bucket", bucket));
+    let console = file.console.as_ref().and_then(|console| console.read(&mut reader));
     let problems = reader.problems;
     match (policy, control) {
         (Some(policy), Some(control)) if problems.is_empty() => Ok(Loaded {
@@ -651,6 +656,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
             policy,
             control,
             side_doors,
+            console,
             ledger: ringfence_ledger::Settings {
                 dir: dir.join(file.ledger.dir),
                 skey,

@@ -11,6 +11,7 @@ mod scans;
 mod serve;
 mod tls;
 mod watch;
+mod web;
 
 use std::process::ExitCode;
 

@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use ringfence_console::Console;
 use ringfence_control::Control;
 use ringfence_gateway::{Gateway, handover};
 use ringfence_ledger::Ledger;
@@ -30,6 +31,12 @@ pub(crate) async fn start(path: &Path, take_over: Option<&Path>) -> Result<Gatew
             .map_err(|e| Failure::setup(e.to_string()))?;
     for side_door in loaded.side_doors {
         watch::follow(side_door, &logs, gateway.ledger().downgrade())?;
+    }
+    if let Some(config) = loaded.console {
+        let origin = config.origin.clone();
+        let console = Console::start(gateway.shared(), config)
+            .map_err(|e| Failure::setup(format!("the console cannot listen: {e}")))?;
+        tracing::info!(%origin, address = %console.address, "the console is open");
     }
     Ok(gateway)
 }

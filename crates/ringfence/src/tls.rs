@@ -65,6 +65,18 @@ pub(crate) fn server(files: &Files) -> Result<Tls, String> {
     Ok(Tls::new(Arc::new(server), &leaf))
 }
 
+/// What the web console shows.
+pub(crate) fn pages(certificate: &Path, key: &Path) -> Result<Arc<rustls::ServerConfig>, String> {
+    let mut config = rustls::ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?
+        .with_no_client_auth()
+        .with_single_cert(certificates(certificate)?, private_key(key)?)
+        .map_err(|e| e.to_string())?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
 /// Clients may show a certificate; one that they show must verify.
 fn client_verifier(
     ca: &Path,

@@ -212,6 +212,8 @@ async fn fill(dir: &Path, args: &DemoArgs, clusters: &[Cluster], fresh: &[&str])
             prepare(cluster, HOME, &password).await?;
         } else {
             load::create_empty(cluster, WORLD).await?;
+            let closed = format!("REVOKE ALL ON DATABASE {WORLD} FROM PUBLIC");
+            client.batch_execute(&closed).await.map_err(database("close a database"))?;
         }
         for name in [site.database, HOME].iter().take(if site.country.is_some() { 2 } else { 1 }) {
             let sql = format!("GRANT CONNECT ON DATABASE {name} TO {MOVE_ROLE}");

@@ -1,0 +1,78 @@
+//! The web console: people log in with the identity that they have, see what waits for them, and decide with a passkey.
+//!
+//! It is a window on the gateway's own console ([`ringfence_gateway::console`]): each page asks it what the command line asks, and
+//! whatever changes something is done, refused and put on record there, under the person's name. [`identity`] says who somebody is
+//! (OpenID Connect), [`session`] remembers it, [`headers`] bounds what a page may do, [`pages`] writes them.
+//!
+//! A session is enough to look and to turn something down. It is not enough to approve: an approval is the assertion of a passkey
+//! over the exact request, which whoever has stolen a cookie does not have, and the operator of this program neither.
+
+pub mod headers;
+pub mod identity;
+pub mod listen;
+pub mod pages;
+pub mod session;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ringfence_gateway::server::Shared;
+use tokio_rustls::rustls::ServerConfig;
+
+pub use identity::Provider;
+use session::Sessions;
+
+/// What the console needs to know.
+#[derive(Clone)]
+pub struct Config {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// What people type: `https://console.example`. Its host is what passkeys are for.
+    pub origin: String,
+    /// Who says who people are.
+    pub provider: Provider,
+    /// Without it the console speaks HTTP, which it does on the loopback only.
+    pub tls: Option<Arc<ServerConfig>>,
+}
+
+impl Config {
+    /// The host of passkeys (the relying party's ID).
+    pub fn relying_party(&self) -> &str {
+        let host = self.origin.split("://").nth(1).unwrap_or_default();
+        host.rsplit_once(':').map_or(host, |(host, _)| host)
+    }
+}
+
+/// What all pages share.
+pub struct Desk {
+    /// The gateway.
+    pub gateway: Arc<Shared>,
+    /// The configuration.
+    pub config: Config,
+    /// Who is logged in.
+    pub sessions: Sessions,
+}
+
+/// A console that runs.
+pub struct Console {
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Console {
+    /// Starts it, on a thread and a runtime of its own: no page holds a worker of the gateway up.
+    pub fn start(gateway: Arc<Shared>, config: Config) -> std::io::Result<Self> {
+        let listener = std::net::TcpListener::bind(config.listen)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let desk = Arc::new(Desk { gateway, config, sessions: Sessions::default() });
+        std::thread::Builder::new().name("console".to_owned()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            match runtime {
+                Ok(runtime) => runtime.block_on(listen::serve(listener, desk)),
+                Err(e) => tracing::error!(problem = %e, "the console cannot start"),
+            }
+        })?;
+        Ok(Self { address })
+    }
+}

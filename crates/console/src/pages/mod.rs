@@ -1,0 +1,197 @@
+//! The pages, and how a request finds its one.
+
+pub mod door;
+pub mod inbox;
+pub mod passkey;
+pub mod plan;
+pub mod request;
+mod words;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, FromRequestParts, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use maud::{DOCTYPE, Markup, html};
+use ringfence_gateway::console;
+use ringfence_gateway::refusal::Refusal;
+use ringfence_policy::Principal;
+use serde_json::Value;
+
+use crate::Desk;
+use crate::session::Session;
+
+/// The largest form, in bytes.
+const MAX_FORM: usize = 64 * 1024;
+
+/// All paths.
+pub(crate) fn router(desk: Arc<Desk>) -> Router {
+    Router::new()
+        .route("/", get(inbox::show))
+        .route("/requests/{id}", get(request::show))
+        .route("/requests/{id}/approve", post(request::approve))
+        .route("/requests/{id}/deny", post(request::deny))
+        .route("/requests/{id}/revoke", post(request::revoke))
+        .route("/plans/{id}", get(plan::show))
+        .route("/plans/{id}/approve", post(plan::approve))
+        .route("/passkey", get(passkey::show).post(passkey::line))
+        .route("/login", get(door::login))
+        .route("/callback", get(door::callback))
+        .route("/logout", post(door::logout))
+        .route(
+            "/console.css",
+            get(|| file("text/css; charset=utf-8", include_str!("../../static/console.css"))),
+        )
+        .route(
+            "/console.js",
+            get(|| file("text/javascript; charset=utf-8", include_str!("../../static/console.js"))),
+        )
+        .route("/favicon.ico", get(|| async { StatusCode::NO_CONTENT }))
+        .fallback(|| async { Told::new(StatusCode::NOT_FOUND, "There is no such page.") })
+        .layer(DefaultBodyLimit::max(MAX_FORM))
+        .layer(axum::middleware::from_fn(crate::headers::add))
+        .with_state(desk)
+}
+
+#[allow(clippy::unused_async, reason = "a handler")]
+async fn file(kind: &'static str, text: &'static str) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "public, max-age=300")], text)
+}
+
+/// Somebody who is logged in, and is in the registry.
+pub(crate) struct Person {
+    pub(crate) principal: Principal,
+    pub(crate) session: Session,
+}
+
+impl FromRequestParts<Arc<Desk>> for Person {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, desk: &Arc<Desk>) -> Result<Self, Response> {
+        let Some(session) = desk.sessions.find(&parts.headers) else {
+            if parts.method == axum::http::Method::GET {
+                let next = parts.uri.path();
+                return Err(Redirect::to(&format!("/login?next={next}")).into_response());
+            }
+            return Err(Told::new(
+                StatusCode::UNAUTHORIZED,
+                "Your session is over. Nothing was changed: log in again.",
+            )
+            .into_response());
+        };
+        // Rules change while people are logged in.
+        match desk.gateway.policy().registry().principal(&session.person) {
+            Some(principal) if principal.is_person() => Ok(Self { principal: principal.clone(), session }),
+            _ => Err(Told::new(StatusCode::FORBIDDEN, "You are not in the registry of this installation.")
+                .into_response()),
+        }
+    }
+}
+
+impl Person {
+    /// Asks the gateway's console, as the command line does.
+    pub(crate) async fn ask(&self, desk: &Desk, command: &Value) -> Result<Value, Told> {
+        console::answer(&desk.gateway, &self.principal, command).await.map_err(Told::from)
+    }
+
+    /// Refuses what does not come from a page of this session.
+    pub(crate) fn must_be_ours(&self, desk: &Desk, headers: &HeaderMap, token: &str) -> Result<(), Told> {
+        if self.session.is_ours(headers, token, &desk.config.origin) {
+            return Ok(());
+        }
+        Err(Told::new(
+            StatusCode::FORBIDDEN,
+            "This did not come from a page of your session. Nothing was changed: open the page again.",
+        ))
+    }
+}
+
+/// What went wrong, as a page.
+#[derive(Debug)]
+pub(crate) struct Told {
+    status: StatusCode,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Told {
+    pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), hint: None }
+    }
+
+    /// The text for a script.
+    pub(crate) fn plain(self) -> Response {
+        let hint = self.hint.map(|hint| format!(" {hint}")).unwrap_or_default();
+        (self.status, format!("{}{hint}", self.message)).into_response()
+    }
+}
+
+impl From<Refusal> for Told {
+    fn from(refusal: Refusal) -> Self {
+        let status = match refusal.code {
+            "42501" => StatusCode::FORBIDDEN,
+            "22023" => StatusCode::CONFLICT,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self { status, message: refusal.message, hint: refusal.hint }
+    }
+}
+
+impl IntoResponse for Told {
+    fn into_response(self) -> Response {
+        let body = html! {
+            h1 { (words::of_status(self.status)) }
+            p { (self.message) }
+            @if let Some(hint) = &self.hint { p.soft { (hint) } }
+            p { a href="/" { "To the inbox" } }
+        };
+        (self.status, page("Ringfence", None, &body)).into_response()
+    }
+}
+
+/// A page as it is sent.
+pub(crate) type Page = Html<String>;
+
+/// A page with everything around it.
+pub(crate) fn page(title: &str, person: Option<&Person>, body: &Markup) -> Page {
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) " · Ringfence" }
+                link rel="stylesheet" href="/console.css";
+                script src="/console.js" defer {}
+            }
+            body {
+                a.skip href="#main" { "To the content" }
+                header {
+                    nav aria-label="Main" {
+                        a.brand href="/" { "Ringfence" }
+                        @if let Some(person) = person {
+                            a href="/" { "Inbox" }
+                            a href="/passkey" { "Passkey" }
+                            form.out method="post" action="/logout" {
+                                input type="hidden" name="token" value=(person.session.csrf);
+                                span.who { (person.principal.name) }
+                                button.quiet { "Log out" }
+                            }
+                        }
+                    }
+                }
+                main id="main" { (body) }
+            }
+        }
+    };
+    Html(page.into_string())
+}
+
+pub(crate) use words::{moment, text};
+
+/// The state for handlers.
+pub(crate) type At = State<Arc<Desk>>;

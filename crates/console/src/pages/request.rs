@@ -1,0 +1,244 @@
+//! One request on one screen: who, from where, why they are covered, what exactly they would see, and the decision.
+
+use axum::extract::{Form, Json, Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Redirect, Response};
+use maud::{Markup, html};
+use ringfence_grants::Request;
+use ringfence_policy::decision::Visibility;
+use ringfence_verifier::passkey;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::inbox::waits_for;
+use super::{At, Page, Person, Told, moment, page, text};
+use crate::Desk;
+
+/// What an approver's browser sends.
+#[derive(Deserialize)]
+pub(crate) struct Signed {
+    pub(super) token: String,
+    pub(super) assertion: passkey::Assertion,
+}
+
+/// `GET /requests/{id}`
+pub(crate) async fn show(State(desk): At, person: Person, Path(id): Path<String>) -> Result<Page, Told> {
+    let one = person.ask(&desk, &json!({ "do": "show", "id": id })).await?;
+    let canonical = text(&one, "canonical");
+    // What is shown is what is signed: it is read out of the text itself.
+    let request = Request::parse(canonical)
+        .map_err(|_| Told::new(StatusCode::SERVICE_UNAVAILABLE, "The request cannot be read."))?;
+    let is_mine = one["requester"] == person.principal.name.as_str();
+    let body = html! {
+        p.soft { a href="/" { "Inbox" } " / " (request.id) }
+        div.row {
+            h1 { (request.requester) " asks for " (request.columns.iter().map(String::as_str).collect::<Vec<_>>().join(", ")) " of " (request.table) }
+            span.state data-state=(text(&one, "state")) { (text(&one, "state")) }
+        }
+        dl.facts {
+            dt { "Purpose" } dd { (request.purpose) }
+            dt { "Who" } dd {
+                (request.requester) ", in " (request.location)
+                @if let Some(employer) = &request.employer { ", for " (employer) }
+            }
+            @if let Some(why) = &request.covered { dt { "Covered person" } dd.warn { (why) } }
+            dt { "Store" } dd { (request.store) " (" (request.jurisdiction) ")" }
+            dt { "Rows" } dd {
+                @match &request.condition { Some(condition) => code { (condition) }, None => "all of the table" }
+                @if let Some(most) = request.max_rows { ", at most " (most) }
+            }
+            dt { "For" } dd { (length(request.seconds)) " from the last approval" }
+            dt { "Asked" } dd { (moment(&ringfence_grants::request::rfc3339(request.created))) }
+            dt { "Decide by" } dd { (moment(&ringfence_grants::request::rfc3339(request.decide_by))) }
+            @if one["expires"].is_string() { dt { "In force until" } dd { (moment(text(&one, "expires"))) } }
+            @if let Some(by) = one["ended_by"].as_str() { dt { "Ended by" } dd { (by) ": " (text(&one, "reason")) } }
+            dt { "Approved by" } dd { (names(&one)) }
+        }
+        (face(&desk, &request))
+        @if waits_for(&desk, &person, &one, &request.store) { (decide(&desk, &person, &request.id, "requests", canonical, true)) }
+        @if text(&one, "state") == "granted" || (is_mine && text(&one, "state") == "pending") {
+            section aria-labelledby="end" {
+                h2 id="end" { "Take it back" }
+                form method="post" action={ "/requests/" (request.id) "/revoke" } {
+                    input type="hidden" name="token" value=(person.session.csrf);
+                    label for="why" { "Reason" }
+                    input id="why" name="reason" required maxlength="500" autocomplete="off";
+                    button.danger { "Revoke, and cut its sessions" }
+                }
+            }
+        }
+        details { summary { "The exact text that is signed" } pre { (canonical) } }
+    };
+    Ok(page(&request.id, Some(&person), &body))
+}
+
+fn length(seconds: u64) -> String {
+    match (seconds / 3600, seconds % 3600 / 60) {
+        (0, minutes) => format!("{minutes} min"),
+        (hours, 0) => format!("{hours} h"),
+        (hours, minutes) => format!("{hours} h {minutes} min"),
+    }
+}
+
+/// Who has signed, and how many it takes.
+pub(super) fn names(one: &Value) -> String {
+    let signed: Vec<&str> =
+        one["approved_by"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let who = if signed.is_empty() { "nobody yet".to_owned() } else { signed.join(", ") };
+    format!("{who} ({} of {})", signed.len(), one["approvals_needed"])
+}
+
+/// What they see of the table now, and what they would see.
+fn face(desk: &Desk, request: &Request) -> Markup {
+    let policy = desk.gateway.policy();
+    let outcome = |grants: &[_]| policy.outcome(&request.requester, &request.store, grants).ok();
+    let (Some(now), Some((_, catalogue))) = (outcome(&[request.scope()]), policy.store(&request.store))
+    else {
+        return html! { p.warn { "What they would see cannot be decided under the rules as they are now." } };
+    };
+    let (Some(columns), Some(classified)) =
+        (now.tables.get(&request.table), catalogue.tables.get(&request.table))
+    else {
+        return html! { p.warn { "They would see nothing of this table." } };
+    };
+    let word = |seen: Visibility| match seen {
+        Visibility::Absent => "absent",
+        Visibility::Masked => "masked",
+        Visibility::Clear => "clear",
+    };
+    // What protected values are open is to be seen at a glance.
+    let look =
+        |seen, holds: &str| if seen == Visibility::Clear && !holds.is_empty() { "open" } else { word(seen) };
+    html! {
+        section aria-labelledby="face" {
+            h2 id="face" { "What " (request.requester) " sees of " (request.table) }
+            div.scroll tabindex="0" role="region" aria-label={ "Columns of " (request.table) } {
+                table {
+                    thead { tr { th scope="col" { "Column" } th scope="col" { "Holds" } th scope="col" { "Now" } th scope="col" { "With this grant" } } }
+                    tbody {
+                        @for (name, column) in columns {
+                            @let then = if column.granted_by.is_empty() { column.base } else { Visibility::Clear };
+                            @let holds = classified.columns.get(name).map_or("", |c| c.category());
+                            tr {
+                                th scope="row" { code { (name) } }
+                                td { @if holds.is_empty() { "public" } @else { (holds) } }
+                                td { span.seen data-seen=(look(column.base, holds)) { (word(column.base)) } }
+                                td { span.seen data-seen=(look(then, holds)) { (word(then)) @if then != column.base { ", in the rows above" } } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The decision: by passkey, or no.
+pub(super) fn decide(
+    desk: &Desk,
+    person: &Person,
+    id: &str,
+    what: &str,
+    canonical: &str,
+    may_deny: bool,
+) -> Markup {
+    html! {
+        section.decide aria-labelledby="decide" {
+            h2 id="decide" { "Your decision" }
+            p { "Your passkey signs exactly what is above, and nothing else. Nobody can do it for you, and everybody can check it." }
+            div {
+                button type="button" data-approve={ "/" (what) "/" (id) "/approve" } data-challenge=(passkey::challenge(canonical))
+                    data-relying-party=(desk.config.relying_party()) data-token=(person.session.csrf) { "Approve with passkey" }
+                p.told role="status" {}
+            }
+            noscript { p.warn { "A passkey needs JavaScript. Without it: " code { "ringfence approve " (id) } } }
+            @if may_deny {
+                form method="post" action={ "/requests/" (id) "/deny" } {
+                    input type="hidden" name="token" value=(person.session.csrf);
+                    label for="reason" { "Or turn it down, with a reason that " (text_of_requester()) " will read" }
+                    input id="reason" name="reason" required maxlength="500" autocomplete="off";
+                    button.quiet { "Deny" }
+                }
+            }
+        }
+    }
+}
+
+fn text_of_requester() -> &'static str {
+    "whoever asked"
+}
+
+/// `POST /requests/{id}/approve`, by the page's script.
+pub(crate) async fn approve(
+    State(desk): At,
+    person: Person,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Json(signed): Json<Signed>,
+) -> Response {
+    sign(&desk, &person, "approve", &id, &headers, signed).await
+}
+
+/// Gives an assertion to the gateway, which verifies it.
+pub(super) async fn sign(
+    desk: &Desk,
+    person: &Person,
+    how: &str,
+    id: &str,
+    headers: &HeaderMap,
+    signed: Signed,
+) -> Response {
+    if let Err(told) = person.must_be_ours(desk, headers, &signed.token) {
+        return told.plain();
+    }
+    let assertion = serde_json::to_string(&signed.assertion).unwrap_or_default();
+    match person.ask(desk, &json!({ "do": how, "id": id, "signature": assertion })).await {
+        Ok(_) => StatusCode::NO_CONTENT.into_response(),
+        Err(told) => told.plain(),
+    }
+}
+
+/// A form with a reason.
+#[derive(Deserialize)]
+pub(crate) struct Because {
+    token: String,
+    reason: String,
+}
+
+async fn end(
+    desk: &Desk,
+    person: &Person,
+    how: &str,
+    id: &str,
+    headers: &HeaderMap,
+    form: Because,
+) -> Result<Redirect, Told> {
+    person.must_be_ours(desk, headers, &form.token)?;
+    if form.reason.trim().is_empty() {
+        return Err(Told::new(StatusCode::CONFLICT, "A reason is needed."));
+    }
+    person.ask(desk, &json!({ "do": how, "id": id, "reason": form.reason.trim() })).await?;
+    Ok(Redirect::to(&format!("/requests/{id}")))
+}
+
+/// `POST /requests/{id}/deny`
+pub(crate) async fn deny(
+    State(desk): At,
+    person: Person,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Form(form): Form<Because>,
+) -> Result<Redirect, Told> {
+    end(&desk, &person, "deny", &id, &headers, form).await
+}
+
+/// `POST /requests/{id}/revoke`
+pub(crate) async fn revoke(
+    State(desk): At,
+    person: Person,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Form(form): Form<Because>,
+) -> Result<Redirect, Told> {
+    end(&desk, &person, "revoke", &id, &headers, form).await
+}

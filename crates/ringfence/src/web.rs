@@ -1,0 +1,101 @@
+//! `[console]` of `ringfence.toml`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use ringfence_console::identity::{NameClaim, agent};
+use ringfence_console::{Config, Provider};
+use serde::Deserialize;
+
+use crate::config::Reader;
+use crate::tls;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConsoleFile {
+    /// Where it listens.
+    listen: SocketAddr,
+    /// What people type: `https://console.example`. Its host is what passkeys are for.
+    origin: String,
+    /// PEM files. Without them the console speaks HTTP, on the loopback only.
+    certificate: Option<PathBuf>,
+    /// The key of that.
+    key: Option<PathBuf>,
+    /// Who says who people are.
+    provider: ProviderFile,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProviderFile {
+    /// An OpenID Connect issuer: what comes before `/.well-known/openid-configuration`.
+    issuer: String,
+    /// What it calls the console. Its redirect URI there is the origin with `/callback`.
+    client_id: String,
+    /// A file with the secret.
+    client_secret: PathBuf,
+    /// Which claim is somebody's name in the registry.
+    #[serde(default)]
+    name: NameClaim,
+    /// PEM certificates to trust, for an issuer with https:.
+    tls_root: Option<PathBuf>,
+}
+
+/// Whether a URL is of this machine.
+fn is_local(url: &str) -> bool {
+    let host = url.split("://").nth(1).unwrap_or_default();
+    let host = host.split('/').next().unwrap_or_default();
+    let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
+    ["127.0.0.1", "[::1]", "localhost"].contains(&host)
+}
+
+impl ConsoleFile {
+    /// Reads the files that it names.
+    pub(crate) fn read(&self, reader: &mut Reader<'_>) -> Option<Config> {
+        let mut problem = |text: &str| reader.problems.push(format!("console: {text}"));
+        let origin = self.origin.trim_end_matches('/').to_owned();
+        let is_secure = origin.starts_with("https://");
+        let is_loopback =
+            origin.starts_with("http://") && is_local(&origin) && self.listen.ip().is_loopback();
+        if !(is_secure || is_loopback) {
+            problem("its origin is on another machine, so it must be https:");
+        }
+        let issuer = &self.provider.issuer;
+        let issuer_is_secure = issuer.starts_with("https://");
+        if !(issuer_is_secure || issuer.starts_with("http://") && is_local(issuer)) {
+            problem("its provider is on another machine, so the issuer must be https:");
+        }
+        if issuer_is_secure && self.provider.tls_root.is_none() {
+            problem("its provider's issuer is https:, so tls_root must name the certificates to trust");
+        }
+        let tls = match (&self.certificate, &self.key) {
+            (Some(certificate), Some(key)) => {
+                let made = tls::pages(&reader.dir.join(certificate), &reader.dir.join(key));
+                Some(reader.keep("console", made)?)
+            }
+            (None, None) if is_secure && !self.listen.ip().is_loopback() => {
+                problem("it listens beyond this machine, so it needs certificate and key");
+                return None;
+            }
+            (None, None) => None,
+            _ => {
+                problem("certificate and key go together");
+                return None;
+            }
+        };
+        let roots = self.provider.tls_root.as_ref().map(|path| reader.text(path).into_bytes());
+        let agent = reader.keep("console", agent(roots.as_deref()))?;
+        Some(Config {
+            listen: self.listen,
+            origin,
+            provider: Provider {
+                issuer: issuer.clone(),
+                client_id: self.provider.client_id.clone(),
+                client_secret: reader.text(&self.provider.client_secret).trim().to_owned(),
+                claim: self.provider.name,
+                agent,
+            },
+            tls,
+        })
+    }
+}

@@ -1,0 +1,149 @@
+// People at the console, each in a browser of their own with an authenticator of their own. Reads commands as JSON lines, answers each with one.
+// Usage: node console_test.js ORIGIN
+const { chromium } = require("playwright-core");
+const { execFileSync } = require("child_process");
+const { readFileSync } = require("fs");
+const readline = require("readline");
+
+const origin = process.argv[2];
+const people = new Map();
+const errors = [];
+let browser;
+
+async function person(name) {
+  if (people.has(name)) return people.get(name);
+  const context = await browser.newContext();
+  const page = await context.newPage();
+  const cdp = await context.newCDPSession(page);
+  await cdp.send("WebAuthn.enable");
+  const { authenticatorId } = await cdp.send("WebAuthn.addVirtualAuthenticator", {
+    options: { protocol: "ctap2", transport: "internal", hasResidentKey: true, hasUserVerification: true, isUserVerified: true, automaticPresenceSimulation: true },
+  });
+  page.on("console", (message) => message.type() === "error" && message.location().url.startsWith(origin) && errors.push(message.text()));
+  page.on("pageerror", (problem) => errors.push(String(problem)));
+  const who = { context, page, cdp, authenticatorId, sent: [] };
+  page.on("request", (request) => request.method() === "POST" && request.url().endsWith("/approve") && who.sent.push(request.postData()));
+  people.set(name, who);
+  return who;
+}
+
+const seen = async (page, answer) => ({ status: answer?.status(), url: page.url(), text: await page.locator("body").innerText() });
+
+const commands = {
+  async login({ as }) {
+    const { page } = await person(as);
+    await page.goto(`${origin}/`);
+    await page.fill("input[name=login]", as);
+    await page.fill("input[name=password]", "any");
+    await page.click("button[type=submit]");
+    await page.waitForLoadState();
+    if (!page.url().startsWith(origin)) {
+      await page.click("button[type=submit]", { timeout: 5000 }).catch(async (problem) => {
+        throw new Error(`${problem}: ${await page.locator("body").innerText()}`);
+      });
+      await page.waitForLoadState();
+    }
+    await page.waitForLoadState();
+    return seen(page);
+  },
+  async open({ as, path }) {
+    const { page } = await person(as);
+    return seen(page, await page.goto(origin + path));
+  },
+  async enrol({ as }) {
+    const { page } = await person(as);
+    await page.goto(`${origin}/passkey`);
+    await page.click("[data-enrol]");
+    await page.waitForFunction(() => document.getElementById("line").value !== "");
+    return { line: await page.inputValue("#line") };
+  },
+  // `present: false` is somebody who does not touch their key.
+  async approve({ as, path, verified = true }) {
+    const { page, cdp, authenticatorId } = await person(as);
+    await cdp.send("WebAuthn.setUserVerified", { authenticatorId, isUserVerified: verified });
+    await page.goto(origin + path);
+    if (!(await page.locator("[data-approve]").count())) return { offered: false };
+    const reloaded = page.waitForEvent("load", { timeout: 15000 }).then(() => true, () => false);
+    await page.click("[data-approve]");
+    const told = page.waitForFunction(() => { const t = document.querySelector(".told"); return t && t.textContent && !t.textContent.startsWith("Your device") ? t.textContent : false; }, null, { timeout: 15000 }).then((h) => h.jsonValue(), () => "");
+    const first = await Promise.race([reloaded, told]);
+    return { offered: true, approved: first === true, told: first === true ? "" : first };
+  },
+  async form({ as, path, action, reason }) {
+    const { page } = await person(as);
+    await page.goto(origin + path);
+    const form = page.locator(`form[action$="/${action}"]`);
+    await form.locator("input[name=reason]").fill(reason);
+    await Promise.all([page.waitForNavigation(), form.locator("button").click()]);
+    await page.waitForLoadState();
+    return seen(page);
+  },
+  // What somebody can do who has the cookie and a page's token, and no authenticator.
+  async steal({ as, path, body, token = true, from = origin }) {
+    const { page, context } = await person(as);
+    await page.goto(`${origin}/`);
+    const csrf = await page.inputValue("input[name=token]");
+    const cookies = (await context.cookies(origin)).map((c) => `${c.name}=${c.value}`).join("; ");
+    const json = JSON.stringify({ ...body, ...(token ? { token: csrf } : {}) });
+    const answer = await fetch(origin + path, { method: "POST", body: json, redirect: "manual", headers: { "content-type": "application/json", cookie: cookies, origin: from } });
+    return { status: answer.status, text: await answer.text() };
+  },
+  async sent({ as }) {
+    return { bodies: (await person(as)).sent.map((body) => JSON.parse(body)) };
+  },
+  async cookies({ as }) {
+    return { cookies: await (await person(as)).context.cookies(origin) };
+  },
+  async raw({ path, headers = {} }) {
+    const answer = await fetch(origin + path, { redirect: "manual", headers });
+    return { status: answer.status, headers: Object.fromEntries(answer.headers), text: await answer.text() };
+  },
+  async axe({ as, path }) {
+    const { page, context } = await person(as);
+    const found = [];
+    for (const colorScheme of ["light", "dark"]) {
+      await page.emulateMedia({ colorScheme });
+      await page.goto(origin + path);
+      // Beside the page's own policy, which lets no script of ours in: through the debugger.
+      await page.evaluate(readFileSync(require.resolve("axe-core/axe.min.js"), "utf8"));
+      const result = await page.evaluate(() => axe.run({ runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] }));
+      found.push(...result.violations.map((v) => `${path} ${colorScheme} ${v.id}: ${v.nodes.map((n) => n.target).join(", ")}`));
+      if (process.env.SCREENSHOT) {
+        const name = path === "/" ? "inbox" : path.split("/").filter(Boolean)[0];
+        for (const [device, width] of [["desktop", 1200], ["phone", 390]]) {
+          await page.setViewportSize({ width, height: 860 });
+          await page.screenshot({ path: `${process.env.SCREENSHOT}-${name}-${as}-${colorScheme}-${device}.png`, fullPage: true });
+        }
+      }
+    }
+    await page.emulateMedia({ colorScheme: null });
+    // And what a page weighs, with all that it needs.
+    const bytes = await page.evaluate(() => performance.getEntries().filter((e) => "transferSize" in e).reduce((n, e) => n + e.decodedBodySize, 0));
+    const quiet = await context.browser().newContext({ javaScriptEnabled: false, storageState: await context.storageState() });
+    const still = await quiet.newPage();
+    await still.goto(origin + path);
+    const text = await still.locator("main").innerText();
+    await quiet.close();
+    return { violations: found, bytes, without_script: text };
+  },
+  async errors() {
+    return { errors };
+  },
+};
+
+async function main() {
+  const executablePath = execFileSync("sh", ["-c", "command -v chromium || command -v google-chrome"]).toString().trim();
+  browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
+  console.log(JSON.stringify({ ready: true }));
+  for await (const line of readline.createInterface({ input: process.stdin })) {
+    const { do: what, ...rest } = JSON.parse(line);
+    const answer = await commands[what](rest).catch((problem) => ({ failed: String(problem) }));
+    console.log(JSON.stringify(answer));
+  }
+  await browser.close();
+}
+
+main().catch((problem) => {
+  console.error(problem);
+  process.exit(1);
+});
