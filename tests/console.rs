@@ -290,6 +290,8 @@ fn people_ask_decide_and_are_cut_off() {
     assert!(unexpected.is_empty(), "{unexpected:?}");
     // The provider is away: a clear page.
     drop(provider);
+    drop(gateway);
+    let gateway = demo.serve_with("console", "", |config| format!("{config}{console}"));
     let away = raw("/login");
     assert!(away["status"] == 503 && away["text"].as_str().unwrap().contains("cannot be reached"), "{away}");
 

@@ -1,6 +1,7 @@
 //! Who somebody is: OpenID Connect Core 1.0, authorization code flow with PKCE (RFC 7636), by a provider that the configuration names.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use openidconnect::core::{CoreAuthenticationFlow, CoreClient, CoreProviderMetadata, CoreUserInfoClaims};
 use openidconnect::{
@@ -40,7 +41,21 @@ pub struct Provider {
     pub claim: NameClaim,
     /// Makes the connections to it.
     pub agent: ureq::Agent,
+    /// What it said of itself last.
+    pub known: Known,
 }
+
+/// What a provider says of itself and its keys, for a while: anybody may begin a login, and each would ask for it.
+#[derive(Clone, Default)]
+pub struct Known(Arc<Mutex<Option<Asked>>>);
+
+/// When it was asked, and what it said, if anything.
+type Asked = (Instant, Option<CoreProviderMetadata>);
+
+/// How long that is: a key that the provider has changed is known after it.
+const KNOWN_FOR: Duration = Duration::from_secs(60);
+/// How long one that does not answer is not asked again.
+const AWAY_FOR: Duration = Duration::from_secs(3);
 
 impl std::fmt::Debug for Provider {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -86,9 +101,17 @@ impl Provider {
     }
 
     fn metadata(&self) -> Result<CoreProviderMetadata, Problem> {
+        // Held while it is asked: those who come meanwhile wait for the one answer.
+        let mut known = self.known.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match known.as_ref() {
+            Some((at, Some(metadata))) if at.elapsed() < KNOWN_FOR => return Ok(metadata.clone()),
+            Some((at, None)) if at.elapsed() < AWAY_FOR => return Err(Problem::Unreachable),
+            _ => {}
+        }
         let issuer = IssuerUrl::new(self.issuer.clone()).map_err(|_| Problem::Unreachable)?;
-        CoreProviderMetadata::discover(&issuer, &|request| self.ask(request))
-            .map_err(|_| Problem::Unreachable)
+        let metadata = CoreProviderMetadata::discover(&issuer, &|request| self.ask(request)).ok();
+        *known = Some((Instant::now(), metadata.clone()));
+        metadata.ok_or(Problem::Unreachable)
     }
 
     /// Begins a login: where the browser has to go. Blocks.

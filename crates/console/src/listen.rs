@@ -1,111 +1,70 @@
-//! Takes connections, by TLS where there is a certificate.
+//! Takes connections, by TLS where there is a certificate. The console shares a process with the gateway, and so its file descriptors:
+//! connections are counted, and whoever is slow is let go.
 
 use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::serve::Listener;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use crate::{Desk, pages};
 
+/// The most connections at once; who comes later waits.
+const MOST: usize = 256;
 /// How long somebody may take to shake hands.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Connections that have shaken hands and are not served yet.
-const WAITING: usize = 64;
+/// How long they may take to say what they want, also for the next time on the same connection.
+const HEAD: Duration = Duration::from_secs(20);
+/// How long a connection lasts at most.
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// Serves until the process ends.
 pub(crate) async fn serve(listener: std::net::TcpListener, desk: Arc<Desk>) {
-    let served = async {
-        let listener = TcpListener::from_std(listener)?;
-        let tls = desk.config.tls.clone();
-        let router = pages::router(desk);
-        match tls {
-            None => axum::serve(listener, router).await,
-            Some(tls) => {
-                let address = listener.local_addr()?;
-                let (send, receive) = mpsc::channel(WAITING);
-                tokio::spawn(shake_hands(listener, TlsAcceptor::from(tls), send));
-                axum::serve(Shaken { receive, address }, router).await
-            }
-        }
-    };
-    if let Err(problem) = served.await {
+    if let Err(problem) = accept(listener, desk).await {
         tracing::error!(%problem, "the console has ended");
     }
 }
 
-/// Each handshake in a task of its own: somebody who is slow holds nobody up.
-async fn shake_hands(
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    send: mpsc::Sender<(TlsStream<TcpStream>, SocketAddr)>,
-) {
+async fn accept(listener: std::net::TcpListener, desk: Arc<Desk>) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let acceptor = desk.config.tls.clone().map(TlsAcceptor::from);
+    let router = pages::router(desk);
+    let places = Arc::new(Semaphore::new(MOST));
     loop {
-        let Ok((stream, from)) = listener.accept().await else {
+        let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
+        let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await; // no file descriptors, for the moment
             continue;
         };
-        let (acceptor, send) = (acceptor.clone(), send.clone());
+        let (acceptor, router) = (acceptor.clone(), router.clone());
         tokio::spawn(async move {
-            if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                let _ = send.send((stream, from)).await;
-            }
+            let _place = place;
+            let _ = timeout(LONGEST, async {
+                match acceptor {
+                    None => talk(stream, router).await,
+                    Some(acceptor) => {
+                        if let Ok(Ok(stream)) = timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                            talk(stream, router).await;
+                        }
+                    }
+                }
+            })
+            .await;
         });
     }
 }
 
-struct Shaken {
-    receive: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
-    address: SocketAddr,
-}
-
-impl Listener for Shaken {
-    type Io = Stream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        match self.receive.recv().await {
-            Some((stream, from)) => (Stream(stream), from),
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        Ok(self.address)
-    }
-}
-
-/// A connection.
-struct Stream(TlsStream<TcpStream>);
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
+/// One connection, to its end. Why it ended is between the two of them.
+async fn talk(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router) {
+    let mut http = Builder::new(TokioExecutor::new()).http1_only();
+    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+    let _ = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await;
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use ringfence_console::identity::{NameClaim, agent};
+use ringfence_console::identity::{Known, NameClaim, agent};
 use ringfence_console::{Config, Provider};
 use serde::Deserialize;
 
@@ -94,6 +94,7 @@ impl ConsoleFile {
                 client_secret: reader.text(&self.provider.client_secret).trim().to_owned(),
                 claim: self.provider.name,
                 agent,
+                known: Known::default(),
             },
             tls,
         })
