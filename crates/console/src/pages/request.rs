@@ -155,17 +155,13 @@ pub(super) fn decide(
             @if may_deny {
                 form method="post" action={ "/requests/" (id) "/deny" } {
                     input type="hidden" name="token" value=(person.session.csrf);
-                    label for="reason" { "Or turn it down, with a reason that " (text_of_requester()) " will read" }
+                    label for="reason" { "Or turn it down, with a reason that whoever asked will read" }
                     input id="reason" name="reason" required maxlength="500" autocomplete="off";
                     button.quiet { "Deny" }
                 }
             }
         }
     }
-}
-
-fn text_of_requester() -> &'static str {
-    "whoever asked"
 }
 
 /// `POST /requests/{id}/approve`, by the page's script.

@@ -8,12 +8,12 @@ use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use ringfence_grants::request::rfc3339;
+use ringfence_residency::backup::Manifest;
 use ringfence_residency::backup::keys::{self, Identity, Keys};
 use ringfence_residency::backup::read::{self, Restored};
 use ringfence_residency::backup::write::{self, Backup};
-use ringfence_residency::backup::{MANIFEST, Manifest};
 use ringfence_residency::scope::Scope;
 use serde_json::json;
 
@@ -297,8 +297,7 @@ async fn restore(args: &RestoreArgs) -> Result<(), Failure> {
     bar.finish_and_clear();
     tell(&restored, args.who.json);
     if args.output.is_none() && !args.who.json {
-        println!("Prepare it with `ringfence install` before it is a store; see also `{MANIFEST}`.");
-        println!("{} read.", HumanBytes(bar.position()));
+        println!("Prepare it with `ringfence install` before it is a store.");
     }
     Ok(())
 }
