@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use openidconnect::core::{CoreAuthenticationFlow, CoreClient, CoreProviderMetadata, CoreUserInfoClaims};
 use openidconnect::{
-    AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndUserEmail, EndUserUsername, HttpRequest,
-    HttpResponse, IssuerUrl, Nonce, OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier,
-    RedirectUrl, Scope, TokenResponse as _,
+    AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndUserEmail, EndUserUsername, EndpointMaybeSet,
+    EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IssuerUrl, Nonce, OAuth2TokenResponse as _,
+    PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope, TokenResponse as _,
 };
 
 /// How long the provider may take to answer.
@@ -93,6 +93,16 @@ pub fn agent(tls_root: Option<&[u8]>) -> Result<ureq::Agent, String> {
         .map_err(|e| e.to_string())
 }
 
+/// What a provider that describes itself has: a place for logins, and perhaps ones for tokens and claims.
+type Client = CoreClient<
+    EndpointSet,
+    EndpointNotSet,
+    EndpointNotSet,
+    EndpointNotSet,
+    EndpointMaybeSet,
+    EndpointMaybeSet,
+>;
+
 impl Provider {
     fn ask(&self, request: HttpRequest) -> Result<HttpResponse, ureq::Error> {
         let answer = self.agent.run(request)?;
@@ -114,15 +124,16 @@ impl Provider {
         metadata.ok_or(Problem::Unreachable)
     }
 
+    fn client(&self, redirect: &str) -> Result<Client, Problem> {
+        let redirect = RedirectUrl::new(redirect.to_owned()).map_err(|_| Problem::Unreachable)?;
+        let (id, secret) =
+            (ClientId::new(self.client_id.clone()), ClientSecret::new(self.client_secret.clone()));
+        Ok(CoreClient::from_provider_metadata(self.metadata()?, id, Some(secret)).set_redirect_uri(redirect))
+    }
+
     /// Begins a login: where the browser has to go. Blocks.
     pub fn begin(&self, redirect: &str, next: String) -> Result<(String, Begun), Problem> {
-        let redirect = RedirectUrl::new(redirect.to_owned()).map_err(|_| Problem::Unreachable)?;
-        let client = CoreClient::from_provider_metadata(
-            self.metadata()?,
-            ClientId::new(self.client_id.clone()),
-            Some(ClientSecret::new(self.client_secret.clone())),
-        )
-        .set_redirect_uri(redirect);
+        let client = self.client(redirect)?;
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         let (url, state, nonce) = client
             .authorize_url(
@@ -142,13 +153,7 @@ impl Provider {
         if begun.state.secret() != state {
             return Err(Problem::Forged("it belongs to another login"));
         }
-        let redirect = RedirectUrl::new(redirect.to_owned()).map_err(|_| Problem::Unreachable)?;
-        let client = CoreClient::from_provider_metadata(
-            self.metadata()?,
-            ClientId::new(self.client_id.clone()),
-            Some(ClientSecret::new(self.client_secret.clone())),
-        )
-        .set_redirect_uri(redirect);
+        let client = self.client(redirect)?;
         let answer = client
             .exchange_code(AuthorizationCode::new(code))
             .map_err(|_| Problem::Unreachable)?

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use super::probe::{Found, Probes};
 use super::{Holds, Kind};
@@ -171,70 +171,58 @@ fn nested(
 
 /// A dump that pg_restore reads: custom, directory or tar format.
 pub fn restored(path: &Path, probes: &Probes, told: &mut dyn FnMut(u64)) -> std::io::Result<(Holds, String)> {
-    let mut child = Command::new("pg_restore")
-        .arg("-f")
-        .arg("-")
-        .arg(path)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let child = match &mut child {
-        Ok(child) => child,
-        Err(e) => {
-            return Ok((Holds::Unknown { why: format!("pg_restore cannot be run: {e}") }, String::new()));
-        }
-    };
-    let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) else {
-        return Err(std::io::Error::other("pg_restore has no output"));
-    };
-    // Its complaints are few; they are read beside, so that neither pipe fills.
-    let complaints = std::thread::spawn(move || BufReader::new(err).lines().map_while(Result::ok).next());
-    let found = probes.look(out, told)?;
-    let status = child.wait()?;
-    let complaint = complaints.join().ok().flatten();
-    if !status.success() && found.people() == 0 {
-        let why = complaint.unwrap_or_else(|| "pg_restore failed".to_owned());
-        return Ok((Holds::Unknown { why }, String::new()));
-    }
-    Ok((holds(&found, probes), "read with pg_restore".to_owned()))
+    let mut command = Command::new("pg_restore");
+    command.args(["-f", "-"]).arg(path).stdin(Stdio::null());
+    pg_restore(command, probes, |child| probes.look(child.stdout.take().ok_or_else(no_pipes)?, told))
 }
 
 /// The same for a dump that is not in a file of its own: pg_restore reads it from a pipe.
 fn restored_from(mut bytes: impl Read, probes: &Probes) -> std::io::Result<(Holds, String)> {
-    let child = Command::new("pg_restore")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = match child {
-        Ok(child) => child,
-        Err(e) => {
-            return Ok((Holds::Unknown { why: format!("pg_restore cannot be run: {e}") }, String::new()));
-        }
-    };
-    let (Some(mut to), Some(out), Some(err)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
-    else {
-        return Err(std::io::Error::other("pg_restore has no pipes"));
-    };
-    let complaints = std::thread::spawn(move || BufReader::new(err).lines().map_while(Result::ok).next());
-    let found = std::thread::scope(|scope| {
-        let looking = scope.spawn(|| probes.look(out, &mut |_| ()));
-        // It may hang up early, and says why: what matters is what it gave.
-        let read = match std::io::copy(&mut bytes, &mut to) {
-            Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e),
-            _ => Ok(()),
+    let mut command = Command::new("pg_restore");
+    command.args(["-f", "-"]).stdin(Stdio::piped());
+    pg_restore(command, probes, |child| {
+        let (Some(mut to), Some(out)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(no_pipes());
         };
-        drop(to);
-        let found = looking.join().map_err(|_| std::io::Error::other("the look was broken off"))?;
-        read.and(found)
-    })?;
+        std::thread::scope(|scope| {
+            let looking = scope.spawn(|| probes.look(out, &mut |_| ()));
+            // It may hang up early, and says why: what matters is what it gave.
+            let read = match std::io::copy(&mut bytes, &mut to) {
+                Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e),
+                _ => Ok(()),
+            };
+            drop(to);
+            let found = looking.join().map_err(|_| std::io::Error::other("the look was broken off"))?;
+            read.and(found)
+        })
+    })
+}
+
+fn no_pipes() -> std::io::Error {
+    std::io::Error::other("pg_restore has no pipes")
+}
+
+/// Runs it, has `look` look at what it gives, and judges by that and by its end.
+fn pg_restore(
+    mut command: Command,
+    probes: &Probes,
+    look: impl FnOnce(&mut Child) -> std::io::Result<Found>,
+) -> std::io::Result<(Holds, String)> {
+    let unknown = |why: String| Ok((Holds::Unknown { why }, String::new()));
+    let mut child = match command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn() {
+        Ok(child) => child,
+        Err(e) => return unknown(format!("pg_restore cannot be run: {e}")),
+    };
+    // Its complaints are few; they are read beside, so that no pipe fills.
+    let complaints = child
+        .stderr
+        .take()
+        .map(|err| std::thread::spawn(move || BufReader::new(err).lines().map_while(Result::ok).next()));
+    let found = look(&mut child)?;
     let status = child.wait()?;
-    let complaint = complaints.join().ok().flatten();
+    let complaint = complaints.and_then(|thread| thread.join().ok().flatten());
     if !status.success() && found.people() == 0 {
-        let why = complaint.unwrap_or_else(|| "pg_restore failed".to_owned());
-        return Ok((Holds::Unknown { why }, String::new()));
+        return unknown(complaint.unwrap_or_else(|| "pg_restore failed".to_owned()));
     }
     Ok((holds(&found, probes), "read with pg_restore".to_owned()))
 }
