@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{Demo, PROGRAM, text};
+use support::{Demo, PROGRAM, Served, text};
 
 const MOVER: [&str; 2] = ["--as", "us-engineer"];
 
@@ -359,6 +359,28 @@ fn begin(demo: &Demo, config: &str, what: &str) -> Child {
         .unwrap()
 }
 
+/// Kills one of them, who comes back at once unless it is the mover. Returns whom.
+fn strike(
+    demo: &Demo,
+    whom: u64,
+    mover: &mut Child,
+    gateway: &mut Option<Served>,
+    load: &Load,
+) -> &'static str {
+    let victim = ["mover", "sg-legacy", "us-trusted", "gateway"][usize::try_from(whom).unwrap()];
+    match victim {
+        "mover" => drop(mover.kill()),
+        "gateway" => {
+            drop(gateway.take());
+            let again = demo.serve("second", "");
+            load.port.store(again.port, Ordering::Release);
+            *gateway = Some(again);
+        }
+        cluster => demo.crash_store(cluster),
+    }
+    victim
+}
+
 /// How many rounds of killing there are; more of them for whoever has the time.
 fn rounds() -> u32 {
     std::env::var("RF_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(6)
@@ -384,17 +406,7 @@ fn whoever_is_killed_the_rows_are_whole_on_one_side() {
         let (what, wanted) = if at == "legacy" { ("cutover", "home") } else { ("back", "legacy") };
         let mut mover = begin(&demo, "second", what);
         std::thread::sleep(Duration::from_millis(random(400)));
-        let victim = ["mover", "sg-legacy", "us-trusted", "gateway"][usize::try_from(random(4)).unwrap()];
-        match victim {
-            "mover" => drop(mover.kill()),
-            "gateway" => {
-                drop(gateway.take());
-                let again = demo.serve("second", "");
-                load.port.store(again.port, Ordering::Release);
-                gateway = Some(again);
-            }
-            cluster => demo.crash_store(cluster),
-        }
+        let victim = strike(&demo, random(4), &mut mover, &mut gateway, &load);
         let _ = mover.wait();
         // Whatever happened: the same command again brings it to an end.
         let until = Instant::now() + Duration::from_secs(60);
@@ -463,17 +475,7 @@ fn a_start_that_is_killed_goes_on() {
     for round in 0..rounds().div_ceil(2) {
         let mut mover = begin(&demo, "second", "start");
         std::thread::sleep(Duration::from_millis(random(2500)));
-        let victim = ["mover", "sg-legacy", "us-trusted", "gateway"][usize::try_from(random(4)).unwrap()];
-        match victim {
-            "mover" => drop(mover.kill()),
-            "gateway" => {
-                drop(gateway.take());
-                let again = demo.serve("second", "");
-                load.port.store(again.port, Ordering::Release);
-                gateway = Some(again);
-            }
-            cluster => demo.crash_store(cluster),
-        }
+        let victim = strike(&demo, random(4), &mut mover, &mut gateway, &load);
         // What it was doing goes on as far as it can: nobody waits for it here.
         let _ = mover.kill();
         let _ = mover.wait();
