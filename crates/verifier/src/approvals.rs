@@ -186,3 +186,30 @@ impl Approvals {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_approvals_and_has_none_is_rejected() {
+        let approvals = || Approvals { quorum: 2, ..Approvals::default() };
+        let problem = approvals().flowed(br#"{"id":"F-1","stage":"opened"}"#).unwrap_err();
+        assert!(problem.contains("the flow F-1 has 0 approvals"), "{problem}");
+        assert!(approvals().flowed(br#"{"id":"F-1","stage":"checked"}"#).is_err());
+        assert!(
+            approvals().erased(br#"{"id":"E-1"}"#).is_err()
+                && approvals().granted(br#"{"id":"R-1"}"#).is_err()
+        );
+        // To end a flow takes nobody's approval.
+        for stage in ["cut", "closed"] {
+            let record = format!(r#"{{"id":"F-1","stage":"{stage}"}}"#);
+            assert_eq!(approvals().flowed(record.as_bytes()), Ok(()));
+        }
+        let mut one = approvals();
+        one.approved.entry("F-1".to_owned()).or_default().insert("ann".to_owned());
+        assert!(one.flowed(br#"{"id":"F-1","stage":"opened"}"#).is_err());
+        one.approved.entry("F-1".to_owned()).or_default().insert("bob".to_owned());
+        assert_eq!(one.flowed(br#"{"id":"F-1","stage":"opened"}"#), Ok(()));
+    }
+}
