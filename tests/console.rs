@@ -134,12 +134,10 @@ fn people_ask_decide_and_are_cut_off() {
         let line = people.act("enrol", json!({ "as": who }))["line"].as_str().unwrap().to_owned();
         assert!(line.starts_with("sk-ecdsa-sha2-nistp256@openssh.com "), "{line}");
         let before = std::fs::read_to_string(&registry).unwrap();
-        let ssh = std::fs::read_to_string(demo.dir.join(format!("keys/{who}.pub"))).ok();
         let at = before.find(&format!("name = \"{who}\"")).unwrap();
         let key = at + before[at..].find("key = \"").unwrap() + "key = \"".len();
         let end = key + before[key..].find('"').unwrap();
         let after = format!("{}{}\\n{}{}", &before[..key], &before[key..end], line.trim(), &before[end..]);
-        drop(ssh);
         std::fs::write(&registry, after).unwrap();
     }
     let cookies = people.act("cookies", json!({ "as": approvers[0] }));

@@ -524,6 +524,28 @@ impl Reader<'_> {
     }
 }
 
+/// The one that is named, or the only one. `list` is what the configuration calls them, `what` what a person does, as in `moves` and
+/// `move`.
+pub(crate) fn the_one<T>(
+    mut all: Vec<T>,
+    name_of: impl Fn(&T) -> &str,
+    name: Option<&str>,
+    list: &str,
+    what: &str,
+) -> Result<T, Failure> {
+    let names: Vec<String> = all.iter().map(|one| name_of(one).to_owned()).collect();
+    all.retain(|one| name.is_none_or(|name| name_of(one) == name));
+    if let (1, Some(found)) = (all.len(), all.pop()) {
+        return Ok(found);
+    }
+    let problem = match name {
+        Some(name) => format!("no [[{list}]] is called {name}; known are: {}", names.join(", ")),
+        None if names.is_empty() => format!("no [[{list}]] is configured"),
+        None => format!("there are several {list}: {}", names.join(", ")),
+    };
+    Err(Failure::setup(problem).hint(format!("name it with --{what} NAME")))
+}
+
 /// Reads and validates everything.
 pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
     let (file, dir) = parse(path)?;

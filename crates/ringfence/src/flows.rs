@@ -7,7 +7,7 @@ use ringfence_residency::flow::{End, Flow};
 use serde::Deserialize;
 
 use crate::command::Failure;
-use crate::config::{Reader, parse};
+use crate::config::{Reader, parse, the_one};
 use crate::moves::SideFile;
 
 #[derive(Deserialize)]
@@ -42,16 +42,7 @@ pub(crate) struct LoadedFlow {
 /// Reads one flow: the one that is named, or the only one.
 pub(crate) fn load(path: &Path, name: Option<&str>) -> Result<LoadedFlow, Failure> {
     let (mut file, dir) = parse(path)?;
-    let names: Vec<String> = file.flows.iter().map(|f| f.name.clone()).collect();
-    file.flows.retain(|f| name.is_none_or(|name| f.name == name));
-    let (1, Some(found)) = (file.flows.len(), file.flows.pop()) else {
-        let problem = match name {
-            Some(name) => format!("no [[flows]] is called {name}; known are: {}", names.join(", ")),
-            None if names.is_empty() => "no [[flows]] is configured".to_owned(),
-            None => format!("there are several flows: {}", names.join(", ")),
-        };
-        return Err(Failure::setup(problem).hint("name it with --flow NAME"));
-    };
+    let found = the_one(std::mem::take(&mut file.flows), |one| &one.name, name, "flows", "flow")?;
     let mut reader = Reader { dir: &dir, problems: Vec::new() };
     let what = format!("flow {}", found.name);
     let store = file.stores.iter().find(|s| s.store.name == found.from);

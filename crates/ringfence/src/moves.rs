@@ -9,7 +9,7 @@ use ringfence_residency::migrate::{Move, Side};
 use serde::Deserialize;
 
 use crate::command::Failure;
-use crate::config::{Reader, parse};
+use crate::config::{Reader, parse, the_one};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -92,16 +92,7 @@ pub(crate) fn names(path: &Path) -> Result<Vec<String>, Failure> {
 /// Reads one move: the one that is named, or the only one.
 pub(crate) fn load(path: &Path, name: Option<&str>) -> Result<LoadedMove, Failure> {
     let (mut file, dir) = parse(path)?;
-    let names: Vec<String> = file.moves.iter().map(|m| m.name.clone()).collect();
-    file.moves.retain(|m| name.is_none_or(|name| m.name == name));
-    let (1, Some(found)) = (file.moves.len(), file.moves.pop()) else {
-        let problem = match name {
-            Some(name) => format!("no [[moves]] is called {name}; known are: {}", names.join(", ")),
-            None if names.is_empty() => "no [[moves]] is configured".to_owned(),
-            None => format!("there are several moves: {}", names.join(", ")),
-        };
-        return Err(Failure::setup(problem).hint("name it with --move NAME"));
-    };
+    let found = the_one(std::mem::take(&mut file.moves), |one| &one.name, name, "moves", "move")?;
     let mut reader = Reader { dir: &dir, problems: Vec::new() };
     let store = |name: &str| file.stores.iter().find(|s| s.store.name == name);
     let side = |name: &str, side: &SideFile, reader: &mut Reader<'_>| {

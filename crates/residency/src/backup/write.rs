@@ -157,10 +157,10 @@ async fn write_into(
         let columns = columns(&database, &schema, &table).await?;
         let t = format!("{}.{}", ident(&schema), ident(&table));
         for (part, which) in [(&mut their, "IS TRUE"), (&mut others, "IS NOT TRUE")] {
-            part.put(format!("COPY {t} ({columns}) FROM stdin;\n").as_bytes())?;
+            part.put(format!("COPY {t} ({}) FROM stdin;\n", columns.join(", ")).as_bytes())?;
             let before = part.rows;
-            let selected: Vec<String> = columns.split(", ").map(|c| format!("t.{c}")).collect();
-            let selected = if columns.is_empty() { String::new() } else { selected.join(", ") };
+            let selected: Vec<String> = columns.iter().map(|c| format!("t.{c}")).collect();
+            let selected = selected.join(", ");
             let sql = format!("COPY (SELECT {selected} FROM {t} t WHERE ({member}) {which}) TO STDOUT");
             database
                 .copy_out("read the rows", &sql, &mut |bytes| {
@@ -259,12 +259,11 @@ async fn tables(database: &Database) -> Result<Vec<(String, String)>, Error> {
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-async fn columns(database: &Database, schema: &str, table: &str) -> Result<String, Error> {
+async fn columns(database: &Database, schema: &str, table: &str) -> Result<Vec<String>, Error> {
     let sql = "SELECT a.attname::text FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
                WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum";
     let rows = database.rows("read the columns", sql, &[&schema, &table]).await?;
-    let names: Vec<String> = rows.iter().map(|row| ident(row.get(0))).collect();
-    Ok(names.join(", "))
+    Ok(rows.iter().map(|row| ident(row.get(0))).collect())
 }
 
 /// Where sequences are.

@@ -106,15 +106,9 @@ async fn relations(
     for row in &rows {
         let (name, is_view, columns): (String, bool, Vec<String>) = (row.get(0), row.get(1), row.get(2));
         told(&name);
-        // One value of each person that is looked for; a table may have several columns with them.
-        let any: Vec<String> = columns
-            .iter()
-            .map(|c| format!("SELECT {c}::text FROM {name} WHERE {c}::text = ANY ($1)"))
-            .collect();
-        let sql = format!("SELECT count(*) FROM ({}) x", any.join(" UNION "));
-        let people: i64 = database.row("look for people", &sql, &[&probes.values()]).await?.get(0);
+        let people = probes.in_table(database, &name, &columns).await?;
         if people > 0 {
-            found.push(Relation { name, is_view, people: people.unsigned_abs() });
+            found.push(Relation { name, is_view, people });
         }
     }
     Ok(found)

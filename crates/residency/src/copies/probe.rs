@@ -146,14 +146,26 @@ impl Probes {
         Self::new(values.into_iter().collect())
     }
 
+    /// How many of them have a value in these columns of a table. `table` and `columns` are as SQL writes them.
+    pub(crate) async fn in_table(
+        &self,
+        database: &Database,
+        table: &str,
+        columns: &[String],
+    ) -> Result<u64, Error> {
+        // One value of each person that is looked for; a table may have several columns with them.
+        let any: Vec<String> = columns
+            .iter()
+            .map(|c| format!("SELECT {c}::text FROM {table} WHERE {c}::text = ANY ($1)"))
+            .collect();
+        let sql = format!("SELECT count(*) FROM ({}) x", any.join(" UNION "));
+        let people: i64 = database.row("look for people", &sql, &[&self.values]).await?.get(0);
+        Ok(people.unsigned_abs())
+    }
+
     /// How many people are looked for.
     pub fn count(&self) -> u64 {
         self.values.len() as u64
-    }
-
-    /// The values, for a database to compare with.
-    pub fn values(&self) -> &[String] {
-        &self.values
     }
 
     /// Looks through bytes to their end. `told` hears how many were read.

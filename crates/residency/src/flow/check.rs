@@ -78,16 +78,8 @@ pub async fn check(
             to.row("count the rows", &format!("SELECT count(*) FROM {}", carried.quoted()), &[]).await?;
         rows.push((carried.table.clone(), counted.get(0)));
         let Some(probes) = probes else { continue };
-        let any: Vec<String> = shape
-            .columns
-            .iter()
-            .map(|c| {
-                let column = ident(&c.name);
-                format!("SELECT {column}::text FROM {} WHERE {column}::text = ANY ($1)", carried.quoted())
-            })
-            .collect();
-        let sql = format!("SELECT count(*) FROM ({}) x", any.join(" UNION "));
-        let people: i64 = to.row("look for protected values", &sql, &[&probes.values()]).await?.get(0);
+        let columns: Vec<String> = shape.columns.iter().map(|c| ident(&c.name)).collect();
+        let people = probes.in_table(to, &carried.quoted(), &columns).await?;
         if people > 0 {
             problems
                 .push(format!("{} has protected values of {people} people in {}", to.name, carried.table));

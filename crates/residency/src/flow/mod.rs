@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::database::{Database, Error};
 use crate::migrate::shape;
-use crate::migrate::target::drop_slot;
+use crate::migrate::target::{self, drop_slot};
 use crate::scope::{How, Table};
 
 /// One end of a flow.
@@ -230,9 +230,7 @@ pub async fn open(of: &Flow, tables: &[Carried], from: &Database, to: &Database)
             return Err(e);
         }
     }
-    let subscribed = "SELECT EXISTS (SELECT FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
-                       WHERE s.subname = $1 AND d.datname = current_database())";
-    if to.row("look for the subscription", subscribed, &[&name]).await?.get(0) {
+    if target::exists(to, &name).await? {
         return Ok(());
     }
     drop_slot(from, &name).await?;
@@ -271,7 +269,7 @@ pub async fn close(
     let stop = "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE slot_name = $1 AND active_pid IS NOT NULL";
     from.rows("stop the sender", stop, &[&name]).await?;
     let ended = match to {
-        Ok(to) => crate::migrate::target::unsubscribe(&to, Some(from), &name).await,
+        Ok(to) => target::unsubscribe(&to, Some(from), &name).await,
         Err(e) => drop_slot(from, &name).await.and(Err(e)),
     };
     guard::lift(of, from).await?;

@@ -41,7 +41,8 @@ pub async fn prepare_own(of: &Move, to: &Database) -> Result<(), Error> {
     prepare_schema(to, &of.to).await
 }
 
-async fn exists(to: &Database, name: &str) -> Result<bool, Error> {
+/// Whether this database has a subscription of this name.
+pub(crate) async fn exists(to: &Database, name: &str) -> Result<bool, Error> {
     let sql = "SELECT EXISTS (SELECT FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
                 WHERE s.subname = $1 AND d.datname = current_database())";
     Ok(to.row("look for the subscription", sql, &[&name]).await?.get(0))

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use clap::{Args, Subcommand};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
-use ringfence_residency::copies::files::{self as scan, Folder};
 use ringfence_residency::copies::probe::Probes;
 use ringfence_residency::copies::{Copy, Holds};
 use ringfence_residency::erase::rows::{self, Step};
@@ -84,23 +83,23 @@ pub(crate) struct RequestArgs {
 #[derive(Args)]
 pub(crate) struct ListArgs {
     #[command(flatten)]
-    who: WhoArgs,
+    pub(super) who: WhoArgs,
 }
 
 /// `show`, `run`, `verify`
 #[derive(Args)]
 pub(crate) struct OneArgs {
-    /// The erasure.
-    id: String,
+    /// What was asked for: E-… or F-….
+    pub(super) id: String,
     #[command(flatten)]
-    who: WhoArgs,
+    pub(super) who: WhoArgs,
 }
 
 /// `approve`
 #[derive(Args)]
 pub(crate) struct ApproveArgs {
-    /// The erasure.
-    id: String,
+    /// What was asked for: E-… or F-….
+    pub(super) id: String,
     #[command(flatten)]
     who: WhoArgs,
     #[command(flatten)]
@@ -199,7 +198,9 @@ async fn make_plan(which: &WhichArgs, who: &WhoArgs) -> Result<Plan, Failure> {
     let keys = open.places.known_keys()?;
     let has_key = |key: &str| keys.iter().any(|kept| kept.recipient == key && kept.destroyed.is_none());
     let (mut targets, remains) = erase::sort(&registered, &of.from.store, &is_home, &can_reach, &has_key);
-    targets.extend(server_logs(&open).await?);
+    if let Some(cluster) = open.places.clusters.iter().find(|c| c.store == of.from.store) {
+        targets.extend(looking::logs(cluster, &of.jurisdiction, &sample(&open, None).await?).await?);
+    }
     Ok(Plan {
         v: 1,
         what: "erase".to_owned(),
@@ -213,30 +214,6 @@ async fn make_plan(which: &WhichArgs, who: &WhoArgs) -> Result<Plan, Failure> {
         subject: None,
         rewrite: false,
     })
-}
-
-/// Files of the store's own log that have people in them.
-async fn server_logs(open: &Open) -> Result<Vec<erase::Target>, Failure> {
-    let cluster = open.places.clusters.iter().find(|c| c.store == open.of.from.store);
-    let Some((cluster, data)) = cluster.and_then(|c| Some((c, c.data_dir.as_ref()?))) else {
-        return Ok(Vec::new());
-    };
-    let sql = "SELECT current_setting('log_directory')";
-    let place: String = open.from.row("ask where its log is", sql, &[]).await?.get(0);
-    let Ok(path) = data.join(place).canonicalize() else { return Ok(Vec::new()) };
-    let probes = sample(open, None).await?;
-    let folder = Folder { path, location: cluster.location.clone(), owner: String::new() };
-    let looked = scan::look(&open.of.jurisdiction, &folder, &probes, &mut |_| ());
-    let found = looked.copies.into_iter().filter(|c| matches!(c.holds, Holds::Found { .. }));
-    let target = |c: Copy| erase::Target {
-        id: c.id,
-        kind: c.kind,
-        location: c.location,
-        place: c.place,
-        action: Action::EmptyLog,
-        key: None,
-    };
-    Ok(found.map(target).collect())
 }
 
 async fn request(args: &RequestArgs) -> Result<(), Failure> {

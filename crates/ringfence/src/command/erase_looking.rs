@@ -2,17 +2,18 @@
 
 use std::path::PathBuf;
 
+use ringfence_residency::Database;
 use ringfence_residency::backup::keys;
 use ringfence_residency::copies::databases::{self, Cluster};
 use ringfence_residency::copies::files::{self as scan, Folder};
 use ringfence_residency::copies::probe::Probes;
 use ringfence_residency::copies::{Copy, Holds, objects};
-use ringfence_residency::erase::Plan;
+use ringfence_residency::erase::{Action, Plan, Target};
 use serde_json::{Value, json};
 
 use super::Failure;
 use super::erase::{progress, text};
-use crate::scans::Places;
+use crate::scans::{ClusterToAsk, Places};
 
 /// Looks for people who were erased: asks the stores' clusters, and looks through their files, the folders and the buckets as bytes.
 pub(super) async fn look(
@@ -88,6 +89,31 @@ pub(super) async fn look(
     looked_at.extend(places.buckets.iter().map(|b| b.shelf.place.clone()));
     Ok(json!({ "looked_for": probes.count(), "people": people, "left": left, "not_looked_into": not_looked,
         "looked_at": { "clusters": stores, "folders": looked_at, "files": files, "bytes": bytes } }))
+}
+
+/// Files of a cluster's own log that have these people in them: they are emptied.
+pub(super) async fn logs(
+    cluster: &ClusterToAsk,
+    jurisdiction: &str,
+    probes: &Probes,
+) -> Result<Vec<Target>, Failure> {
+    let Some(data) = &cluster.data_dir else { return Ok(Vec::new()) };
+    let database = Database::connect(&cluster.store, &cluster.admin).await?;
+    let sql = "SELECT current_setting('log_directory')";
+    let place: String = database.row("ask where its log is", sql, &[]).await?.get(0);
+    let Ok(path) = data.join(place).canonicalize() else { return Ok(Vec::new()) };
+    let folder = Folder { path, location: cluster.location.clone(), owner: String::new() };
+    let looked = scan::look(jurisdiction, &folder, probes, &mut |_| ());
+    let found = looked.copies.into_iter().filter(|c| matches!(c.holds, Holds::Found { .. }));
+    let target = |c: Copy| Target {
+        id: c.id,
+        kind: c.kind,
+        location: c.location,
+        place: c.place,
+        action: Action::EmptyLog,
+        key: None,
+    };
+    Ok(found.map(target).collect())
 }
 
 /// A cluster's files, where they are on this host.

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use ringfence_face::Target as Reached;
 use ringfence_policy::Catalogue;
 use ringfence_residency::backup::keys;
-use ringfence_residency::copies::files::{self as scan, Folder};
+use ringfence_residency::copies::files as scan;
 use ringfence_residency::copies::probe::Probes;
 use ringfence_residency::copies::{Copy, Holds, objects};
 use ringfence_residency::erase::person::{self, Subject};
 use ringfence_residency::erase::rows::Step;
-use ringfence_residency::erase::{Action, Plan, Remains, Target, files, wal};
+use ringfence_residency::erase::{Plan, Remains, Target, files, wal};
 use ringfence_residency::{Database, Error};
 use serde_json::json;
 
@@ -118,24 +118,7 @@ async fn copies(
     let (mut targets, mut remains) = (Vec::new(), Vec::new());
     let bar = progress();
     for cluster in &places.clusters {
-        let Some(data) = &cluster.data_dir else { continue };
-        let database = Database::connect(&cluster.store, &cluster.admin).await?;
-        let sql = "SELECT current_setting('log_directory')";
-        let place: String = database.row("ask where its log is", sql, &[]).await?.get(0);
-        let Ok(log) = data.join(place).canonicalize() else { continue };
-        let folder = Folder { path: log, location: cluster.location.clone(), owner: String::new() };
-        for copy in scan::look(jurisdiction, &folder, probes, &mut |_| bar.tick()).copies {
-            if matches!(copy.holds, Holds::Found { .. }) {
-                targets.push(Target {
-                    id: copy.id,
-                    kind: copy.kind,
-                    location: copy.location,
-                    place: copy.place,
-                    action: Action::EmptyLog,
-                    key: None,
-                });
-            }
-        }
+        targets.extend(looking::logs(cluster, jurisdiction, probes).await?);
     }
     let mut found: Vec<Copy> = Vec::new();
     for folder in &places.folders {

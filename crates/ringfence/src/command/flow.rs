@@ -12,15 +12,13 @@ use ringfence_residency::{Database, Error};
 use serde_json::{Value, json};
 
 use super::console::WhoArgs;
-use super::erase::{ApproveArgs, approve, ask, progress, signed, text};
+use super::erase::{ApproveArgs, ListArgs, OneArgs, approve, ask, progress, signed, text};
+use super::migrate::ERRORS;
 use super::{Failure, print_json};
 use crate::flows::{self, LoadedFlow};
 
 /// People who are looked for at the other end.
 const PEOPLE: i64 = 500;
-
-/// How often PostgreSQL may fail to copy before that is told.
-const ERRORS: i64 = 3;
 
 /// `ringfence flow …`
 #[derive(Subcommand)]
@@ -47,22 +45,6 @@ pub(crate) struct WhichArgs {
     /// The flow, where the configuration has several.
     #[arg(long = "flow", value_name = "NAME")]
     flow: Option<String>,
-    #[command(flatten)]
-    who: WhoArgs,
-}
-
-/// `list`
-#[derive(Args)]
-pub(crate) struct ListArgs {
-    #[command(flatten)]
-    who: WhoArgs,
-}
-
-/// `open`, `close`
-#[derive(Args)]
-pub(crate) struct OneArgs {
-    /// The request.
-    id: String,
     #[command(flatten)]
     who: WhoArgs,
 }

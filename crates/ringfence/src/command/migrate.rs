@@ -234,7 +234,7 @@ async fn start(args: &ActArgs) -> Result<(), Failure> {
 
 /// How often PostgreSQL may fail to copy or apply before that is told: it tries again by itself, and a server that was away for a
 /// moment is no reason to give up.
-const ERRORS: i64 = 3;
+pub(super) const ERRORS: i64 = 3;
 
 /// Shows how far the copy is, until it is over.
 async fn follow_copy(open: &Open, bar: &ProgressBar) -> Result<(), Failure> {
