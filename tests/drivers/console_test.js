@@ -48,7 +48,35 @@ const commands = {
   },
   async open({ as, path }) {
     const { page } = await person(as);
-    return seen(page, await page.goto(origin + path));
+    const answer = await seen(page, await page.goto(origin + path));
+    const all = (selector, read) => page.locator(selector).evaluateAll(read);
+    return {
+      ...answer,
+      checked: await all("input[type=checkbox]:checked", (boxes) => boxes.map((b) => b.value)),
+      entries: await all("a[href^='/ledger/']", (links) => links.map((a) => a.textContent).filter((t) => /^\d+$/.test(t))),
+      approvable: (await page.locator("[data-approve]").count()) > 0,
+    };
+  },
+  // A form filled in as somebody would.
+  async submit({ as, path, action, open, fields, uncheck = [] }) {
+    const { page } = await person(as);
+    await page.goto(origin + path);
+    if (open) await page.locator("summary", { hasText: open }).click();
+    const form = page.locator(`form[action$="${action}"]`).first();
+    for (const [name, value] of Object.entries(fields)) {
+      const field = form.locator(`[name="${name}"]`);
+      if ((await field.evaluate((f) => f.tagName)) === "SELECT") await field.selectOption(value);
+      else await field.fill(value);
+    }
+    for (const value of uncheck) await form.locator(`input[value="${value}"]`).uncheck();
+    const [, answer] = await Promise.all([page.waitForNavigation(), page.waitForResponse((r) => r.request().method() === "POST"), form.locator("button").last().click()]);
+    await page.waitForLoadState();
+    return { ...(await seen(page)), status: answer.status() };
+  },
+  async fetch({ as, path }) {
+    const { context } = await person(as);
+    const answer = await context.request.get(origin + path);
+    return { status: answer.status(), text: await answer.text() };
   },
   async enrol({ as }) {
     const { page } = await person(as);
@@ -109,7 +137,7 @@ const commands = {
       const result = await page.evaluate(() => axe.run({ runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] }));
       found.push(...result.violations.map((v) => `${path} ${colorScheme} ${v.id}: ${v.nodes.map((n) => n.target).join(", ")}`));
       if (process.env.SCREENSHOT) {
-        const name = path === "/" ? "inbox" : path.split("/").filter(Boolean)[0];
+        const name = path === "/" ? "inbox" : path.split("/").filter(Boolean).join("-").replace(/R-\w+/, "one");
         for (const [device, width] of [["desktop", 1200], ["phone", 390]]) {
           await page.setViewportSize({ width, height: 860 });
           await page.screenshot({ path: `${process.env.SCREENSHOT}-${name}-${as}-${colorScheme}-${device}.png`, fullPage: true });

@@ -12,8 +12,11 @@ pub mod identity;
 pub mod listen;
 pub mod pages;
 pub mod session;
+pub mod traffic;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ringfence_gateway::server::Shared;
@@ -21,6 +24,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 pub use identity::Provider;
 use session::Sessions;
+use traffic::Traffic;
 
 /// What the console needs to know.
 #[derive(Clone)]
@@ -31,6 +35,12 @@ pub struct Config {
     pub origin: String,
     /// Who says who people are.
     pub provider: Provider,
+    /// Teams that run the gateway: they see how it is, and nobody's data.
+    pub operators: BTreeSet<String>,
+    /// A folder with reports for everybody.
+    pub published: Option<PathBuf>,
+    /// The verifier as one HTML page, which everybody may have.
+    pub verifier_page: Option<PathBuf>,
     /// Without it the console speaks HTTP, which it does on the loopback only.
     pub tls: Option<Arc<ServerConfig>>,
 }
@@ -51,6 +61,8 @@ pub struct Desk {
     pub config: Config,
     /// Who is logged in.
     pub sessions: Sessions,
+    /// What crosses the border.
+    pub traffic: Arc<Traffic>,
 }
 
 /// A console that runs.
@@ -65,7 +77,9 @@ impl Console {
         let listener = std::net::TcpListener::bind(config.listen)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let desk = Arc::new(Desk { gateway, config, sessions: Sessions::default() });
+        let traffic = Traffic::follow(&gateway)?;
+        let desk = Arc::new(Desk { gateway, config, sessions: Sessions::default(), traffic });
+        pages::public::check(&desk)?;
         std::thread::Builder::new().name("console".to_owned()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             match runtime {

@@ -70,5 +70,5 @@ for (const button of document.querySelectorAll("[data-enrol]")) {
 
 for (const time of document.querySelectorAll("time")) {
   const at = new Date(time.dateTime);
-  if (!Number.isNaN(at.getTime())) time.textContent = at.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+  if (!Number.isNaN(at.getTime())) time.textContent = at.toLocaleString(undefined, { dateStyle: "medium", timeStyle: time.closest(".when") ? "medium" : "short" });
 }

@@ -44,6 +44,18 @@ pub fn expression(table: &str, column: &str, how: &Protected, sql_type: &SqlType
     })
 }
 
+/// What a masked value looks like, for people: made up, and of nobody.
+pub fn example(how: &Protected) -> String {
+    match how.kind {
+        Kind::Email => "3f9a61c2d07be485@masked.invalid".to_owned(),
+        Kind::Name => "Person 3f9a61c2".to_owned(),
+        Kind::Phone | Kind::Text => "(masked)".to_owned(),
+        Kind::Date => "1990-01-01, the first day of its year".to_owned(),
+        Kind::Identifier => "3f9a61c2d07be485fa2c, the same for the same value".to_owned(),
+        Kind::Number => format!("rounded to {}", how.bucket.unwrap_or(100.0)),
+    }
+}
+
 /// HMAC-SHA-256 of the column's text, as bytea; NULL stays NULL.
 fn hmac(col: &str) -> String {
     format!(

@@ -3,7 +3,7 @@
 //! Its role is no superuser (`ringfence install` makes it): it may create roles and, as a member of the tables' owner,
 //! grant on them. No client ever speaks through it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use hmac::{Hmac, Mac};
@@ -197,6 +197,24 @@ impl Steward {
         }
         tx.commit().await.map_err(Error::refused("commit a login"))?;
         Ok(Login { role, password, face: FULL.to_owned() })
+    }
+
+    /// The store's tables by schema and name, with their columns, as they are now.
+    pub async fn tables(&self) -> Result<BTreeMap<(String, String), Vec<String>>, Error> {
+        let guard = self.client().await?;
+        let client = guard.as_ref().ok_or(Error::NotInstalled)?;
+        let found = schema::read(client).await?;
+        let names = |table: schema::StoreTable| table.columns.into_iter().map(|(name, _)| name).collect();
+        Ok(found.into_iter().map(|(name, table)| (name, names(table))).collect())
+    }
+
+    /// How long the store takes to answer.
+    pub async fn ping(&self) -> Result<Duration, Error> {
+        let began = std::time::Instant::now();
+        let guard = self.client().await?;
+        let client = guard.as_ref().ok_or(Error::NotInstalled)?;
+        client.batch_execute("").await.map_err(Error::refused("answer"))?;
+        Ok(began.elapsed())
     }
 
     /// Asks the store whether `condition` makes sense for a table, without looking at a row. The error is PostgreSQL's.

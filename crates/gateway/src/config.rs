@@ -46,6 +46,8 @@ pub struct Config {
     pub other_logs: Vec<OtherLog>,
     /// The manifest of logs that its own log is in, for the record.
     pub manifest: Option<Mention>,
+    /// Where people ask in a browser: the web console's origin, if there is one.
+    pub console: Option<String>,
     /// The stores behind it.
     pub stores: Vec<StoreConfig>,
     /// Names that lead to the store where rows are at home.

@@ -7,9 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringfence_control::{CopyState, State, Stored};
-use ringfence_grants::request::rfc3339;
-use ringfence_grants::{Approval, Ask, Request};
+use ringfence_control::{CopyState, State};
+use ringfence_grants::{Ask, Less};
 use ringfence_ledger::{Entry, Kind};
 use ringfence_policy::{Policy, Principal, Store};
 use serde::Deserialize;
@@ -18,11 +17,10 @@ use tokio::io::AsyncWriteExt;
 
 use crate::backend::Stream;
 use crate::frame::{Body, Buffer, HEADER, put, put_parameter, put_ready, put_str};
-use crate::grants::verify;
 use crate::refusal::{Refusal, code};
 use crate::route::{self, Hold, Route};
-use crate::server::{Shared, approval_record};
-use crate::{plans, register, show};
+use crate::server::Shared;
+use crate::{plans, register, sessions, show};
 
 /// The database name that leads here.
 pub const NAME: &str = "ringfence";
@@ -42,6 +40,9 @@ enum Command {
     Show { id: String },
     Approve { id: String, signature: String },
     Deny { id: String, reason: String },
+    Narrow { id: String, less: Less },
+    Sessions,
+    Cut { session: String, reason: String },
     Revoke { id: String, reason: String },
     Hold { route: String, within_ms: u64 },
     Release { route: String },
@@ -63,15 +64,15 @@ enum Command {
 /// What a connection to the console holds; when it goes, everything is let go.
 type Holds = HashMap<String, Hold>;
 
-fn refuse(text: impl Into<String>) -> Refusal {
+pub(crate) fn refuse(text: impl Into<String>) -> Refusal {
     Refusal::new(code::INSUFFICIENT_PRIVILEGE, text)
 }
 
-fn broken(e: &impl std::fmt::Display) -> Refusal {
+pub(crate) fn broken(e: &impl std::fmt::Display) -> Refusal {
     Refusal::new(code::CANNOT_CONNECT, e.to_string())
 }
 
-fn control_error(e: &ringfence_control::Error) -> Refusal {
+pub(crate) fn control_error(e: &ringfence_control::Error) -> Refusal {
     match e {
         ringfence_control::Error::Database(_) => broken(e),
         _ => Refusal::new("22023", e.to_string()).hint("`ringfence requests` shows what there is."),
@@ -197,6 +198,9 @@ async fn command(
         Command::Request { ask } => desk.request(ask).await,
         Command::Approve { id, signature } => desk.approve(&id, signature).await,
         Command::Deny { id, reason } => desk.deny(&id, &reason).await,
+        Command::Narrow { id, less } => desk.narrow(&id, &less).await,
+        Command::Sessions => Ok(sessions::list(shared, principal)),
+        Command::Cut { session, reason } => sessions::cut(shared, principal, &session, &reason),
         Command::Revoke { id, reason } => desk.revoke(&id, &reason).await,
         Command::Hold { route, within_ms } => {
             let held =
@@ -243,10 +247,10 @@ fn still_inside(route: &str, inside: usize) -> Refusal {
 }
 
 /// One person at the console.
-struct Desk<'a> {
-    shared: &'a Arc<Shared>,
-    policy: Arc<Policy>,
-    principal: &'a Principal,
+pub(crate) struct Desk<'a> {
+    pub(crate) shared: &'a Arc<Shared>,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) principal: &'a Principal,
 }
 
 impl Desk<'_> {
@@ -256,40 +260,6 @@ impl Desk<'_> {
             "policy": self.policy.digest(),
             "sessions": self.shared.grants.sessions(),
             "ledger": { "entries": self.shared.ledger.size(), "writable": self.shared.ledger.healthy().is_ok() },
-        })
-    }
-
-    /// Approvers and auditors of the store read all of its requests; everybody their own.
-    fn may_read(&self, stored: &Stored) -> Result<(), Refusal> {
-        let me = self.principal;
-        let store = self.policy.store(&stored.request.store).map(|(s, _)| s);
-        let reads_all = store.is_some_and(|s| {
-            me.teams.intersection(&s.approvers).next().is_some()
-                || me.teams.intersection(&s.auditors).next().is_some()
-        });
-        if reads_all || stored.request.requester == me.name {
-            return Ok(());
-        }
-        Err(refuse(format!("request {} is not yours to read", stored.request.id)))
-    }
-
-    async fn list(&self, states: &[State]) -> Result<Value, Refusal> {
-        let stored = self.shared.control.list(states).await.map_err(|e| control_error(&e))?;
-        Ok(stored.iter().filter(|s| self.may_read(s).is_ok()).map(|s| self.tell(s)).collect())
-    }
-
-    fn tell(&self, stored: &Stored) -> Value {
-        let r = &stored.request;
-        let approvers: Vec<&str> = stored.approvals.iter().map(|a| a.approver.as_str()).collect();
-        let expires = stored.granted.map(|g| rfc3339(r.expires(g)));
-        json!({
-            "id": r.id, "state": stored.state, "requester": r.requester, "location": r.location,
-            "employer": r.employer, "covered": r.covered, "store": r.store, "summary": r.summary(),
-            "purpose": r.purpose, "created": rfc3339(r.created), "decide_by": rfc3339(r.decide_by),
-            "expires": expires, "rows_used": stored.rows_used, "max_rows": r.max_rows,
-            "approved_by": approvers, "approvals_needed": self.policy.registry().approvals,
-            "ended_by": stored.ended.as_ref().map(|e| &e.0), "reason": stored.ended.as_ref().map(|e| &e.1),
-            "canonical": r.canonical(),
         })
     }
 
@@ -317,144 +287,12 @@ impl Desk<'_> {
         Ok(json!({ "recorded": true }))
     }
 
-    fn store(&self, name: &str) -> Result<&Store, Refusal> {
+    pub(crate) fn store(&self, name: &str) -> Result<&Store, Refusal> {
         let found = self.policy.store(name).map(|(s, _)| s);
         found.ok_or_else(|| Refusal::new(code::NO_SUCH_DATABASE, format!("there is no store \"{name}\"")))
     }
 
-    async fn on_record(&self, kind: Kind, store: &Store, record: &Value) -> Result<(), Refusal> {
+    pub(crate) async fn on_record(&self, kind: Kind, store: &Store, record: &Value) -> Result<(), Refusal> {
         self.shared.on_record(Entry::new(kind, &store.jurisdiction, record)).await
     }
-
-    async fn request(&self, ask: Ask) -> Result<Value, Refusal> {
-        let found = self.policy.store(&ask.store);
-        let (store, catalogue) = found.ok_or_else(|| {
-            Refusal::new(code::NO_SUCH_DATABASE, format!("there is no store \"{}\"", ask.store))
-        })?;
-        let covered = self.policy.coverage(self.principal).map(|c| c.because);
-        let now = self.shared.now();
-        let bad = |e: &dyn std::fmt::Display| Refusal::new("22023", e.to_string());
-        let request = Request::new(&ask, new_id(), self.principal, covered, store, catalogue, now)
-            .map_err(|e| bad(&e))?;
-        let outcome = self
-            .policy
-            .outcome(&self.principal.name, &store.name, &[request.scope()])
-            .map_err(|e| bad(&e))?;
-        let opens =
-            outcome.tables.get(&request.table).is_some_and(|t| t.values().any(|c| !c.granted_by.is_empty()));
-        if !opens {
-            return Err(refuse(format!(
-                "no approval can open {} to {}",
-                request.summary(),
-                self.principal.name
-            ))
-            .hint("Policy lets no grant reach these columns for you."));
-        }
-        if let Some(condition) = &request.condition {
-            let table = &catalogue.tables[&request.table];
-            let steward = &self
-                .shared
-                .stores
-                .get(&store.name)
-                .ok_or_else(|| broken(&"the store is not configured"))?
-                .steward;
-            steward.try_condition(&table.schema, &request.table, condition).await.map_err(|e| bad(&e))?;
-        }
-        self.on_record(Kind::Requested, store, &json!({ "request": request.canonical() })).await?;
-        self.shared.control.insert(&request).await.map_err(|e| control_error(&e))?;
-        Ok(json!({
-            "id": request.id, "state": "pending", "summary": request.summary(), "digest": request.digest(),
-            "approvals_needed": self.policy.registry().approvals, "decide_by": rfc3339(request.decide_by),
-        }))
-    }
-
-    /// Whether this person may sign; a refusal goes on record.
-    fn may_sign(&self, request: &Request) -> Result<(), Refusal> {
-        let me = &self.principal.name;
-        let verdict = if *me == request.requester {
-            Err("the requester cannot approve their own request".to_owned())
-        } else {
-            self.policy.may_approve(me, &request.store).map_err(|e| broken(&e))?
-        };
-        verdict.map_err(|why| {
-            self.shared.record_refused(me, &request.store, &format!("approval of {}: {why}", request.id));
-            refuse(why).hint("Requests are decided by the in-country security team of the store.")
-        })
-    }
-
-    async fn approve(&self, id: &str, signature: String) -> Result<Value, Refusal> {
-        let stored = self.shared.control.find(id).await.map_err(|e| control_error(&e))?;
-        self.may_sign(&stored.request)?;
-        if stored.state != State::Pending {
-            let problem = format!("the request {id} is {}, so it cannot be approved", stored.state);
-            return Err(Refusal::new("22023", problem));
-        }
-        if self.shared.now() >= stored.request.decide_by {
-            return Err(Refusal::new(
-                "22023",
-                format!("the request {id} was to be decided by {}", rfc3339(stored.request.decide_by)),
-            ));
-        }
-        let key = self.principal.key.as_deref();
-        let key = key.ok_or_else(|| refuse(format!("{} has no key in the registry", self.principal.name)))?;
-        let approval = Approval { approver: self.principal.name.clone(), signature };
-        approval.verify(&stored.request, key).map_err(|e| refuse(e.to_string()))?;
-        let store = self.store(&stored.request.store)?;
-        let record = approval_record(&stored.request, &approval);
-        self.on_record(Kind::Approved, store, &record).await?;
-        let after = self
-            .shared
-            .control
-            .approve(id, &approval, self.shared.now())
-            .await
-            .map_err(|e| control_error(&e))?;
-        if verify(&self.policy, &after).is_ok() {
-            self.shared.put_in_force(&after.request).await?;
-        }
-        let now = self.shared.control.find(id).await.map_err(|e| control_error(&e))?;
-        Ok(self.tell(&now))
-    }
-
-    async fn deny(&self, id: &str, reason: &str) -> Result<Value, Refusal> {
-        let stored = self.shared.control.find(id).await.map_err(|e| control_error(&e))?;
-        self.may_sign(&stored.request)?;
-        let me = &self.principal.name;
-        self.shared
-            .control
-            .end(id, State::Denied, me, reason, self.shared.now())
-            .await
-            .map_err(|e| control_error(&e))?;
-        let store = self.store(&stored.request.store)?;
-        self.on_record(Kind::Denied, store, &json!({ "id": id, "by": me, "reason": reason })).await?;
-        Ok(json!({ "id": id, "state": "denied" }))
-    }
-
-    /// Takes a grant back and cuts its sessions. The cut does not wait for the ledger: less access needs no record first.
-    async fn revoke(&self, id: &str, reason: &str) -> Result<Value, Refusal> {
-        let stored = self.shared.control.find(id).await.map_err(|e| control_error(&e))?;
-        let me = &self.principal.name;
-        if stored.request.requester != *me {
-            self.may_sign(&stored.request)?;
-        }
-        self.shared
-            .control
-            .end(id, State::Revoked, me, reason, self.shared.now())
-            .await
-            .map_err(|e| control_error(&e))?;
-        let cut = self.shared.end_grant(id, &format!("was revoked by {me}")).await;
-        let store = self.store(&stored.request.store)?;
-        let record = json!({ "id": id, "by": me, "reason": reason, "sessions_cut": cut });
-        self.shared.ledger.record(Entry::new(Kind::Revoked, &store.jurisdiction, &record));
-        Ok(json!({ "id": id, "state": "revoked", "sessions_cut": cut }))
-    }
-}
-
-/// A name that people can type: R- and eight letters and digits without look-alikes.
-fn new_id() -> String {
-    use rand_core::RngCore as _;
-    const LETTERS: &[u8; 32] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZ";
-    let mut random = [0; 8];
-    rand_core::OsRng.fill_bytes(&mut random);
-    let letters = random.iter().map(|b| char::from(LETTERS[usize::from(b & 31)]));
-    std::iter::once('R').chain(std::iter::once('-')).chain(letters).collect()
 }

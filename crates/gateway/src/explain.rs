@@ -25,12 +25,25 @@ impl Session {
     }
 
     fn how_to_ask(&self, columns: &[String]) -> String {
+        let in_browser = self.ask_page(columns).map(|page| format!("{page} or ")).unwrap_or_default();
         format!(
-            "ringfence request --as {} --store {} --columns {} --where \"…\" --purpose \"…\" --for 2h --max-rows 100",
+            "{in_browser}ringfence request --as {} --store {} --columns {} --where \"…\" --purpose \"…\" --for 2h --max-rows 100",
             self.principal.name,
             self.store.name,
             columns.join(",")
         )
+    }
+
+    /// Where the same is asked in a browser: names of columns, of the first table, and nothing of the statement's values.
+    fn ask_page(&self, columns: &[String]) -> Option<String> {
+        let origin = self.shared.config.console.as_deref()?;
+        let (table, _) = columns.first()?.split_once('.')?;
+        let of_table = columns.iter().filter_map(|c| c.split_once('.')).filter(|(t, _)| *t == table);
+        let names: Vec<&str> = of_table.map(|(_, column)| column).collect();
+        let is_plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
+        let path = [self.store.name.as_str(), table];
+        (path.iter().chain(&names).all(|name| is_plain(name)))
+            .then(|| format!("{origin}/ask/{}/{table}/{}", self.store.name, names.join(",")))
     }
 
     /// What a statement's answer should come with: a notice about columns that are masked, once a session, and a hint for

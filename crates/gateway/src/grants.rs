@@ -5,6 +5,7 @@
 //! then its sessions are cut at once, and whoever ended it hears how many.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +36,13 @@ pub enum Cut {
     },
     /// The rows moved to another store, and this session's face is of the one before.
     Moved,
+    /// Somebody cut this one session.
+    ByHand {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
     /// The gateway stops; a session that is in the middle of something may finish first.
     Drain,
     /// The gateway stops now.
@@ -50,6 +58,8 @@ impl Cut {
             Self::Unwitnessed { .. } => Refusal::new(code::CANNOT_CONNECT_NOW, format!("Cross-border access is closed: {}", self.reason()))
                 .detail("Reads across the border are possible only while third parties confirm that the ledger of them is not rewritten.")
                 .hint("Try again in a minute. The operator sees each witness with SHOW WITNESSES."),
+            Self::ByHand { by, reason } => Refusal::new(code::ADMIN_SHUTDOWN, format!("This session was cut by {by}: {reason}"))
+                .hint("Ask them before you connect again."),
             Self::Moved => Refusal::new(code::ADMIN_SHUTDOWN, "The rows moved to another store; connect again"),
             Self::PolicyChanged => Refusal::new(code::ADMIN_SHUTDOWN, "The rules for this store changed; connect again"),
             Self::Drain | Self::Stop => Refusal::new(code::ADMIN_SHUTDOWN, "The gateway is stopping; connect again"),
@@ -66,6 +76,7 @@ impl Cut {
             Self::Unwitnessed { age: None } => {
                 "no quorum of witnesses has confirmed the ledger yet".to_owned()
             }
+            Self::ByHand { by, reason } => format!("{by} cut it: {reason}"),
             Self::Moved => "the rows moved to another store".to_owned(),
             Self::PolicyChanged => "the rules changed".to_owned(),
             Self::Drain | Self::Stop => "the gateway stopped".to_owned(),
@@ -87,6 +98,10 @@ pub struct ActiveGrant {
 /// A session that something may cut.
 #[derive(Clone, Debug)]
 pub struct Dependent {
+    /// Its name in the ledger.
+    pub session: String,
+    /// Where the person is.
+    pub location: String,
     /// Whose it is.
     pub principal: String,
     /// Where to.
@@ -103,8 +118,55 @@ pub struct Dependent {
     pub application: String,
 }
 
+/// What has gone through a session so far.
+#[derive(Debug, Default)]
+pub struct Passed {
+    statements: AtomicU64,
+    rows: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Passed {
+    /// A statement is over.
+    pub fn statement(&self, rows: u64) {
+        self.statements.fetch_add(1, Ordering::Relaxed);
+        self.rows.fetch_add(rows, Ordering::Relaxed);
+    }
+
+    /// Bytes went to the client.
+    pub fn sent(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Statements that are over.
+    pub fn statements(&self) -> u64 {
+        self.statements.load(Ordering::Relaxed)
+    }
+
+    /// Their rows.
+    pub fn rows(&self) -> u64 {
+        self.rows.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of protocol to the client, those of a statement that still runs too.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// A session as it is now.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// Whose it is.
+    pub who: Dependent,
+    /// When it began.
+    pub since: Instant,
+    /// What has gone through.
+    pub passed: Arc<Passed>,
+}
+
 struct Running {
-    who: Dependent,
+    live: Live,
     cut: watch::Sender<Option<Cut>>,
 }
 
@@ -164,6 +226,8 @@ pub struct LiveGrants {
 pub struct Attached {
     live: Arc<LiveGrants>,
     number: u64,
+    /// Where the session counts what goes through.
+    pub passed: Arc<Passed>,
 }
 
 impl Drop for Attached {
@@ -270,9 +334,11 @@ impl LiveGrants {
         let (cut, receiver) = watch::channel(None);
         inner.next += 1;
         let number = inner.next;
-        inner.sessions.insert(number, Running { who, cut });
+        let passed = Arc::new(Passed::default());
+        let live = Live { who, since: Instant::now(), passed: Arc::clone(&passed) };
+        inner.sessions.insert(number, Running { live, cut });
         drop(inner);
-        Ok((Attached { live: Arc::clone(self), number }, receiver))
+        Ok((Attached { live: Arc::clone(self), number, passed }, receiver))
     }
 
     /// Ends a grant and cuts its sessions; returns how many there were, once they are gone.
@@ -296,17 +362,17 @@ impl LiveGrants {
 
     /// Cuts the sessions for which `chosen` says yes.
     pub fn cut_where(&self, cut: &Cut, chosen: impl Fn(&Dependent) -> bool) {
-        for session in self.inner().sessions.values().filter(|s| chosen(&s.who)) {
+        for session in self.inner().sessions.values().filter(|s| chosen(&s.live.who)) {
             session.cut.send_replace(Some(cut.clone()));
         }
     }
 
     /// Who has a session now.
-    pub fn list(&self) -> Vec<Dependent> {
+    pub fn list(&self) -> Vec<Live> {
         let inner = self.inner();
         let mut sessions: Vec<_> = inner.sessions.iter().collect();
         sessions.sort_by_key(|(number, _)| **number);
-        sessions.into_iter().map(|(_, running)| running.who.clone()).collect()
+        sessions.into_iter().map(|(_, running)| running.live.clone()).collect()
     }
 
     /// How many sessions there are.
@@ -317,7 +383,7 @@ impl LiveGrants {
 
 fn signal(inner: &Inner, id: &str, cut: &Cut) -> Vec<watch::Sender<Option<Cut>>> {
     let mut senders = Vec::new();
-    for session in inner.sessions.values().filter(|s| s.who.grants.iter().any(|g| g == id)) {
+    for session in inner.sessions.values().filter(|s| s.live.who.grants.iter().any(|g| g == id)) {
         session.cut.send_replace(Some(cut.clone()));
         senders.push(session.cut.clone());
     }

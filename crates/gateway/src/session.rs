@@ -19,7 +19,7 @@ use crate::cancel::Target;
 use crate::connection::{self, Connection, cannot_connect};
 use crate::flow::{Awaited, Flow, InFlight};
 use crate::frame::{Body, Buffer, put, put_parameter, put_ready};
-use crate::grants::{ActiveGrant, Cut, Dependent};
+use crate::grants::{ActiveGrant, Cut, Dependent, Passed};
 use crate::metering::Metering;
 use crate::pool::{Key, PoolMode};
 use crate::quota::{Limited, Quota};
@@ -73,6 +73,8 @@ pub struct Session {
     pub answered: Notify,
     /// What counts its people, if its access crosses the border.
     pub metering: Option<Metering>,
+    /// What has gone through.
+    pub passed: Arc<Passed>,
     /// Columns that it was told are masked.
     pub told: Mutex<BTreeSet<String>>,
 }
@@ -154,6 +156,7 @@ impl Session {
         self.flow().tickets.extend(ticket);
         let reached = statement.watch.as_mut().map(|watch| watch.take_rest()).unwrap_or_default();
         let InFlight { number, shape, rows, bytes, failed, .. } = &statement;
+        self.passed.statement(*rows);
         if let Some(shape) = shape {
             let (principal, store) = (&self.principal.name, &self.store);
             self.shared.counting.ended(principal, &store.name, &store.jurisdiction, *shape, *rows);
@@ -234,7 +237,10 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
             covered: matches!(standing, Standing::Covered(_)),
         }),
     };
+    let id = hex::encode(rand_u64().to_be_bytes());
     let who = Dependent {
+        session: id.clone(),
+        location: principal.place().to_owned(),
         principal: name.clone(),
         store: store.name.clone(),
         is_face: admission.is_face(),
@@ -271,7 +277,6 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         let parameters = Arc::clone(&connection.backend.parameters);
         (Some(connection), parameters)
     };
-    let id = hex::encode(rand_u64().to_be_bytes());
     let record = SessionRecord {
         session: id.clone(),
         principal: name,
@@ -315,6 +320,7 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         flow: Arc::new(Mutex::new(Flow::new())),
         parameters: Mutex::new(parameters),
         answered: Notify::new(),
+        passed: Arc::clone(&attached.passed),
         told: Mutex::default(),
         policy: Arc::clone(&policy),
     };

@@ -48,7 +48,8 @@ impl Table {
     }
 }
 
-fn may_see(person: &Principal, store: &Store) -> bool {
+/// Whether a person has to do with a store.
+pub(crate) fn may_see(person: &Principal, store: &Store) -> bool {
     [&store.full_access, &store.approvers, &store.auditors]
         .iter()
         .any(|teams| !person.teams.is_disjoint(teams))
@@ -131,6 +132,7 @@ pub fn answer(shared: &Shared, person: &Principal, command: &str) -> Option<Resu
                 .grants
                 .list()
                 .into_iter()
+                .map(|live| live.who)
                 .filter(|session| seen(&session.store))
                 .map(|session| {
                     let access = if session.is_face { "face" } else { "full" };

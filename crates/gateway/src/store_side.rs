@@ -350,6 +350,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             return Ok(());
         }
         self.session.flow().traffic.sent += bytes.len() as u64;
+        self.session.passed.sent(bytes.len() as u64);
         let client = &mut *self.client;
         let mut cut = self.cut.clone();
         tokio::select! {

@@ -10,7 +10,7 @@ pub mod request;
 
 pub use approval::Approval;
 pub use filter::Condition;
-pub use request::{Ask, Request};
+pub use request::{Ask, Less, Narrowed, Request};
 pub use ringfence_verifier::approvals::NAMESPACE;
 
 /// What is wrong with a request or an approval.

@@ -39,6 +39,34 @@ pub struct Ask {
     pub max_rows: Option<u64>,
 }
 
+/// What an approver would give instead of what was asked for: less, in at least one way, and more in none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Less {
+    /// The columns that stay, as `table.column`; absent means all that were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Vec<String>>,
+    /// A condition besides the one that was asked for.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+    /// How long, in seconds; absent means as long as was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
+    /// How many rows may be read in all; absent means as many as were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_rows: Option<u64>,
+}
+
+/// Which request another one narrows, and who did that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Narrowed {
+    /// The request that was asked for.
+    pub id: String,
+    /// The approver who would give less.
+    pub by: String,
+}
+
 /// A request that was found sound. What is not in it cannot be granted by signing it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -72,6 +100,9 @@ pub struct Request {
     pub seconds: u64,
     /// How many rows may be read in all.
     pub max_rows: Option<u64>,
+    /// Where it is less than somebody asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub narrows: Option<Narrowed>,
     /// When it was made, in milliseconds since 1970.
     pub created: u64,
     /// After this it can no longer be approved, in milliseconds since 1970.
@@ -139,9 +170,73 @@ impl Request {
             purpose: purpose.to_owned(),
             seconds: ask.seconds,
             max_rows: ask.max_rows,
+            narrows: None,
             created: now,
             decide_by: now + DECIDE_WITHIN_MS,
         })
+    }
+
+    /// The same for less. It is still the requester's, and to be decided by the same time.
+    pub fn narrowed(
+        &self,
+        less: &Less,
+        id: String,
+        by: &str,
+        catalogue: &Catalogue,
+        now: u64,
+    ) -> Result<Self, Error> {
+        let refuse = |text: String| Error::Request(text);
+        let mut narrow = Self { id, created: now, ..self.clone() };
+        narrow.narrows = Some(Narrowed { id: self.id.clone(), by: by.to_owned() });
+        if let Some(columns) = &less.columns {
+            let of = |name: &String| {
+                name.split_once('.').filter(|(t, _)| *t == self.table).map(|(_, c)| c.to_owned())
+            };
+            let kept: Option<BTreeSet<String>> = columns.iter().map(of).collect();
+            let kept = kept.filter(|kept| !kept.is_empty() && kept.is_subset(&self.columns));
+            narrow.columns = kept.ok_or_else(|| {
+                let asked: Vec<String> = self.columns.iter().map(|c| format!("{}.{c}", self.table)).collect();
+                refuse(format!("name one or more of the columns that were asked for: {}", asked.join(", ")))
+            })?;
+        }
+        let known: BTreeSet<&str> = catalogue
+            .tables
+            .get(&self.table)
+            .into_iter()
+            .flat_map(|t| t.columns.keys())
+            .map(String::as_str)
+            .collect();
+        if let Some(more) = less.condition.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
+            // Each by itself first: two halves of a condition that only together make sense would be no AND.
+            let more = Condition::parse(more, &known)?.text;
+            let both = match &self.condition {
+                Some(asked) => format!("({asked}) AND ({more})"),
+                None => more,
+            };
+            narrow.condition = Some(Condition::parse(&both, &known)?.text);
+        }
+        if let Some(seconds) = less.seconds {
+            if !(1..=self.seconds).contains(&seconds) {
+                return Err(refuse("a narrower grant lasts at most as long as was asked for".to_owned()));
+            }
+            narrow.seconds = seconds;
+        }
+        if let Some(rows) = less.max_rows {
+            if rows == 0 || self.max_rows.is_some_and(|asked| rows > asked) {
+                return Err(refuse(
+                    "a narrower grant has at most as many rows as were asked for, and one or more".to_owned(),
+                ));
+            }
+            narrow.max_rows = Some(rows);
+        }
+        let is_less = narrow.columns != self.columns
+            || narrow.condition != self.condition
+            || narrow.seconds < self.seconds
+            || narrow.max_rows != self.max_rows;
+        if !is_less {
+            return Err(refuse("this is what was asked for: approve it, or take something away".to_owned()));
+        }
+        Ok(narrow)
     }
 
     /// The text that is signed (RFC 8785).

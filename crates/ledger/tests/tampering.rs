@@ -254,7 +254,7 @@ fn whatever_is_done_to_a_log_afterwards_is_named() {
     }
 }
 
-/// How many entries the entry bundles hold.
+/// How many entries the tiles speak of, whatever level's was copied first.
 fn entries_in_tiles(dir: &Path) -> u64 {
     let (mut most, mut folders) = (0, vec![dir.join("tile")]);
     while let Some(folder) = folders.pop() {
@@ -264,9 +264,12 @@ fn entries_in_tiles(dir: &Path) -> u64 {
                 continue;
             }
             let found = tiles::parse_path(path.strip_prefix(dir).unwrap().to_str().unwrap());
-            if let Some((Shelf::Entries | Shelf::Level(0), n, width)) = found {
-                most = most.max(n * 256 + width as u64);
-            }
+            let (n, width, level) = match found {
+                Some((Shelf::Entries, n, width)) => (n, width, 0),
+                Some((Shelf::Level(level), n, width)) => (n, width, u32::from(level)),
+                None => continue,
+            };
+            most = most.max((n * 256 + width as u64) * 256_u64.pow(level));
         }
     }
     most

@@ -179,6 +179,11 @@ impl Policy {
         coverage(&self.registry, &self.covered, principal)
     }
 
+    /// Why a company is covered, if so.
+    pub fn company_coverage(&self, company: &str) -> Option<&Coverage> {
+        self.covered.get(company)
+    }
+
     /// Policies that can never apply: Cedar proves it, or they name something that does not exist.
     pub fn never_apply(&self) -> Vec<String> {
         let validation = Validator::new(self.schema.clone()).validate(&self.policies, ValidationMode::Strict);

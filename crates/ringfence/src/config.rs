@@ -666,6 +666,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
                 workers: file.gateway.workers.unwrap_or(0),
                 drain: Duration::from_secs(file.gateway.drain),
                 stores,
+                console: console.as_ref().map(|console| console.origin.clone()),
                 manifest,
                 log: dir.join(&file.ledger.dir),
                 other_logs,

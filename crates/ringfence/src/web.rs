@@ -1,5 +1,6 @@
 //! `[console]` of `ringfence.toml`.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -21,6 +22,13 @@ pub(crate) struct ConsoleFile {
     certificate: Option<PathBuf>,
     /// The key of that.
     key: Option<PathBuf>,
+    /// Teams that run the gateway: they see how it is, and nobody's data.
+    #[serde(default)]
+    operators: BTreeSet<String>,
+    /// A folder with reports for everybody.
+    published: Option<PathBuf>,
+    /// The verifier as one HTML page, which everybody may have.
+    verifier_page: Option<PathBuf>,
     /// Who says who people are.
     provider: ProviderFile,
 }
@@ -88,6 +96,9 @@ impl ConsoleFile {
         Some(Config {
             listen: self.listen,
             origin,
+            operators: self.operators.clone(),
+            published: self.published.as_ref().map(|path| reader.dir.join(path)),
+            verifier_page: self.verifier_page.as_ref().map(|path| reader.dir.join(path)),
             provider: Provider {
                 issuer: issuer.clone(),
                 client_id: self.provider.client_id.clone(),

@@ -1,9 +1,18 @@
 //! The pages, and how a request finds its one.
 
+pub mod ask;
+pub mod border;
+pub mod catalogue;
+pub mod copies;
 pub mod door;
+pub mod health;
 pub mod inbox;
+pub mod ledger;
+pub mod narrow;
 pub mod passkey;
+pub mod people;
 pub mod plan;
+pub mod public;
 pub mod request;
 mod words;
 
@@ -33,11 +42,33 @@ pub(crate) fn router(desk: Arc<Desk>) -> Router {
         .route("/", get(inbox::show))
         .route("/requests/{id}", get(request::show))
         .route("/requests/{id}/approve", post(request::approve))
+        .route("/requests/{id}/narrow", post(narrow::send))
         .route("/requests/{id}/deny", post(request::deny))
         .route("/requests/{id}/revoke", post(request::revoke))
         .route("/plans/{id}", get(plan::show))
         .route("/plans/{id}/approve", post(plan::approve))
         .route("/passkey", get(passkey::show).post(passkey::line))
+        .route("/ask", get(ask::choose))
+        .route("/ask/{store}/{table}", get(ask::show).post(ask::send))
+        .route("/ask/{store}/{table}/{columns}", get(ask::show_for))
+        .route("/border", get(border::show))
+        .route("/border/cut", post(border::cut))
+        .route("/border/{jurisdiction}/{country}", get(border::way))
+        .route("/catalogue", get(catalogue::show))
+        .route("/catalogue/{store}", get(catalogue::store))
+        .route("/people", get(people::show))
+        .route("/people/{name}", get(people::one))
+        .route("/copies", get(copies::show))
+        .route("/ledger", get(ledger::newest))
+        .route("/ledger/until/{entry}", get(ledger::until))
+        .route("/ledger/{entry}", get(ledger::show))
+        .route("/ledger/{entry}/proof", get(ledger::prove))
+        .route("/ledger/{entry}/disclosed", get(ledger::disclose))
+        .route("/health", get(health::show))
+        .route("/transparency", get(public::show))
+        .route("/reports/{name}", get(public::report))
+        .route("/log/{*path}", get(public::log))
+        .route("/verify", get(public::verify))
         .route("/login", get(door::login))
         .route("/callback", get(door::callback))
         .route("/logout", post(door::logout))
@@ -65,6 +96,10 @@ async fn file(kind: &'static str, text: &'static str) -> impl IntoResponse {
 pub(crate) struct Person {
     pub(crate) principal: Principal,
     pub(crate) session: Session,
+    /// Whether they approve, audit or run a store.
+    pub(crate) is_insider: bool,
+    /// Whether they run the gateway: they see how it is, and nobody's data.
+    pub(crate) is_operator: bool,
 }
 
 impl FromRequestParts<Arc<Desk>> for Person {
@@ -83,8 +118,18 @@ impl FromRequestParts<Arc<Desk>> for Person {
             .into_response());
         };
         // Rules change while people are logged in.
-        match desk.gateway.policy().registry().principal(&session.person) {
-            Some(principal) if principal.is_person() => Ok(Self { principal: principal.clone(), session }),
+        let policy = desk.gateway.policy();
+        match policy.registry().principal(&session.person) {
+            Some(principal) if principal.is_person() => {
+                let teams = &principal.teams;
+                let is_insider = policy.stores().any(|(store, _)| {
+                    [&store.full_access, &store.approvers, &store.auditors]
+                        .iter()
+                        .any(|of| !teams.is_disjoint(of))
+                });
+                let is_operator = is_insider || !teams.is_disjoint(&desk.config.operators);
+                Ok(Self { principal: principal.clone(), session, is_insider, is_operator })
+            }
             _ => Err(Told::new(StatusCode::FORBIDDEN, "You are not in the registry of this installation.")
                 .into_response()),
         }
@@ -122,6 +167,11 @@ impl Told {
         Self { status, message: message.into(), hint: None }
     }
 
+    /// What happened, in a sentence.
+    pub(crate) fn text(self) -> String {
+        self.message
+    }
+
     /// The text for a script.
     pub(crate) fn plain(self) -> Response {
         let hint = self.hint.map(|hint| format!(" {hint}")).unwrap_or_default();
@@ -155,6 +205,21 @@ impl IntoResponse for Told {
 /// A page as it is sent.
 pub(crate) type Page = Html<String>;
 
+/// Where one can go.
+const ROOMS: [Room; 8] = [
+    ("/", "Inbox", |_| true),
+    ("/ask", "Ask", |_| true),
+    ("/border", "Border", |_| true),
+    ("/ledger", "Ledger", |_| true),
+    ("/catalogue", "Catalogue", |_| true),
+    ("/people", "People", |person| person.is_insider),
+    ("/copies", "Copies", |person| person.is_insider),
+    ("/health", "Health", |person| person.is_operator),
+];
+
+/// A path, its word, and whom it is for.
+type Room = (&'static str, &'static str, fn(&Person) -> bool);
+
 /// A page with everything around it.
 pub(crate) fn page(title: &str, person: Option<&Person>, body: &Markup) -> Page {
     let page = html! {
@@ -174,17 +239,17 @@ pub(crate) fn page(title: &str, person: Option<&Person>, body: &Markup) -> Page 
                     nav aria-label="Main" {
                         a.brand href="/" { "Ringfence" }
                         @if let Some(person) = person {
-                            a href="/" { "Inbox" }
-                            a href="/passkey" { "Passkey" }
+                            @for (path, word, is_for) in ROOMS { @if is_for(person) { a href=(path) { (word) } } }
                             form.out method="post" action="/logout" {
                                 input type="hidden" name="token" value=(person.session.csrf);
-                                span.who { (person.principal.name) }
+                                a.who href="/passkey" { (person.principal.name) }
                                 button.quiet { "Log out" }
                             }
                         }
                     }
                 }
                 main id="main" { (body) }
+                footer { a href="/transparency" { "Transparency" } ": what everybody may see of this gateway, and how to check it" }
             }
         }
     };

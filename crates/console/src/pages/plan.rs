@@ -67,7 +67,7 @@ pub(crate) async fn show(State(desk): At, person: Person, Path(id): Path<String>
                 } } } }
             }
         }
-        @if waits_for(&desk, &person, &one, text(&plan, "home")) { (decide(&desk, &person, &id, "plans", canonical, false)) }
+        @if waits_for(&desk, &person, &one, text(&plan, "home")) { (decide(&desk, &person, &id, "plans", canonical, None)) }
         details { summary { "The exact text that is signed" } pre { (canonical) } }
     };
     Ok(page(&id, Some(&person), &body))

@@ -5,12 +5,14 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 use ringfence_grants::Request;
+use ringfence_policy::Column;
 use ringfence_policy::decision::Visibility;
 use ringfence_verifier::passkey;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::inbox::waits_for;
+use super::words::{length, number, seen_word};
 use super::{At, Page, Person, Told, moment, page, text};
 use crate::Desk;
 
@@ -48,6 +50,7 @@ pub(crate) async fn show(State(desk): At, person: Person, Path(id): Path<String>
                 @if let Some(most) = request.max_rows { ", at most " (most) }
             }
             dt { "For" } dd { (length(request.seconds)) " from the last approval" }
+            @if let Some(narrows) = &request.narrows { dt { "Narrows" } dd { a href={ "/requests/" (narrows.id) } { (narrows.id) } ", by " (narrows.by) } }
             dt { "Asked" } dd { (moment(&ringfence_grants::request::rfc3339(request.created))) }
             dt { "Decide by" } dd { (moment(&ringfence_grants::request::rfc3339(request.decide_by))) }
             @if one["expires"].is_string() { dt { "In force until" } dd { (moment(text(&one, "expires"))) } }
@@ -55,7 +58,9 @@ pub(crate) async fn show(State(desk): At, person: Person, Path(id): Path<String>
             dt { "Approved by" } dd { (names(&one)) }
         }
         (face(&desk, &request))
-        @if waits_for(&desk, &person, &one, &request.store) { (decide(&desk, &person, &request.id, "requests", canonical, true)) }
+        (meter(&desk, &request))
+        (history(&desk, &person, &request).await)
+        @if waits_for(&desk, &person, &one, &request.store) { (decide(&desk, &person, &request.id, "requests", canonical, Some(&request))) }
         @if text(&one, "state") == "granted" || (is_mine && text(&one, "state") == "pending") {
             section aria-labelledby="end" {
                 h2 id="end" { "Take it back" }
@@ -70,14 +75,6 @@ pub(crate) async fn show(State(desk): At, person: Person, Path(id): Path<String>
         details { summary { "The exact text that is signed" } pre { (canonical) } }
     };
     Ok(page(&request.id, Some(&person), &body))
-}
-
-fn length(seconds: u64) -> String {
-    match (seconds / 3600, seconds % 3600 / 60) {
-        (0, minutes) => format!("{minutes} min"),
-        (hours, 0) => format!("{hours} h"),
-        (hours, minutes) => format!("{hours} h {minutes} min"),
-    }
 }
 
 /// Who has signed, and how many it takes.
@@ -101,11 +98,7 @@ fn face(desk: &Desk, request: &Request) -> Markup {
     else {
         return html! { p.warn { "They would see nothing of this table." } };
     };
-    let word = |seen: Visibility| match seen {
-        Visibility::Absent => "absent",
-        Visibility::Masked => "masked",
-        Visibility::Clear => "clear",
-    };
+    let word = seen_word;
     // What protected values are open is to be seen at a glance.
     let look =
         |seen, holds: &str| if seen == Visibility::Clear && !holds.is_empty() { "open" } else { word(seen) };
@@ -122,12 +115,87 @@ fn face(desk: &Desk, request: &Request) -> Markup {
                             tr {
                                 th scope="row" { code { (name) } }
                                 td { @if holds.is_empty() { "public" } @else { (holds) } }
-                                td { span.seen data-seen=(look(column.base, holds)) { (word(column.base)) } }
+                                td { span.seen data-seen=(look(column.base, holds)) { (word(column.base)) }
+                                    @if let (Visibility::Masked, Some(how)) = (column.base, classified.columns.get(name).and_then(Column::protected)) {
+                                        br; span.soft { "as in " (ringfence_face::mask::example(how)) } } }
                                 td { span.seen data-seen=(look(then, holds)) { (word(then)) @if then != column.base { ", in the rows above" } } }
                             }
                         }
                     }
                 }
+            }
+        }
+    }
+}
+
+/// How many people's data the requester has reached in twelve months, and may have after this grant.
+fn meter(desk: &Desk, request: &Request) -> Markup {
+    let policy = desk.gateway.policy();
+    let classified = policy.store(&request.store).and_then(|(_, c)| c.tables.get(&request.table));
+    let categories: Vec<&str> =
+        request.columns.iter().filter_map(|c| classified?.columns.get(c)).map(Column::category).collect();
+    let employer = request.employer.as_deref();
+    let is_theirs = |name: &str| name == request.requester || Some(name) == employer;
+    let lines: Vec<_> = desk
+        .gateway
+        .meter
+        .lines()
+        .into_iter()
+        .filter(|l| l.jurisdiction == request.jurisdiction && is_theirs(l.recipient.name()))
+        .filter(|l| {
+            l.category == "combined" || categories.is_empty() || is_about(&policy, &l.category, &categories)
+        })
+        .collect();
+    let more = request
+        .max_rows
+        .map_or_else(|| "as many more as the rows are about".to_owned(), |n| format!("{} more", number(n)));
+    html! {
+        section aria-labelledby="meter" {
+            h2 id="meter" { "How much " (request.requester) " has reached" }
+            @if lines.is_empty() { p.soft { "Nobody of this category yet, in the last twelve months. With this grant at most " (more) "." } } @else {
+                div.scroll tabindex="0" role="region" aria-label="The meter" { table {
+                    thead { tr { th scope="col" { "Recipient" } th scope="col" { "Category" } th.n scope="col" { "In clear" } th.n scope="col" { "In any form, at most" } th.n scope="col" { "Threshold" } } }
+                    tbody { @for line in &lines { tr {
+                        th scope="row" { (line.recipient.name()) }
+                        td { (line.category) }
+                        td.n { (number(line.clear)) }
+                        td.n { (number(line.at_most())) }
+                        td.n { @match line.more_than { Some(most) => { (number(most)) @if line.is_exceeded() { span.warn { " exceeded" } } } None => "none" } }
+                    } } }
+                } }
+                p.soft { "With this grant at most " (more) ", of whom those who were reached before count once." }
+            }
+        }
+    }
+}
+
+/// Whether what is counted under a name counts one of these categories.
+fn is_about(policy: &ringfence_policy::Policy, counted: &str, categories: &[&str]) -> bool {
+    let thresholds = &policy.registry().thresholds;
+    categories.contains(&counted)
+        || thresholds
+            .iter()
+            .any(|t| t.name == counted && categories.iter().any(|c| t.categories.contains(*c)))
+}
+
+/// What was asked for before that is like this: by the same person, or of the same table.
+async fn history(desk: &Desk, person: &Person, request: &Request) -> Markup {
+    let all = person.ask(desk, &json!({ "do": "requests" })).await.unwrap_or_default();
+    let is_like = |one: &&Value| {
+        let canonical: Value = serde_json::from_str(text(one, "canonical")).unwrap_or_default();
+        one["id"] != request.id.as_str()
+            && (one["requester"] == request.requester.as_str()
+                || canonical["table"] == request.table.as_str() && one["store"] == request.store.as_str())
+    };
+    let like: Vec<&Value> = all.as_array().into_iter().flatten().filter(is_like).take(5).collect();
+    html! {
+        @if !like.is_empty() {
+            section aria-labelledby="history" {
+                h2 id="history" { "Requests like this one" }
+                ul.plain { @for one in like { li {
+                    a href={ "/requests/" (text(one, "id")) } { (text(one, "id")) } " " span.state data-state=(text(one, "state")) { (text(one, "state")) }
+                    " " (text(one, "requester")) ": " (text(one, "summary")) span.soft { " “" (text(one, "purpose")) "”" }
+                } } }
             }
         }
     }
@@ -140,7 +208,7 @@ pub(super) fn decide(
     id: &str,
     what: &str,
     canonical: &str,
-    may_deny: bool,
+    narrowable: Option<&Request>,
 ) -> Markup {
     html! {
         section.decide aria-labelledby="decide" {
@@ -152,7 +220,8 @@ pub(super) fn decide(
                 p.told role="status" {}
             }
             noscript { p.warn { "A passkey needs JavaScript. Without it: " code { "ringfence approve " (id) } } }
-            @if may_deny {
+            @if let Some(request) = narrowable {
+                (super::narrow::form(desk, person, request))
                 form method="post" action={ "/requests/" (id) "/deny" } {
                     input type="hidden" name="token" value=(person.session.csrf);
                     label for="reason" { "Or turn it down, with a reason that whoever asked will read" }

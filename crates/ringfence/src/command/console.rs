@@ -116,6 +116,46 @@ pub(crate) struct EndArgs {
     reason: String,
 }
 
+/// `ringfence narrow`.
+#[derive(Args)]
+pub(crate) struct NarrowArgs {
+    /// The request.
+    id: String,
+    #[command(flatten)]
+    who: WhoArgs,
+    /// The columns that stay. All that were asked for if absent.
+    #[arg(long, value_delimiter = ',')]
+    columns: Option<Vec<String>>,
+    /// A condition besides the one that was asked for.
+    #[arg(long = "where", value_name = "CONDITION")]
+    condition: Option<String>,
+    /// How long from the last approval, at most as long as was asked for.
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    length: Option<std::time::Duration>,
+    /// How many rows may be read in all, at most as many as were asked for.
+    #[arg(long)]
+    max_rows: Option<u64>,
+}
+
+/// `ringfence sessions`.
+#[derive(Args)]
+pub(crate) struct SessionsArgs {
+    #[command(flatten)]
+    who: WhoArgs,
+}
+
+/// `ringfence cut`.
+#[derive(Args)]
+pub(crate) struct CutArgs {
+    /// The session, by its name in `ringfence sessions` and in the ledger.
+    session: String,
+    #[command(flatten)]
+    who: WhoArgs,
+    /// Why; whoever is cut reads it.
+    #[arg(long)]
+    reason: String,
+}
+
 /// A gateway's console.
 pub(super) struct Console(tokio_postgres::Client);
 
@@ -339,6 +379,66 @@ pub(crate) async fn approve(args: ApproveArgs) -> Result<(), Failure> {
     match text(&after, "state") {
         "granted" => println!("Signed. {} is granted until {}.", args.id, text(&after, "expires")),
         _ => println!("Signed. {} has {have} of {} approvals.", args.id, after["approvals_needed"]),
+    }
+    Ok(())
+}
+
+/// `ringfence narrow`.
+pub(crate) async fn narrow(args: NarrowArgs) -> Result<(), Failure> {
+    let mut less = serde_json::Map::new();
+    let given = [
+        ("columns", args.columns.map(Value::from)),
+        ("where", args.condition.map(Value::from)),
+        ("seconds", args.length.map(|l| l.as_secs().into())),
+        ("max_rows", args.max_rows.map(Value::from)),
+    ];
+    less.extend(given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    let answer = ask(&args.who, &json!({ "do": "narrow", "id": args.id, "less": less })).await?;
+    if args.who.json {
+        print_json(&answer);
+        return Ok(());
+    }
+    let id = text(&answer, "id");
+    println!("{id} takes the place of {}: {}", args.id, text(&answer, "summary"));
+    println!("Approve it with: ringfence approve {id} --as APPROVER --key FILE");
+    Ok(())
+}
+
+/// `ringfence sessions`.
+pub(crate) async fn sessions(args: SessionsArgs) -> Result<(), Failure> {
+    let answer = ask(&args.who, &json!({ "do": "sessions" })).await?;
+    if args.who.json {
+        print_json(&answer);
+        return Ok(());
+    }
+    let all = answer.as_array().map(Vec::as_slice).unwrap_or_default();
+    for one in all {
+        println!(
+            "{}  {} in {} at {} ({}){}: {} statements, {} rows, {} bytes in {} s",
+            text(one, "session"),
+            text(one, "principal"),
+            text(one, "location"),
+            text(one, "store"),
+            text(one, "access"),
+            if one["crosses"] == true { ", across the border" } else { "" },
+            one["statements"],
+            one["rows"],
+            one["bytes"],
+            one["seconds"]
+        );
+    }
+    println!("{} sessions", all.len());
+    Ok(())
+}
+
+/// `ringfence cut`.
+pub(crate) async fn cut(args: CutArgs) -> Result<(), Failure> {
+    let answer =
+        ask(&args.who, &json!({ "do": "cut", "session": args.session, "reason": args.reason })).await?;
+    if args.who.json {
+        print_json(&answer);
+    } else {
+        println!("{} is cut.", args.session);
     }
     Ok(())
 }

@@ -51,6 +51,12 @@ enum Command {
     Approve(console::ApproveArgs),
     /// Turn a request down.
     Deny(console::EndArgs),
+    /// Give less than was asked for: makes a narrower request of one, which is then approved like any other.
+    Narrow(console::NarrowArgs),
+    /// Show who is connected now at the stores of your teams, and what has gone through.
+    Sessions(console::SessionsArgs),
+    /// Cut a session; approvers of its store can.
+    Cut(console::CutArgs),
     /// Take a grant back; its sessions are cut at once.
     Revoke(console::EndArgs),
     /// List the grants in force.
@@ -192,6 +198,9 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Grants(args) => console::list(args, true).await,
         Command::Approve(args) => console::approve(args).await,
         Command::Deny(args) => console::end(args, "deny").await,
+        Command::Narrow(args) => console::narrow(args).await,
+        Command::Sessions(args) => console::sessions(args).await,
+        Command::Cut(args) => console::cut(args).await,
         Command::Revoke(args) => console::end(args, "revoke").await,
         Command::Ledger(command) => ledger::run(command),
         Command::Audit(command) => audit::run(command),
