@@ -3,7 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use openidconnect::core::{CoreAuthenticationFlow, CoreClient, CoreProviderMetadata, CoreUserInfoClaims};
+use openidconnect::core::{
+    CoreAuthenticationFlow, CoreClient, CoreIdToken, CoreIdTokenVerifier, CoreProviderMetadata,
+    CoreUserInfoClaims,
+};
 use openidconnect::{
     AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndUserEmail, EndUserUsername, EndpointMaybeSet,
     EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IssuerUrl, Nonce, OAuth2TokenResponse as _,
@@ -35,6 +38,8 @@ pub struct Provider {
     pub issuer: String,
     /// What it calls the console.
     pub client_id: String,
+    /// What it calls `ringfence login`, a public client (RFC 8252).
+    pub cli_client_id: Option<String>,
     /// The secret that the console shows it.
     pub client_secret: String,
     /// Who somebody is.
@@ -146,6 +151,37 @@ impl Provider {
             .set_pkce_challenge(challenge)
             .url();
         Ok((url.to_string(), Begun { state, nonce, verifier, next }))
+    }
+
+    /// Who an ID token names that somebody shows as a bearer token: signature, issuer, time, and an audience that is this console or
+    /// its command line. Without a nonce: this login was not begun here. Blocks.
+    pub fn bearer(&self, token: &str) -> Result<String, Problem> {
+        let metadata = self.metadata()?;
+        let token: CoreIdToken = token.parse().map_err(|_| Problem::Forged("the token is no ID token"))?;
+        let audiences = [Some(&self.client_id), self.cli_client_id.as_ref()];
+        let no_nonce = |_: Option<&Nonce>| Ok(());
+        let mut judged =
+            Err(Problem::Forged("the token is not for this console, or does not verify, or is over"));
+        for audience in audiences.into_iter().flatten() {
+            // Of a public client: a token signed with a shared secret is nobody's proof here.
+            let (id, issuer) = (ClientId::new(audience.clone()), metadata.issuer().clone());
+            let verifier = CoreIdTokenVerifier::new_public_client(id, issuer, metadata.jwks().clone())
+                .set_allowed_algs(metadata.id_token_signing_alg_values_supported().clone());
+            if let Ok(claims) = token.claims(&verifier, no_nonce) {
+                judged = Ok(claims);
+                break;
+            }
+        }
+        let claims = judged?;
+        match self.claim {
+            NameClaim::Sub => Some(claims.subject().as_str().to_owned()),
+            NameClaim::PreferredUsername => claims.preferred_username().map(|name| name.as_str().to_owned()),
+            NameClaim::Email => claims
+                .email()
+                .filter(|_| claims.email_verified() == Some(true))
+                .map(|e| e.as_str().to_owned()),
+        }
+        .ok_or(Problem::Nameless("in the ID token"))
     }
 
     /// Ends it: who it is, by the ID token that the provider gives for the code. Blocks.

@@ -7,9 +7,12 @@
 //! A session is enough to look and to turn something down. It is not enough to approve: an approval is the assertion of a passkey
 //! over the exact request, which whoever has stolen a cookie does not have, and the operator of this program neither.
 
+pub mod api;
 pub mod headers;
 pub mod identity;
 pub mod listen;
+mod log;
+pub mod member;
 pub mod pages;
 pub mod session;
 pub mod traffic;
@@ -19,6 +22,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use axum::http::StatusCode;
+use ringfence_gateway::refusal::Refusal;
 use ringfence_gateway::server::Shared;
 use tokio_rustls::rustls::ServerConfig;
 
@@ -63,6 +68,16 @@ pub struct Desk {
     pub sessions: Sessions,
     /// What crosses the border.
     pub traffic: Arc<Traffic>,
+}
+
+/// The HTTP status of a refusal.
+fn status_of(refusal: &Refusal) -> StatusCode {
+    match refusal.code {
+        "42501" => StatusCode::FORBIDDEN,
+        "3D000" => StatusCode::NOT_FOUND,
+        "22023" | "42601" => StatusCode::CONFLICT,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    }
 }
 
 /// A console that runs.

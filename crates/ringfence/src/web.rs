@@ -40,6 +40,8 @@ struct ProviderFile {
     issuer: String,
     /// What it calls the console. Its redirect URI there is the origin with `/callback`.
     client_id: String,
+    /// What it calls `ringfence login`: a public client, with http://127.0.0.1 as redirect URI, or the device flow.
+    cli_client_id: Option<String>,
     /// A file with the secret.
     client_secret: PathBuf,
     /// Which claim is somebody's name in the registry.
@@ -102,6 +104,7 @@ impl ConsoleFile {
             provider: Provider {
                 issuer: issuer.clone(),
                 client_id: self.provider.client_id.clone(),
+                cli_client_id: self.provider.cli_client_id.clone(),
                 client_secret: reader.text(&self.provider.client_secret).trim().to_owned(),
                 claim: self.provider.name,
                 agent,

@@ -8,10 +8,10 @@ use ringfence_ledger::witnessing;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::ledger::{Line, lines};
 use super::words::{bytes, length, number};
 use super::{At, Page, Person, Told, page, text};
 use crate::Desk;
+use crate::log::{Line, lines};
 use crate::traffic::{Seen, Sums, Way};
 
 /// How many days the matrix is of.

@@ -5,96 +5,15 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
-use ringfence_verifier::checkpoint::{Head, read_head};
-use ringfence_verifier::record::Leaf;
-use ringfence_verifier::{proof, segment};
 use serde_json::Value;
 
 use super::words::{length, number};
 use super::{At, Page, Person, Told, moment, page};
 use crate::Desk;
-use crate::traffic::bundle;
+use crate::log::{self, Line, lines};
 
 /// How many entries a page has.
 const PAGE: u64 = 50;
-
-/// An entry, as far as somebody may see it.
-pub(crate) struct Line {
-    index: u64,
-    leaf: Leaf,
-    record: Option<Value>,
-}
-
-fn broken(problem: &impl std::fmt::Display) -> Told {
-    Told::new(StatusCode::SERVICE_UNAVAILABLE, format!("The log cannot be read: {problem}"))
-}
-
-/// Whether somebody may read the private records of a jurisdiction: who approves or audits one of its stores.
-fn may_read(desk: &Desk, person: &Person, jurisdiction: &str) -> bool {
-    let policy = desk.gateway.policy();
-    let teams = &person.principal.teams;
-    // What is about no data (rules, starts, heartbeats) is for those who approve or audit anything.
-    policy.stores().any(|(store, _)| {
-        (store.jurisdiction == jurisdiction || jurisdiction == "-")
-            && (!teams.is_disjoint(&store.auditors) || !teams.is_disjoint(&store.approvers))
-    })
-}
-
-async fn off_the_runtime<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Told> + Send + 'static,
-) -> Result<T, Told> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|_| {
-        Err(Told::new(StatusCode::SERVICE_UNAVAILABLE, "The log cannot be read at the moment."))
-    })
-}
-
-async fn head(desk: &Desk) -> Result<Head, Told> {
-    let (dir, vkey) = (desk.gateway.ledger.dir().to_owned(), desk.gateway.ledger.vkey().to_owned());
-    let read = move || read_head(&dir, &vkey).map_err(|e| broken(&e));
-    let head = off_the_runtime(read).await?;
-    head.ok_or_else(|| Told::new(StatusCode::SERVICE_UNAVAILABLE, "The log has no checkpoint yet."))
-}
-
-/// The entries of these numbers, with the records that this person may read.
-pub(super) async fn lines(desk: &Desk, person: &Person, indices: Vec<u64>) -> Result<Vec<Line>, Told> {
-    let size = head(desk).await?.size;
-    let dir = desk.gateway.ledger.dir().to_owned();
-    let policy = desk.gateway.policy();
-    let readable: Vec<String> = policy
-        .registry()
-        .jurisdictions
-        .keys()
-        .map(String::as_str)
-        .chain(["-"])
-        .filter(|j| may_read(desk, person, j))
-        .map(str::to_owned)
-        .collect();
-    off_the_runtime(move || {
-        let mut finder = segment::Finder::new(&dir).map_err(|e| broken(&e))?;
-        let mut known: Option<(u64, Vec<Leaf>)> = None;
-        let mut found = Vec::new();
-        for index in indices.into_iter().filter(|index| *index < size) {
-            let n = index / 256;
-            if known.as_ref().is_none_or(|(have, _)| *have != n) {
-                known = Some((n, bundle(&dir, n, size).map_err(|e| broken(&e))?));
-            }
-            let place = usize::try_from(index % 256).unwrap_or(0);
-            let Some(leaf) = known.as_ref().and_then(|(_, leaves)| leaves.get(place)).cloned() else {
-                continue;
-            };
-            let record = if readable.contains(&leaf.jurisdiction) {
-                let sealed = finder.get(index).map_err(|e| broken(&e))?;
-                sealed.and_then(|s| serde_json::from_slice(s.record()?).ok())
-            } else {
-                None
-            };
-            found.push(Line { index, leaf, record });
-        }
-        Ok(found)
-    })
-    .await
-}
 
 /// Entries as a table.
 pub(super) fn table(found: &[Line]) -> Markup {
@@ -142,7 +61,7 @@ pub(crate) async fn until(desk: At, person: Person, Path(entry): Path<u64>) -> R
 }
 
 async fn list(State(desk): At, person: Person, until: u64) -> Result<Page, Told> {
-    let head = head(&desk).await?;
+    let head = log::head(&desk).await?;
     let until = until.min(head.size);
     let first = until.saturating_sub(PAGE);
     let found = lines(&desk, &person, (first..until).rev().collect()).await?;
@@ -189,7 +108,7 @@ pub(super) fn witnesses(desk: &Desk) -> Markup {
 
 /// `GET /ledger/{entry}`
 pub(crate) async fn show(State(desk): At, person: Person, Path(entry): Path<u64>) -> Result<Page, Told> {
-    let Line { leaf, record, .. } = one(&desk, &person, entry).await?;
+    let Line { leaf, record, .. } = log::one(&desk, &person, entry).await?;
     let body = html! {
         p.soft { a href="/ledger" { "Ledger" } " / " (entry) }
         h1 { "Entry " (entry) ": " (leaf.kind.word()) }
@@ -217,13 +136,6 @@ pub(crate) async fn show(State(desk): At, person: Person, Path(entry): Path<u64>
     Ok(page(&format!("Entry {entry}"), Some(&person), &body))
 }
 
-async fn one(desk: &Desk, person: &Person, entry: u64) -> Result<Line, Told> {
-    let found = lines(desk, person, vec![entry]).await?.pop();
-    found.ok_or_else(|| {
-        Told::new(StatusCode::NOT_FOUND, "The log has no such entry under its newest checkpoint.")
-    })
-}
-
 /// `GET /ledger/{entry}/proof`: without the private record.
 pub(crate) async fn prove(State(desk): At, _: Person, Path(entry): Path<u64>) -> Result<Response, Told> {
     proof_file(&desk, entry, false).await
@@ -235,16 +147,14 @@ pub(crate) async fn disclose(
     person: Person,
     Path(entry): Path<u64>,
 ) -> Result<Response, Told> {
-    if one(&desk, &person, entry).await?.record.is_none() {
+    if log::one(&desk, &person, entry).await?.record.is_none() {
         return Err(Told::new(StatusCode::FORBIDDEN, "This entry's record is sealed for you, or erased."));
     }
     proof_file(&desk, entry, true).await
 }
 
 async fn proof_file(desk: &Desk, entry: u64, disclosed: bool) -> Result<Response, Told> {
-    let (dir, vkey) = (desk.gateway.ledger.dir().to_owned(), desk.gateway.ledger.vkey().to_owned());
-    let text =
-        off_the_runtime(move || proof::prove(&dir, &vkey, entry, disclosed).map_err(|e| broken(&e))).await?;
+    let text = log::proof(desk, entry, disclosed).await?;
     let name = format!("attachment; filename=\"entry-{entry}.tlog-proof\"");
     Ok((
         [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CONTENT_DISPOSITION, name.as_str())],

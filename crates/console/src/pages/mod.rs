@@ -25,12 +25,11 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use maud::{DOCTYPE, Markup, html};
-use ringfence_gateway::console;
 use ringfence_gateway::refusal::Refusal;
-use ringfence_policy::Principal;
 use serde_json::Value;
 
 use crate::Desk;
+use crate::member::Member;
 use crate::session::Session;
 
 /// The largest form, in bytes.
@@ -81,6 +80,7 @@ pub(crate) fn router(desk: Arc<Desk>) -> Router {
             get(|| file("text/javascript; charset=utf-8", include_str!("../../static/console.js"))),
         )
         .route("/favicon.ico", get(|| async { StatusCode::NO_CONTENT }))
+        .merge(crate::api::router())
         .fallback(|| async { Told::new(StatusCode::NOT_FOUND, "There is no such page.") })
         .layer(DefaultBodyLimit::max(MAX_FORM))
         .layer(axum::middleware::from_fn(crate::headers::add))
@@ -94,12 +94,16 @@ async fn file(kind: &'static str, text: &'static str) -> impl IntoResponse {
 
 /// Somebody who is logged in, and is in the registry.
 pub(crate) struct Person {
-    pub(crate) principal: Principal,
+    member: Member,
     pub(crate) session: Session,
-    /// Whether they approve, audit or run a store.
-    pub(crate) is_insider: bool,
-    /// Whether they run the gateway: they see how it is, and nobody's data.
-    pub(crate) is_operator: bool,
+}
+
+impl std::ops::Deref for Person {
+    type Target = Member;
+
+    fn deref(&self) -> &Member {
+        &self.member
+    }
 }
 
 impl FromRequestParts<Arc<Desk>> for Person {
@@ -117,21 +121,12 @@ impl FromRequestParts<Arc<Desk>> for Person {
             )
             .into_response());
         };
-        // Rules change while people are logged in.
-        let policy = desk.gateway.policy();
-        match policy.registry().principal(&session.person) {
-            Some(principal) if principal.is_person() => {
-                let teams = &principal.teams;
-                let is_insider = policy.stores().any(|(store, _)| {
-                    [&store.full_access, &store.approvers, &store.auditors]
-                        .iter()
-                        .any(|of| !teams.is_disjoint(of))
-                });
-                let is_operator = is_insider || !teams.is_disjoint(&desk.config.operators);
-                Ok(Self { principal: principal.clone(), session, is_insider, is_operator })
+        match Member::find(desk, &session.person) {
+            Some(member) => Ok(Self { member, session }),
+            None => {
+                Err(Told::new(StatusCode::FORBIDDEN, "You are not in the registry of this installation.")
+                    .into_response())
             }
-            _ => Err(Told::new(StatusCode::FORBIDDEN, "You are not in the registry of this installation.")
-                .into_response()),
         }
     }
 }
@@ -139,7 +134,7 @@ impl FromRequestParts<Arc<Desk>> for Person {
 impl Person {
     /// Asks the gateway's console, as the command line does.
     pub(crate) async fn ask(&self, desk: &Desk, command: &Value) -> Result<Value, Told> {
-        console::answer(&desk.gateway, &self.principal, command).await.map_err(Told::from)
+        self.command(desk, command).await.map_err(Told::from)
     }
 
     /// Refuses what does not come from a page of this session.
@@ -167,6 +162,10 @@ impl Told {
         Self { status, message: message.into(), hint: None }
     }
 
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// What happened, in a sentence.
     pub(crate) fn text(self) -> String {
         self.message
@@ -181,11 +180,7 @@ impl Told {
 
 impl From<Refusal> for Told {
     fn from(refusal: Refusal) -> Self {
-        let status = match refusal.code {
-            "42501" => StatusCode::FORBIDDEN,
-            "22023" => StatusCode::CONFLICT,
-            _ => StatusCode::SERVICE_UNAVAILABLE,
-        };
+        let status = crate::status_of(&refusal);
         Self { status, message: refusal.message, hint: refusal.hint }
     }
 }
