@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use serde_json::{Value, json};
 use support::{Demo, Served, text};
 
@@ -94,6 +95,27 @@ struct Scene {
     provider: Option<Node>,
     people: People,
     console: String,
+    issuer: String,
+    origin: String,
+}
+
+/// What the provider shows to deactivate people.
+const SCIM: &str = "a-token-of-the-provider-for-scim-requests";
+
+fn with_console(config: &str, console: &str) -> String {
+    let tls = config.replace("[gateway.tls]\n", "[gateway.tls]\nclient_ca = \"keys/login-ca.crt\"\n");
+    format!("{tls}{console}")
+}
+
+/// Who signs the certificates that a login gives.
+fn authority(keys: &Path) {
+    let mut params = CertificateParams::new([]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, "Ringfence logins");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let key = KeyPair::generate().unwrap();
+    std::fs::write(keys.join("login-ca.crt"), params.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(keys.join("login-ca.key"), key.serialize_pem()).unwrap();
 }
 
 const ANALYST: &str = "singapore-analyst";
@@ -114,12 +136,15 @@ impl Scene {
         )
         .unwrap();
         let provider = provider(&origin, provider_port, &secret);
+        std::fs::write(demo.dir.join("keys/scim.token"), SCIM).unwrap();
+        authority(&demo.dir.join("keys"));
+        let issuer = format!("http://localhost:{provider_port}");
         let console = format!(
-            "\n[console]\nlisten = \"127.0.0.1:{port}\"\norigin = \"{origin}\"\npublished = \"published\"\noperators = [\"growth\"]\n\n[console.provider]\nissuer = \"http://localhost:{provider_port}\"\nclient_id = \"ringfence\"\nclient_secret = \"keys/console.secret\"\n"
+            "\n[console]\nlisten = \"127.0.0.1:{port}\"\norigin = \"{origin}\"\npublished = \"published\"\noperators = [\"growth\"]\nscim_token = \"keys/scim.token\"\n\n[console.provider]\nissuer = \"http://localhost:{provider_port}\"\nclient_id = \"ringfence\"\nclient_secret = \"keys/console.secret\"\ncli_client_id = \"ringfence-cli\"\n\n[console.login]\nca_certificate = \"keys/login-ca.crt\"\nca_key = \"keys/login-ca.key\"\nhost = \"localhost\"\nroot = \"keys/tls.crt\"\n"
         );
-        let gateway = demo.serve_with("console", "", |config| format!("{config}{console}"));
+        let gateway = demo.serve_with("console", "", |config| with_console(&config, &console));
         let people = People::new(&origin);
-        Self { demo, gateway: Some(gateway), provider: Some(provider), people, console }
+        Self { demo, gateway: Some(gateway), provider: Some(provider), people, console, issuer, origin }
     }
 
     fn gateway(&self) -> &Served {
@@ -203,6 +228,8 @@ fn people_ask_decide_and_are_cut_off() {
     somebody_asks_in_the_browser_where_psql_sent_them(&scene);
     the_rooms_show_what_there_is(&scene);
     what_everybody_may_see_needs_no_login(&scene);
+    programs_show_tokens(&scene);
+    a_login_is_a_certificate_until_the_provider_says_otherwise(&scene);
     everybody_can_use_the_pages(&scene);
     strangers_and_failures_are_told(&mut scene);
 }
@@ -555,6 +582,205 @@ fn what_everybody_may_see_needs_no_login(scene: &Scene) {
     }
 }
 
+/// The API: who may call it, and what another client's token, an old one, or none is worth.
+fn programs_show_tokens(scene: &Scene) {
+    let people = &scene.people;
+    let token = |who: &str, client: &str| {
+        let got = people.act("token", json!({ "as": who, "issuer": scene.issuer, "client": client }));
+        got["token"].as_str().unwrap_or_else(|| panic!("{got}")).to_owned()
+    };
+    let call = |method: &str, path: &str, token: &str, body: Value| {
+        let mut headers = json!({ "content-type": "application/json" });
+        if !token.is_empty() {
+            headers["authorization"] = format!("Bearer {token}").into();
+        }
+        let body = if body.is_null() { Value::Null } else { body.to_string().into() };
+        let path = format!("/api/v1/{path}");
+        people.act("send", json!({ "path": path, "method": method, "headers": headers, "body": body }))
+    };
+    let (analyst, approver) = (token(ANALYST, "ringfence-cli"), token(APPROVERS[0], "ringfence-cli"));
+    let me = call("GET", "me", &analyst, Value::Null);
+    assert!(me["status"] == 200 && me["text"].as_str().unwrap().contains("\"location\":\"SG\""), "{me}");
+    let mut forged = analyst.clone().into_bytes();
+    let middle = forged.len() / 2;
+    forged[middle] = if forged[middle] == b'A' { b'B' } else { b'A' };
+    for (what, wrong) in [
+        ("another audience", token(ANALYST, "another-cli")),
+        ("a changed token", String::from_utf8(forged).unwrap()),
+        ("no token", "junk".to_owned()),
+        ("nothing", String::new()),
+    ] {
+        for path in ["me", "requests", "sessions", "ledger", "border", "ledger/1/proof"] {
+            let answer = call("GET", path, &wrong, Value::Null);
+            assert_eq!(answer["status"], 401, "{what} {path}: {answer}");
+        }
+    }
+    let stranger = call("GET", "me", &token("somebody-else", "ringfence-cli"), Value::Null);
+    assert_eq!(stranger["status"], 403, "{stranger}");
+    let asked = call(
+        "POST",
+        "requests",
+        &analyst,
+        json!({ "store": "us", "columns": ["users.phone"], "where": "id = 7", "purpose": "by the API", "seconds": 600, "max_rows": 2 }),
+    );
+    assert_eq!(asked["status"], 201, "{asked}");
+    let asked: Value = serde_json::from_str(asked["text"].as_str().unwrap()).unwrap();
+    let path = format!("requests/{}", asked["id"].as_str().unwrap());
+    assert_eq!(call("POST", &format!("{path}/deny"), &analyst, json!({ "reason": "x" }))["status"], 403);
+    assert_eq!(call("POST", &format!("{path}/deny"), &approver, json!({ "reason": "" }))["status"], 400);
+    assert_eq!(
+        call("POST", &format!("{path}/approve"), &approver, json!({ "signature": "x" }))["status"],
+        403
+    );
+    let denied = call("POST", &format!("{path}/deny"), &approver, json!({ "reason": "no ticket" }));
+    assert!(denied["status"] == 200 && denied["text"].as_str().unwrap().contains("denied"), "{denied}");
+    assert_eq!(call("POST", &format!("{path}/deny"), &approver, json!({ "reason": "again" }))["status"], 409);
+    // A browser's session reads, and changes nothing without a token: no other site's page can have one.
+    let reads = people.act("fetch", json!({ "as": ANALYST, "path": "/api/v1/me" }));
+    assert_eq!(reads["status"], 200, "{reads}");
+    let writes = people.act("steal", json!({ "as": APPROVERS[0], "path": format!("/api/v1/{path}/deny"), "token": false, "body": { "reason": "x" } }));
+    assert_eq!(writes["status"], 401, "{writes}");
+    // What it is told to be.
+    let described: Value =
+        serde_json::from_str(scene.raw("/api/v1/openapi.json")["text"].as_str().unwrap()).unwrap();
+    for path in ["/api/v1/requests/{id}/narrow", "/api/v1/certificates", "/api/v1/ledger/{index}/proof"] {
+        assert!(described["paths"][path].is_object(), "{path}");
+    }
+}
+
+/// `ringfence login`: psql works by the identity that people have, until the provider signs them out, or deactivates them.
+fn a_login_is_a_certificate_until_the_provider_says_otherwise(scene: &Scene) {
+    let people = &scene.people;
+    let dir = scene.demo.dir.join("home");
+    std::fs::create_dir_all(&dir).unwrap();
+    let services = dir.join("pg_service.conf");
+    std::fs::write(&services, "[mine]\nhost=elsewhere\n").unwrap();
+    let login = |more: &[&str]| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_ringfence"));
+        program
+            .args(["login", "--console", &scene.origin, "--dir"])
+            .arg(&dir)
+            .arg("--service-file")
+            .arg(&services)
+            .args(more);
+        program.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        program
+    };
+    let with_browser = |more: &[&str]| {
+        let mut program = login(more).spawn().unwrap();
+        let mut told = BufReader::new(program.stderr.take().unwrap()).lines();
+        let mut heard = Vec::new();
+        let mut url = None;
+        for line in told.by_ref().map_while(Result::ok) {
+            url = line.split_whitespace().find(|word| word.starts_with("http://")).map(str::to_owned);
+            heard.push(line);
+            if url.is_some() {
+                break;
+            }
+        }
+        let url = url.unwrap_or_else(|| panic!("{heard:?}"));
+        let shown = people.act("visit", json!({ "as": ANALYST, "url": url }));
+        let said: Vec<String> = told.map_while(Result::ok).collect();
+        let output = program.wait_with_output().unwrap();
+        assert!(output.status.success(), "{said:?} {shown}");
+        text(&output)
+    };
+    let psql = |sql: &str| {
+        let mut psql = Command::new("psql");
+        psql.arg("service=us")
+            .args(["-X", "-A", "-t", "-w", "-c", sql])
+            .env("PGSERVICEFILE", &services)
+            .env_remove("PGPASSWORD");
+        psql.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        psql
+    };
+    let none = text(&login(&["--quiet"]).output().unwrap());
+    assert!(none.contains("there is nothing to renew"), "{none}");
+    assert!(with_browser(&[]).contains("You are singapore-analyst until"));
+    assert!(std::fs::read_to_string(&services).unwrap().starts_with("[mine]\nhost=elsewhere\n"));
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(dir.join("postgresql.key")).unwrap().permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(text(&psql("select count(*) from users where id = 2").output().unwrap()).trim(), "1");
+    // Renewed without asking, by a new key.
+    let key = std::fs::read(dir.join("postgresql.key")).unwrap();
+    let renewed = login(&["--quiet"]).output().unwrap();
+    assert!(renewed.status.success(), "{}", text(&renewed));
+    assert_ne!(std::fs::read(dir.join("postgresql.key")).unwrap(), key);
+    assert_eq!(text(&psql("select count(*) from users where id = 2").output().unwrap()).trim(), "1");
+    // By another device.
+    assert!(with_browser(&["--device"]).contains("You are singapore-analyst until"));
+    assert_eq!(text(&psql("select count(*) from users where id = 2").output().unwrap()).trim(), "1");
+
+    // The provider signs them out: sessions are cut, the certificate counts no more, nor does what is renewed of it.
+    let mut running = psql("select pg_sleep(100)").spawn().unwrap();
+    let by_password = Command::new("psql")
+        .arg(format!("host=127.0.0.1 port={} user={ANALYST} dbname=us", scene.gateway().port))
+        .args(["-X", "-c", "select pg_sleep(2)"])
+        .env("PGPASSWORD", "demo")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait("the session is not seen", || people.shown(APPROVERS[0], "/border").matches("psql").count() == 2);
+    for forged in
+        ["logout_token=junk".to_owned(), "x=y".to_owned(), format!("logout_token={}", "a".repeat(70_000))]
+    {
+        let headers = json!({ "content-type": "application/x-www-form-urlencoded" });
+        let answer =
+            people.act("send", json!({ "path": "/backchannel-logout", "headers": headers, "body": forged }));
+        assert!(answer["status"].as_u64().unwrap() / 100 == 4, "{answer}");
+    }
+    let id_token =
+        people.act("token", json!({ "as": APPROVERS[0], "issuer": scene.issuer, "client": "ringfence-cli" }));
+    let disguised = format!("logout_token={}", id_token["token"].as_str().unwrap());
+    let headers = json!({ "content-type": "application/x-www-form-urlencoded" });
+    let answer =
+        people.act("send", json!({ "path": "/backchannel-logout", "headers": headers, "body": disguised }));
+    assert_eq!(answer["status"], 400, "an ID token is no logout token: {answer}");
+    people.act("signout", json!({ "as": ANALYST, "issuer": scene.issuer }));
+    let mut cut = String::new();
+    std::io::Read::read_to_string(&mut running.stderr.take().unwrap(), &mut cut).unwrap();
+    running.wait().unwrap();
+    assert!(cut.contains("signed out at your identity provider"), "{cut}");
+    assert!(text(&psql("select 1").output().unwrap()).contains("signed out at your identity provider"));
+    let renewed = login(&["--quiet"]).output().unwrap();
+    assert!(!renewed.status.success(), "{}", text(&renewed));
+    assert!(
+        by_password.wait_with_output().unwrap().status.success(),
+        "a password is not the provider's to end by a sign-out"
+    );
+    let session = people.act("fetch", json!({ "as": ANALYST, "path": "/api/v1/me" }));
+    assert_eq!(session["status"], 401, "the session of the browser is over, too: {session}");
+    assert!(with_browser(&[]).contains("You are singapore-analyst until"), "and in again");
+    assert_eq!(text(&psql("select count(*) from users where id = 2").output().unwrap()).trim(), "1");
+
+    // Deactivated: nothing counts, whoever asks by whatever means.
+    let scim = |method: &str, token: &str, body: Value| {
+        let headers =
+            json!({ "authorization": format!("Bearer {token}"), "content-type": "application/json" });
+        let body = if body.is_null() { Value::Null } else { body.to_string().into() };
+        people.act("send", json!({ "path": format!("/scim/v2/Users/{ANALYST}"), "method": method, "headers": headers, "body": body }))
+    };
+    let patch = |active: bool| json!({ "schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"], "Operations": [{ "op": "replace", "path": "active", "value": active }] });
+    assert_eq!(scim("PATCH", "another-token-of-somebody-else-entirely", patch(false))["status"], 401);
+    let mut running = psql("select pg_sleep(100)").spawn().unwrap();
+    wait("the session is not seen", || people.shown(APPROVERS[0], "/border").contains("psql"));
+    let done = scim("PATCH", SCIM, patch(false));
+    assert!(done["status"] == 200 && done["text"].as_str().unwrap().contains("\"active\":false"), "{done}");
+    let mut cut = String::new();
+    std::io::Read::read_to_string(&mut running.stderr.take().unwrap(), &mut cut).unwrap();
+    running.wait().unwrap();
+    assert!(cut.contains("has deactivated you"), "{cut}");
+    assert!(scene.psql("select 1").1.contains("has deactivated you"), "by password");
+    assert!(text(&psql("select 1").output().unwrap()).contains("has deactivated you"), "by certificate");
+    assert_eq!(scim("PATCH", SCIM, patch(true))["status"], 200);
+    assert_eq!(scene.psql("select 1").0, "1");
+    people.act("login", json!({ "as": ANALYST }));
+}
+
 fn everybody_can_use_the_pages(scene: &Scene) {
     let people = &scene.people;
     let id = scene.ask("for the pictures", "1h");
@@ -642,7 +868,7 @@ fn strangers_and_failures_are_told(scene: &mut Scene) {
     drop(scene.provider.take());
     drop(scene.gateway.take());
     let console = scene.console.clone();
-    scene.gateway = Some(scene.demo.serve_with("console", "", |config| format!("{config}{console}")));
+    scene.gateway = Some(scene.demo.serve_with("console", "", |config| with_console(&config, &console)));
     let away = scene.raw("/login");
     assert!(away["status"] == 503 && away["text"].as_str().unwrap().contains("cannot be reached"), "{away}");
 

@@ -4,6 +4,7 @@ const { chromium } = require("playwright-core");
 const { execFileSync } = require("child_process");
 const { readFileSync } = require("fs");
 const readline = require("readline");
+const { createHash, randomBytes } = require("crypto");
 
 const origin = process.argv[2];
 const people = new Map();
@@ -31,20 +32,7 @@ const seen = async (page, answer) => ({ status: answer?.status(), url: page.url(
 
 const commands = {
   async login({ as }) {
-    const { page } = await person(as);
-    await page.goto(`${origin}/`);
-    await page.fill("input[name=login]", as);
-    await page.fill("input[name=password]", "any");
-    await page.click("button[type=submit]");
-    await page.waitForLoadState();
-    if (!page.url().startsWith(origin)) {
-      await page.click("button[type=submit]", { timeout: 5000 }).catch(async (problem) => {
-        throw new Error(`${problem}: ${await page.locator("body").innerText()}`);
-      });
-      await page.waitForLoadState();
-    }
-    await page.waitForLoadState();
-    return seen(page);
+    return commands.visit({ as, url: `${origin}/`, until: origin });
   },
   async open({ as, path }) {
     const { page } = await person(as);
@@ -77,6 +65,49 @@ const commands = {
     const { context } = await person(as);
     const answer = await context.request.get(origin + path);
     return { status: answer.status(), text: await answer.text() };
+  },
+  // Logs in at the provider for a program, and lets it have what it asks for: by a page, or by a code for a device.
+  async visit({ as, url, until = "http://127.0.0.1" }) {
+    const { page } = await person(as);
+    await page.goto(url);
+    for (let step = 0; step < 6; step++) {
+      if (page.url().startsWith(until) || page.url().startsWith("chrome-error:") || /signed in|success/i.test(await page.locator("body").innerText())) break;
+      if (await page.locator("input[name=login]").count()) {
+        await page.fill("input[name=login]", as);
+        await page.fill("input[name=password]", "any");
+      }
+      await Promise.all([page.waitForLoadState("networkidle"), page.locator("button[type=submit]").first().click({ timeout: 5000 })]);
+      await page.waitForLoadState("networkidle");
+    }
+    return seen(page);
+  },
+  // An ID token for a client, as a program would get one.
+  async token({ as, issuer, client }) {
+    const { page } = await person(as);
+    const verifier = randomBytes(32).toString("base64url");
+    const redirect = "http://127.0.0.1:49151/";
+    const ask = new URL(`${issuer}/auth`);
+    const query = { client_id: client, response_type: "code", redirect_uri: redirect, scope: "openid profile", code_challenge_method: "S256", code_challenge: createHash("sha256").update(verifier).digest("base64url"), claims: JSON.stringify({ id_token: { preferred_username: null, auth_time: { essential: true } } }) };
+    for (const [name, value] of Object.entries(query)) ask.searchParams.set(name, value);
+    // Nobody listens there: the browser's last step is all that is wanted.
+    const back = page.waitForRequest((request) => request.url().startsWith(redirect), { timeout: 20000 });
+    await commands.visit({ as, url: ask.href, until: redirect }).catch(() => {});
+    const code = new URL((await back).url()).searchParams.get("code");
+    const answer = await fetch(`${issuer}/token`, { method: "POST", body: new URLSearchParams({ grant_type: "authorization_code", code, client_id: client, redirect_uri: redirect, code_verifier: verifier }) });
+    return { token: (await answer.json()).id_token };
+  },
+  // Signs out at the provider, in the person's browser.
+  async signout({ as, issuer }) {
+    const { page } = await person(as);
+    await page.goto(`${issuer}/session/end`);
+    await Promise.all([page.waitForLoadState("networkidle"), page.locator("button[name=logout], button[type=submit]").first().click()]);
+    await page.waitForLoadState("networkidle");
+    return seen(page);
+  },
+  // Any request, by no browser.
+  async send({ path, method = "POST", headers = {}, body }) {
+    const answer = await fetch(origin + path, { method, headers, body, redirect: "manual" });
+    return { status: answer.status, text: await answer.text() };
   },
   async enrol({ as }) {
     const { page } = await person(as);

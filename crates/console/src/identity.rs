@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use openidconnect::core::{
-    CoreAuthenticationFlow, CoreClient, CoreIdToken, CoreIdTokenVerifier, CoreProviderMetadata,
-    CoreUserInfoClaims,
+    CoreAuthenticationFlow, CoreClient, CoreGenderClaim, CoreIdToken, CoreIdTokenVerifier,
+    CoreJweContentEncryptionAlgorithm, CoreJwsSigningAlgorithm, CoreProviderMetadata, CoreUserInfoClaims,
 };
 use openidconnect::{
-    AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndUserEmail, EndUserUsername, EndpointMaybeSet,
-    EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IssuerUrl, Nonce, OAuth2TokenResponse as _,
-    PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope, TokenResponse as _,
+    AdditionalClaims, AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndUserEmail, EndUserUsername,
+    EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IdToken, IssuerUrl,
+    JsonWebTokenType, Nonce, OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl,
+    Scope, TokenResponse as _,
 };
 
 /// How long the provider may take to answer.
@@ -78,6 +79,31 @@ pub struct Begun {
     pub next: String,
 }
 
+/// Whom a token names.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// The name in the registry, if the registry has it.
+    pub name: String,
+    /// What the provider calls them.
+    pub subject: String,
+    /// When the token was made, in milliseconds since 1970.
+    pub since: u64,
+}
+
+/// What a logout token is about.
+const LOGOUT_EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
+
+/// What a logout token has besides the claims of an ID token.
+#[derive(Debug, serde::Deserialize, serde::Serialize)]
+struct Events {
+    events: serde_json::Map<String, serde_json::Value>,
+}
+
+impl AdditionalClaims for Events {}
+
+type LogoutToken =
+    IdToken<Events, CoreGenderClaim, CoreJweContentEncryptionAlgorithm, CoreJwsSigningAlgorithm>;
+
 /// Why somebody is not logged in. Nothing of what the provider said is repeated: it may have tokens in it.
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
@@ -98,6 +124,13 @@ pub fn agent(tls_root: Option<&[u8]>) -> Result<ureq::Agent, String> {
         .map_err(|e| e.to_string())
 }
 
+/// A provider's answer. One that says no is an answer, too: the library reads why.
+pub(crate) fn answer(agent: &ureq::Agent, request: HttpRequest) -> Result<HttpResponse, ureq::Error> {
+    let request = agent.configure_request(request).http_status_as_error(false).build();
+    let (parts, mut body) = agent.run(request)?.into_parts();
+    Ok(HttpResponse::from_parts(parts, body.with_config().limit(LONGEST).read_to_vec()?))
+}
+
 /// What a provider that describes itself has: a place for logins, and perhaps ones for tokens and claims.
 type Client = CoreClient<
     EndpointSet,
@@ -110,9 +143,7 @@ type Client = CoreClient<
 
 impl Provider {
     fn ask(&self, request: HttpRequest) -> Result<HttpResponse, ureq::Error> {
-        let answer = self.agent.run(request)?;
-        let (parts, mut body) = answer.into_parts();
-        Ok(HttpResponse::from_parts(parts, body.with_config().limit(LONGEST).read_to_vec()?))
+        answer(&self.agent, request)
     }
 
     fn metadata(&self) -> Result<CoreProviderMetadata, Problem> {
@@ -153,39 +184,71 @@ impl Provider {
         Ok((url.to_string(), Begun { state, nonce, verifier, next }))
     }
 
+    /// What judges tokens of the provider for this console, and for its command line. As of public clients: a token that is signed with a
+    /// shared secret is nobody's proof here.
+    fn verifiers(&self, metadata: &CoreProviderMetadata) -> Vec<CoreIdTokenVerifier<'static>> {
+        let audiences = [Some(&self.client_id), self.cli_client_id.as_ref()];
+        let one = |audience: &String| {
+            let (id, issuer) = (ClientId::new(audience.clone()), metadata.issuer().clone());
+            CoreIdTokenVerifier::new_public_client(id, issuer, metadata.jwks().clone())
+                .set_allowed_algs(metadata.id_token_signing_alg_values_supported().clone())
+        };
+        audiences.into_iter().flatten().map(one).collect()
+    }
+
     /// Who an ID token names that somebody shows as a bearer token: signature, issuer, time, and an audience that is this console or
     /// its command line. Without a nonce: this login was not begun here. Blocks.
-    pub fn bearer(&self, token: &str) -> Result<String, Problem> {
+    pub fn bearer(&self, token: &str) -> Result<Shown, Problem> {
         let metadata = self.metadata()?;
         let token: CoreIdToken = token.parse().map_err(|_| Problem::Forged("the token is no ID token"))?;
-        let audiences = [Some(&self.client_id), self.cli_client_id.as_ref()];
-        let no_nonce = |_: Option<&Nonce>| Ok(());
-        let mut judged =
-            Err(Problem::Forged("the token is not for this console, or does not verify, or is over"));
-        for audience in audiences.into_iter().flatten() {
-            // Of a public client: a token signed with a shared secret is nobody's proof here.
-            let (id, issuer) = (ClientId::new(audience.clone()), metadata.issuer().clone());
-            let verifier = CoreIdTokenVerifier::new_public_client(id, issuer, metadata.jwks().clone())
-                .set_allowed_algs(metadata.id_token_signing_alg_values_supported().clone());
-            if let Ok(claims) = token.claims(&verifier, no_nonce) {
-                judged = Ok(claims);
-                break;
-            }
-        }
-        let claims = judged?;
-        match self.claim {
+        let verifiers = self.verifiers(&metadata);
+        let claims =
+            verifiers.iter().find_map(|verifier| token.claims(verifier, |_: Option<&Nonce>| Ok(())).ok());
+        let claims = claims
+            .ok_or(Problem::Forged("the token is not for this console, or does not verify, or is over"))?;
+        let name = match self.claim {
             NameClaim::Sub => Some(claims.subject().as_str().to_owned()),
             NameClaim::PreferredUsername => claims.preferred_username().map(|name| name.as_str().to_owned()),
             NameClaim::Email => claims
                 .email()
                 .filter(|_| claims.email_verified() == Some(true))
                 .map(|e| e.as_str().to_owned()),
-        }
-        .ok_or(Problem::Nameless("in the ID token"))
+        };
+        let name = name.ok_or(Problem::Nameless("in the ID token"))?;
+        // A token that was renewed says when somebody was last there (OpenID Connect Core 1.0, 12.2): a sign-out outlives renewals.
+        let there = claims.auth_time().unwrap_or_else(|| claims.issue_time());
+        let since = u64::try_from(there.timestamp_millis()).unwrap_or(0);
+        Ok(Shown { name, subject: claims.subject().as_str().to_owned(), since })
     }
 
-    /// Ends it: who it is, by the ID token that the provider gives for the code. Blocks.
-    pub fn finish(&self, redirect: &str, begun: Begun, code: String, state: &str) -> Result<String, Problem> {
+    /// Whom a logout token says is signed out (OpenID Connect Back-Channel Logout 1.0, 2.6): signed by the provider, for this console,
+    /// not over, about a logout, and no ID token in disguise. Blocks.
+    pub fn signed_out(&self, token: &str) -> Result<String, Problem> {
+        let metadata = self.metadata()?;
+        let token: LogoutToken =
+            token.parse().map_err(|_| Problem::Forged("it is no logout token that names a subject"))?;
+        let types = ["logout+jwt", "JWT"].map(|t| JsonWebTokenType::new(t.to_owned()).normalize());
+        let types: Vec<_> = types.into_iter().flatten().collect();
+        let verifiers =
+            self.verifiers(&metadata).into_iter().map(|v| v.set_allowed_jose_types(types.clone()));
+        let without_nonce =
+            |nonce: Option<&Nonce>| if nonce.is_none() { Ok(()) } else { Err("it has a nonce".to_owned()) };
+        let claims = verifiers.into_iter().find_map(|verifier| token.claims(&verifier, without_nonce).ok());
+        let claims = claims.ok_or(Problem::Forged("the logout token does not verify"))?;
+        if !claims.additional_claims().events.contains_key(LOGOUT_EVENT) {
+            return Err(Problem::Forged("the token is not about a logout"));
+        }
+        Ok(claims.subject().as_str().to_owned())
+    }
+
+    /// Ends it: who it is, and what the provider calls them, by the ID token that it gives for the code. Blocks.
+    pub fn finish(
+        &self,
+        redirect: &str,
+        begun: Begun,
+        code: String,
+        state: &str,
+    ) -> Result<(String, String), Problem> {
         if begun.state.secret() != state {
             return Err(Problem::Forged("it belongs to another login"));
         }
@@ -210,8 +273,9 @@ impl Provider {
             NameClaim::PreferredUsername => text(claims.preferred_username()),
             NameClaim::Email => verified(email(claims.email()), claims.email_verified()),
         };
+        let subject = claims.subject().as_str().to_owned();
         if let Some(name) = said {
-            return Ok(name);
+            return Ok((name, subject));
         }
         // Many providers keep such claims for who asks (OpenID Connect Core, 5.3), about the same subject.
         let info: CoreUserInfoClaims = client
@@ -219,10 +283,11 @@ impl Provider {
             .map_err(|_| Problem::Nameless("and it has no userinfo endpoint"))?
             .request(&|request| self.ask(request))
             .map_err(|_| Problem::Forged("what it says of you does not verify"))?;
-        match self.claim {
+        let name = match self.claim {
             NameClaim::Email => verified(email(info.email()), info.email_verified())
                 .ok_or(Problem::Nameless("a verified email")),
             _ => text(info.preferred_username()).ok_or(Problem::Nameless("preferred_username")),
-        }
+        }?;
+        Ok((name, subject))
     }
 }

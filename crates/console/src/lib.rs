@@ -8,11 +8,14 @@
 //! over the exact request, which whoever has stolen a cookie does not have, and the operator of this program neither.
 
 pub mod api;
+mod backchannel;
 pub mod headers;
 pub mod identity;
+pub mod issue;
 pub mod listen;
 mod log;
 pub mod member;
+pub mod native;
 pub mod pages;
 pub mod session;
 pub mod traffic;
@@ -40,6 +43,10 @@ pub struct Config {
     pub origin: String,
     /// Who says who people are.
     pub provider: Provider,
+    /// What `ringfence login` gives, if it is asked for.
+    pub login: Option<Login>,
+    /// What the provider shows to deactivate somebody (SCIM).
+    pub scim_token: Option<String>,
     /// Teams that run the gateway: they see how it is, and nobody's data.
     pub operators: BTreeSet<String>,
     /// A folder with reports for everybody.
@@ -48,6 +55,19 @@ pub struct Config {
     pub verifier_page: Option<PathBuf>,
     /// Without it the console speaks HTTP, which it does on the loopback only.
     pub tls: Option<Arc<ServerConfig>>,
+}
+
+/// Certificates for those who log in.
+#[derive(Clone)]
+pub struct Login {
+    /// Who signs them.
+    pub authority: issue::Authority,
+    /// Where clients reach the gateway.
+    pub host: String,
+    /// See above.
+    pub port: u16,
+    /// The certificates to trust there (PEM), where they are not the system's.
+    pub root: Option<String>,
 }
 
 impl Config {

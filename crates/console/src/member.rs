@@ -19,8 +19,14 @@ pub struct Member {
 }
 
 impl Member {
-    /// The person of this name; `None` if the registry has none. Rules change while people are logged in, so this is asked each time.
-    pub fn find(desk: &Desk, name: &str) -> Option<Self> {
+    /// The person of this name, who logged in at `since` (milliseconds since 1970); `None` if the registry has none, an error if the
+    /// provider has signed them out since. Rules change while people are logged in, so this is asked each time.
+    pub fn find(desk: &Desk, name: &str, since: u64) -> Result<Option<Self>, String> {
+        desk.gateway.people.judge(name, Some(since)).map_err(|cut| cut.refusal().message)?;
+        Ok(Self::known(desk, name))
+    }
+
+    fn known(desk: &Desk, name: &str) -> Option<Self> {
         let policy = desk.gateway.policy();
         let principal = policy.registry().principal(name).filter(|p| p.is_person())?;
         let teams = &principal.teams;

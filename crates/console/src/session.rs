@@ -38,6 +38,8 @@ pub fn random() -> String {
 pub struct Session {
     /// Who, by the registry's name.
     pub person: String,
+    /// When they logged in, in milliseconds since 1970.
+    pub since: u64,
     /// What every form has to bring along (synchronizer token).
     pub csrf: String,
     begun: Instant,
@@ -72,7 +74,13 @@ impl Sessions {
     /// Opens a session; returns its name for the cookie.
     pub fn open(&self, person: &str) -> String {
         let (token, now) = (random(), Instant::now());
-        let session = Session { person: person.to_owned(), csrf: random(), begun: now, seen: now };
+        let session = Session {
+            person: person.to_owned(),
+            since: ringfence_ledger::now_ms(),
+            csrf: random(),
+            begun: now,
+            seen: now,
+        };
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.retain(|_, s| s.seen.elapsed() < IDLE && s.begun.elapsed() < LONGEST);
         running.insert(digest(&token), session);
@@ -90,6 +98,14 @@ impl Sessions {
         }
         session.seen = Instant::now();
         Some(session.clone())
+    }
+
+    /// Ends all sessions of somebody.
+    pub fn close_all(&self, person: &str) {
+        self.running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|_, session| session.person != person);
     }
 
     /// Ends it.
@@ -121,6 +137,11 @@ impl Sessions {
 }
 
 impl Session {
+    /// Whose it is, and since when.
+    pub fn who(&self) -> (String, u64) {
+        (self.person.clone(), self.since)
+    }
+
     /// Whether a request that changes something comes from a page of ours: it brings the session's token, and no other origin.
     pub fn is_ours(&self, headers: &HeaderMap, token: &str, origin: &str) -> bool {
         let from = headers.get(ORIGIN).and_then(|value| value.to_str().ok());

@@ -5,6 +5,7 @@
 mod copies;
 mod erasures;
 mod migrations;
+mod presence;
 mod requests;
 
 use ringfence_face::Target;
@@ -13,6 +14,7 @@ use tokio_postgres::Client;
 
 pub use copies::{CopyState, Registered};
 pub use erasures::StoredErasure;
+pub use presence::Presence;
 pub use requests::{Sketch, State, Stored};
 
 /// What can go wrong with the control database.

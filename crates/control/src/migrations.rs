@@ -55,6 +55,14 @@ const STEPS: &[&str] = &[
         at bigint NOT NULL,
         PRIMARY KEY (erasure, approver)
      )",
+    // 4: what the identity provider says of people.
+    "CREATE TABLE people (
+        name text PRIMARY KEY,
+        subject text,
+        signed_out bigint NOT NULL DEFAULT 0,
+        active boolean NOT NULL DEFAULT true
+     );
+     CREATE INDEX people_subject ON people (subject)",
 ];
 
 /// Brings the schema `ringfence` of the database up to date, whoever else tries at the same time.

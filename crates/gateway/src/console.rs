@@ -85,6 +85,7 @@ pub async fn run(
     mut client: Box<dyn Stream>,
     mut buffer: Buffer,
     principal: Principal,
+    given: Option<u64>,
 ) -> std::io::Result<()> {
     let mut out = Vec::new();
     let mut holds = Holds::new();
@@ -104,6 +105,10 @@ pub async fn run(
         let body = buffer.data()[HEADER..head.total].to_vec();
         buffer.consume(head.total);
         out.clear();
+        if let Err(cut) = shared.people.judge(&principal.name, given) {
+            client.write_all(&cut.refusal().fatal()).await?;
+            break;
+        }
         match head.tag {
             b'Q' => {
                 match Body(&body).string().map(str::trim) {

@@ -36,6 +36,10 @@ pub enum Cut {
     },
     /// The rows moved to another store, and this session's face is of the one before.
     Moved,
+    /// The identity provider has signed the person out.
+    SignedOut,
+    /// The identity provider has deactivated the person.
+    Deactivated,
     /// Somebody cut this one session.
     ByHand {
         /// Who.
@@ -58,6 +62,10 @@ impl Cut {
             Self::Unwitnessed { .. } => Refusal::new(code::CANNOT_CONNECT_NOW, format!("Cross-border access is closed: {}", self.reason()))
                 .detail("Reads across the border are possible only while third parties confirm that the ledger of them is not rewritten.")
                 .hint("Try again in a minute. The operator sees each witness with SHOW WITNESSES."),
+            Self::SignedOut => Refusal::new(code::ADMIN_SHUTDOWN, "You are signed out at your identity provider, and with that here")
+                .hint("Log in again: ringfence login"),
+            Self::Deactivated => Refusal::new(code::INVALID_AUTHORIZATION, "Your identity provider has deactivated you")
+                .hint("Ask whoever keeps your organisation's accounts."),
             Self::ByHand { by, reason } => Refusal::new(code::ADMIN_SHUTDOWN, format!("This session was cut by {by}: {reason}"))
                 .hint("Ask them before you connect again."),
             Self::Moved => Refusal::new(code::ADMIN_SHUTDOWN, "The rows moved to another store; connect again"),
@@ -76,6 +84,8 @@ impl Cut {
             Self::Unwitnessed { age: None } => {
                 "no quorum of witnesses has confirmed the ledger yet".to_owned()
             }
+            Self::SignedOut => "the identity provider signed them out".to_owned(),
+            Self::Deactivated => "the identity provider deactivated them".to_owned(),
             Self::ByHand { by, reason } => format!("{by} cut it: {reason}"),
             Self::Moved => "the rows moved to another store".to_owned(),
             Self::PolicyChanged => "the rules changed".to_owned(),
@@ -102,6 +112,8 @@ pub struct Dependent {
     pub session: String,
     /// Where the person is.
     pub location: String,
+    /// When they were given what they came in by, if a login gave it: milliseconds since 1970.
+    pub given: Option<u64>,
     /// Whose it is.
     pub principal: String,
     /// Where to.

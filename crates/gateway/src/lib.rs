@@ -42,6 +42,7 @@ pub mod metering;
 pub mod pin;
 pub mod plans;
 pub mod pool;
+pub mod presence;
 pub mod quota;
 pub mod records;
 pub mod refusal;

@@ -10,7 +10,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::auth::{self, AuthError};
 use crate::backend::{Stream, take_stream};
-use crate::certificate::{Channel, common_name};
+use crate::certificate::{Channel, common_name, given_by_login};
 use crate::frame::Buffer;
 use crate::refusal::{Refusal, code};
 use crate::scram::Verifier;
@@ -28,6 +28,8 @@ pub struct Proven {
     pub startup: Startup,
     /// How they proved it.
     pub proof: Proof,
+    /// When they were given the certificate that they proved it by, if a login gave it.
+    pub given: Option<u64>,
 }
 
 /// Tells a client why it is not let in.
@@ -61,8 +63,14 @@ pub async fn run(
     let principal = shared.policy().registry().principal(&startup.user).cloned();
     match prove(shared, stream, buffer, principal, &startup, &channel).await {
         Ok((principal, proof)) => {
+            let given = channel.given.filter(|_| proof != Proof::Password);
+            if let Err(cut) = shared.people.judge(&principal.name, given) {
+                shared.record_refused(&principal.name, &startup.database, &cut.reason());
+                refuse(stream, &cut.refusal()).await?;
+                return Ok(None);
+            }
             auth::welcome(stream).await?;
-            Ok(Some(Proven { principal, startup, proof }))
+            Ok(Some(Proven { principal, startup, proof, given }))
         }
         Err(Unproven::Io(e)) => Err(e),
         Err(Unproven::Refused { name, refusal, reason }) => {
@@ -154,7 +162,11 @@ async fn first_packets(
                     let acceptor = TlsAcceptor::from(Arc::clone(&tls.server));
                     let encrypted = acceptor.accept(take_stream(stream)).await?;
                     let shown = encrypted.get_ref().1.peer_certificates().and_then(<[_]>::first);
-                    channel = Channel { tls: Some(tls), named: shown.and_then(common_name) };
+                    channel = Channel {
+                        tls: Some(tls),
+                        named: shown.and_then(common_name),
+                        given: shown.and_then(given_by_login),
+                    };
                     *stream = Box::new(encrypted);
                 }
                 _ => stream.write_all(b"N").await?,

@@ -30,6 +30,7 @@ use crate::handover::{self, Inherited, Older};
 use crate::meter::Meter;
 use crate::pin::{Pins, SharedNames};
 use crate::pool::{Pool, PoolSettings};
+use crate::presence::People;
 use crate::records::{GatewayRecord, PolicyRecord, RefusedRecord};
 use crate::refusal::{Refusal, code};
 use crate::route::{self, Routes};
@@ -76,6 +77,8 @@ pub struct Shared {
     pub older: Older,
     /// Whether a successor has the listening sockets.
     pub is_handed_over: AtomicBool,
+    /// Who is signed out, or deactivated.
+    pub people: People,
     /// Grants in force.
     pub grants: Arc<LiveGrants>,
     /// Verdicts on statements.
@@ -178,6 +181,7 @@ impl Shared {
     }
 
     async fn refresh(&self) -> Result<(), ringfence_control::Error> {
+        self.people.refresh(self, &self.control).await?;
         let now = self.now();
         let due = self.grants.refresh(&self.policy(), now).await?;
         for id in &due.gone {
@@ -334,6 +338,7 @@ impl Gateway {
             cancels: Cancels::default(),
             older: Older::default(),
             is_handed_over: AtomicBool::new(false),
+            people: People::default(),
             grants,
             statements: Cache::default(),
             counting: Counting::default(),

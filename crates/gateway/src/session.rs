@@ -196,6 +196,8 @@ pub struct Client {
     pub startup: Startup,
     /// How they proved who they are.
     pub proof: Proof,
+    /// When they were given the certificate that they proved it by, if a login gave it.
+    pub given: Option<u64>,
     /// From where.
     pub address: String,
 }
@@ -212,7 +214,7 @@ struct Opened {
 }
 
 async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
-    let Client { principal, startup, proof, address } = client;
+    let Client { principal, startup, proof, given, address } = client;
     let policy = shared.policy();
     let name = principal.name.clone();
     let route = shared.routes.get(&startup.database).cloned();
@@ -241,6 +243,7 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
     let who = Dependent {
         session: id.clone(),
         location: principal.place().to_owned(),
+        given,
         principal: name.clone(),
         store: store.name.clone(),
         is_face: admission.is_face(),
@@ -250,6 +253,8 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         application: startup.parameter("application_name").unwrap_or_default().to_owned(),
     };
     let (attached, cut) = shared.grants.attach(who).map_err(|cut| cut.refusal())?;
+    // After it is in the list of sessions that a sign-out cuts.
+    shared.people.judge(&name, given).map_err(|cut| cut.refusal())?;
     if crossing.is_some() {
         // After it is in the list of sessions that are cut when the border closes.
         shared.border.is_open(shared).map_err(|cut| cut.refusal())?;

@@ -649,7 +649,8 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
     let other_logs = file.ledger.others.iter().map(other).collect();
     let bucket = file.ledger.bucket.as_ref().map(|bucket| bucket.open(&dir));
     let bucket = bucket.and_then(|bucket| reader.keep("ledger.bucket", bucket));
-    let console = file.console.as_ref().and_then(|console| console.read(&mut reader));
+    let port = file.gateway.listen.first().map_or(5432, SocketAddr::port);
+    let console = file.console.as_ref().and_then(|console| console.read(port, &mut reader));
     let problems = reader.problems;
     match (policy, control) {
         (Some(policy), Some(control)) if problems.is_empty() => Ok(Loaded {

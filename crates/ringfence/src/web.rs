@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ringfence_console::identity::{Known, NameClaim, agent};
-use ringfence_console::{Config, Provider};
+use ringfence_console::issue::Authority;
+use ringfence_console::{Config, Login, Provider};
 use serde::Deserialize;
 
 use crate::config::Reader;
@@ -31,6 +33,32 @@ pub(crate) struct ConsoleFile {
     verifier_page: Option<PathBuf>,
     /// Who says who people are.
     provider: ProviderFile,
+    /// Certificates for those who log in (`ringfence login`).
+    login: Option<LoginFile>,
+    /// A file with the token by which the provider deactivates people (SCIM).
+    scim_token: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LoginFile {
+    /// The authority that signs them: PEM files. The gateway's `client_ca` names its certificate, too.
+    ca_certificate: PathBuf,
+    /// Its key.
+    ca_key: PathBuf,
+    /// Where clients reach the gateway.
+    host: String,
+    /// See above; the port at which it listens, unless something is between.
+    port: Option<u16>,
+    /// The certificates that clients are to trust there, where they are not the system's.
+    root: Option<PathBuf>,
+    /// How many hours a certificate lasts.
+    #[serde(default = "eight")]
+    hours: u64,
+}
+
+fn eight() -> u64 {
+    8
 }
 
 #[derive(Deserialize)]
@@ -61,7 +89,7 @@ fn is_local(url: &str) -> bool {
 
 impl ConsoleFile {
     /// Reads the files that it names.
-    pub(crate) fn read(&self, reader: &mut Reader<'_>) -> Option<Config> {
+    pub(crate) fn read(&self, gateway_port: u16, reader: &mut Reader<'_>) -> Option<Config> {
         let mut problem = |text: &str| reader.problems.push(format!("console: {text}"));
         let origin = self.origin.trim_end_matches('/').to_owned();
         let is_secure = origin.starts_with("https://");
@@ -95,7 +123,30 @@ impl ConsoleFile {
         };
         let roots = self.provider.tls_root.as_ref().map(|path| reader.text(path).into_bytes());
         let agent = reader.keep("console", agent(roots.as_deref()))?;
+        let login = match &self.login {
+            None => None,
+            Some(file) => {
+                if self.provider.cli_client_id.is_none() {
+                    reader.problems.push("console.login: the provider's cli_client_id is missing".to_owned());
+                }
+                let (certificate, key) = (reader.text(&file.ca_certificate), reader.text(&file.ca_key));
+                let lasts = Duration::from_secs(file.hours.clamp(1, 24 * 7) * 3600);
+                let authority = Authority::new(&certificate, &key, lasts).map_err(|e| e.to_string());
+                Some(Login {
+                    authority: reader.keep("console.login", authority)?,
+                    host: file.host.clone(),
+                    port: file.port.unwrap_or(gateway_port),
+                    root: file.root.as_ref().map(|path| reader.text(path)),
+                })
+            }
+        };
+        let scim_token = self.scim_token.as_ref().map(|path| reader.text(path).trim().to_owned());
+        if scim_token.as_ref().is_some_and(|token| token.len() < 32) {
+            reader.problems.push("console: scim_token has less than 32 bytes".to_owned());
+        }
         Some(Config {
+            login,
+            scim_token,
             listen: self.listen,
             origin,
             operators: self.operators.clone(),

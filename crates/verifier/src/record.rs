@@ -65,6 +65,8 @@ pub enum Kind {
     FlowApproved,
     /// A flow was opened, checked, cut or closed; the record has the volume. Opened only with all approvals.
     Flow,
+    /// The identity provider has signed somebody out, or deactivated them, or has them back.
+    Presence,
     /// A copy of protected data was registered, excepted by somebody for a time, or is gone.
     Copy,
     /// A move of rows from one store to another came to a new stage; the record has what was compared.

@@ -9,7 +9,7 @@ use super::Problem;
 /// A JSON body.
 #[derive(FromRequest)]
 #[from_request(via(Json), rejection(Problem))]
-pub(super) struct Body<T>(pub(super) T);
+pub(crate) struct Body<T>(pub(crate) T);
 
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
@@ -24,7 +24,7 @@ impl From<JsonRejection> for Problem {
 /// What stands in the path.
 #[derive(FromRequestParts)]
 #[from_request(via(Path), rejection(Problem))]
-pub(super) struct Named<T>(pub(super) T);
+pub(crate) struct Named<T>(pub(crate) T);
 
 impl From<PathRejection> for Problem {
     fn from(_: PathRejection) -> Self {

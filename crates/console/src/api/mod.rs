@@ -6,6 +6,7 @@
 
 mod body;
 mod ledger;
+pub mod login;
 mod people;
 mod requests;
 
@@ -59,6 +60,8 @@ fn described() -> (Router<Arc<Desk>>, utoipa::openapi::OpenApi) {
         .routes(routes!(requests::deny))
         .routes(routes!(requests::revoke))
         .routes(routes!(requests::narrow))
+        .routes(routes!(login::place))
+        .routes(routes!(login::certificate))
         .routes(routes!(people::me))
         .routes(routes!(people::sessions))
         .routes(routes!(people::cut))
@@ -147,7 +150,7 @@ impl FromRequestParts<Arc<Desk>> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, desk: &Arc<Desk>) -> Result<Self, Problem> {
-        let name = match parts.headers.get(header::AUTHORIZATION) {
+        let (name, since, subject) = match parts.headers.get(header::AUTHORIZATION) {
             Some(value) => {
                 let token = value.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).map(str::trim);
                 let token = token.ok_or_else(|| {
@@ -158,24 +161,21 @@ impl FromRequestParts<Arc<Desk>> for Caller {
                 let named = named.map_err(|_| {
                     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "The token cannot be judged at the moment.")
                 })?;
-                named.map_err(|problem| {
+                let shown = named.map_err(|problem| {
                     let status = match problem {
                         crate::identity::Problem::Unreachable => StatusCode::SERVICE_UNAVAILABLE,
                         _ => StatusCode::UNAUTHORIZED,
                     };
                     Problem::new(status, format!("{problem}."))
-                })?
+                })?;
+                (shown.name, shown.since, Some(shown.subject))
             }
             None if parts.method == Method::GET => {
                 let session = desk.sessions.find(&parts.headers);
-                session
-                    .ok_or_else(|| {
-                        Problem::new(
-                            StatusCode::UNAUTHORIZED,
-                            "Show an ID token of the provider as a bearer token.",
-                        )
-                    })?
-                    .person
+                let none = "Show an ID token of the provider as a bearer token.";
+                let (name, since) =
+                    session.ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, none))?.who();
+                (name, since, None)
             }
             None => {
                 return Err(Problem::new(
@@ -184,10 +184,18 @@ impl FromRequestParts<Arc<Desk>> for Caller {
                 ));
             }
         };
-        let member = Member::find(desk, &name);
-        member.map(Self).ok_or_else(|| {
-            Problem::new(StatusCode::FORBIDDEN, "You are not in the registry of this installation.")
-        })
+        let member =
+            Member::find(desk, &name, since).map_err(|why| Problem::new(StatusCode::UNAUTHORIZED, why))?;
+        let no = || Problem::new(StatusCode::FORBIDDEN, "You are not in the registry of this installation.");
+        let member = member.ok_or_else(no)?;
+        if let Some(subject) = subject {
+            // Without it a sign-out at the provider would not find them.
+            let met = desk.gateway.control.met(&name, &subject).await;
+            met.map_err(|_| {
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "The control database does not answer.")
+            })?;
+        }
+        Ok(Self(member))
     }
 }
 

@@ -73,7 +73,7 @@ pub(crate) async fn callback(
     let next = begun.next.clone();
     let name =
         tokio::task::spawn_blocking(move || provider.finish(&redirect, begun, code, &answer.state)).await;
-    let name = name.map_err(|_| gone())?.map_err(|e| told(&e))?;
+    let (name, subject) = name.map_err(|_| gone())?.map_err(|e| told(&e))?;
     let policy = desk.gateway.policy();
     if !policy.registry().principal(&name).is_some_and(ringfence_policy::Principal::is_person) {
         desk.gateway.record_refused(
@@ -83,6 +83,14 @@ pub(crate) async fn callback(
         );
         return Err(Told::new(StatusCode::FORBIDDEN, "You are not in the registry of this installation."));
     }
+    // Without it a sign-out at the provider would not find them.
+    let met = desk.gateway.control.met(&name, &subject).await;
+    met.map_err(|_| {
+        Told::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "You are not logged in: the control database does not answer.",
+        )
+    })?;
     let token = desk.sessions.open(&name);
     let cookies = AppendHeaders([
         (header::SET_COOKIE, set(COOKIE_NAME, &token, 10 * 3600)),

@@ -29,6 +29,7 @@ use ringfence_gateway::refusal::Refusal;
 use serde_json::Value;
 
 use crate::Desk;
+use crate::backchannel;
 use crate::member::Member;
 use crate::session::Session;
 
@@ -80,6 +81,15 @@ pub(crate) fn router(desk: Arc<Desk>) -> Router {
             get(|| file("text/javascript; charset=utf-8", include_str!("../../static/console.js"))),
         )
         .route("/favicon.ico", get(|| async { StatusCode::NO_CONTENT }))
+        .route("/backchannel-logout", post(backchannel::logout))
+        .route("/scim/v2/Users", get(backchannel::users))
+        .route(
+            "/scim/v2/Users/{id}",
+            get(backchannel::one)
+                .put(backchannel::change)
+                .patch(backchannel::change)
+                .delete(backchannel::delete),
+        )
         .merge(crate::api::router())
         .fallback(|| async { Told::new(StatusCode::NOT_FOUND, "There is no such page.") })
         .layer(DefaultBodyLimit::max(MAX_FORM))
@@ -121,9 +131,14 @@ impl FromRequestParts<Arc<Desk>> for Person {
             )
             .into_response());
         };
-        match Member::find(desk, &session.person) {
-            Some(member) => Ok(Self { member, session }),
-            None => {
+        let (name, since) = session.who();
+        match Member::find(desk, &name, since) {
+            Ok(Some(member)) => Ok(Self { member, session }),
+            Err(why) => {
+                desk.sessions.close(&parts.headers);
+                Err(Told::new(StatusCode::UNAUTHORIZED, format!("{why}. Log in again.")).into_response())
+            }
+            Ok(None) => {
                 Err(Told::new(StatusCode::FORBIDDEN, "You are not in the registry of this installation.")
                     .into_response())
             }

@@ -278,6 +278,7 @@ fn gist(leaf: &Leaf, record: &Value) -> String {
         Kind::ErasureCertificate => format!("{} by {}", get("id"), get("by")),
         Kind::Copy => format!("{} {} by {} {}", get("id"), get("state"), get("by"), get("reason")),
         Kind::Move => format!("{} {} by {}", get("move"), get("stage"), get("by")),
+        Kind::Presence => format!("{} {} by {}", get("principal"), get("state"), get("by")),
         Kind::BorderClosed => get("reason"),
         Kind::BorderOpened => String::new(),
         Kind::Erased => format!("{} by {}: {}", record["entries"], get("by"), get("reason")),

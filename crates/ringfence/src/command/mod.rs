@@ -9,6 +9,7 @@ mod erase_looking;
 mod erase_person;
 mod flow;
 mod ledger;
+mod login;
 mod logs;
 mod meter;
 mod migrate;
@@ -51,6 +52,8 @@ enum Command {
     Approve(console::ApproveArgs),
     /// Turn a request down.
     Deny(console::EndArgs),
+    /// Log in with the identity that you have: a short-lived client certificate, and services for psql.
+    Login(login::LoginArgs),
     /// Give less than was asked for: makes a narrower request of one, which is then approved like any other.
     Narrow(console::NarrowArgs),
     /// Show who is connected now at the stores of your teams, and what has gone through.
@@ -198,6 +201,9 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Grants(args) => console::list(args, true).await,
         Command::Approve(args) => console::approve(args).await,
         Command::Deny(args) => console::end(args, "deny").await,
+        Command::Login(args) => tokio::task::spawn_blocking(move || login::run(&args))
+            .await
+            .map_err(|e| Failure::setup(e.to_string()))?,
         Command::Narrow(args) => console::narrow(args).await,
         Command::Sessions(args) => console::sessions(args).await,
         Command::Cut(args) => console::cut(args).await,
