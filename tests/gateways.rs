@@ -1,0 +1,117 @@
+//! Several gateways on one control database, the database brought back from a dump, and one that an older version made.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test that cannot go on fails")]
+
+mod support;
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use support::{Demo, Served, text};
+
+const ANALYST: &str = "singapore-analyst";
+
+fn email(port: u16) -> String {
+    let output = Command::new("psql")
+        .arg(format!("host=127.0.0.1 port={port} user={ANALYST} dbname=us"))
+        .args(["-X", "-A", "-t", "-c", "select email from users where id = 2"])
+        .env("PGPASSWORD", "demo")
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// How long until it is so; the clock is told, not asserted, but for a bound that no slow machine reaches.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(20), "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    began.elapsed()
+}
+
+/// A grant is asked for and approved at one gateway and counts at the other; so does its end, for sessions that run there.
+fn what_one_gateway_decides_counts_at_the_other(demo: &Demo, other: &Served) {
+    assert!(email(other.port).ends_with("@masked.invalid"));
+    let id = demo.grant(ANALYST, "users.email", "id < 100", &["--for", "1h"]);
+    let took =
+        until("the grant does not count at the other gateway", || !email(other.port).contains("masked"));
+    eprintln!("a grant counted at the other gateway after {took:?}");
+    let mut session = Command::new("psql")
+        .arg(format!("host=127.0.0.1 port={} user={ANALYST} dbname=us", other.port))
+        .args(["-X", "-c", "select email from users where id = 2", "-c", "select pg_sleep(100)"])
+        .env("PGPASSWORD", "demo")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    let revoked = demo.ringfence(&["revoke", &id, "--as", "us-approver-1", "--reason", "done"]);
+    assert!(revoked.status.success(), "{}", text(&revoked));
+    let began = Instant::now();
+    let mut cut = String::new();
+    std::io::Read::read_to_string(&mut session.stderr.take().unwrap(), &mut cut).unwrap();
+    session.wait().unwrap();
+    eprintln!("its session at the other gateway was cut after {:?}", began.elapsed());
+    assert!(cut.contains(&id), "{cut}");
+    assert!(email(other.port).ends_with("@masked.invalid"));
+}
+
+#[test]
+fn gateways_share_what_was_decided_and_survive_their_database() {
+    let demo = Demo::start("control");
+    let other = demo.serve("other", "");
+    what_one_gateway_decides_counts_at_the_other(&demo, &other);
+
+    // Dumped, lost, brought back while both gateways run: what was in force is, what was ended stays ended.
+    let lasting = demo.grant(ANALYST, "users.email", "id < 100", &["--for", "1h"]);
+    until("the grant does not count at the other gateway", || !email(other.port).contains("masked"));
+    let connection = format!("host={} user=postgres dbname=control", demo.dir.join("control").display());
+    let dump = Command::new("pg_dump").arg("--schema=ringfence").arg(&connection).output().unwrap();
+    assert!(dump.status.success(), "{}", text(&dump));
+    demo.superuser("control", "control", "drop schema ringfence cascade");
+    // Without its database a gateway decides nothing anew; what is in force goes on.
+    assert!(
+        !email(other.port).contains("masked"),
+        "grants in force go on while the control database is away"
+    );
+    let asked = demo.ringfence(&["requests", "--as", ANALYST]);
+    assert!(!asked.status.success() || !text(&asked).contains(&lasting), "{}", text(&asked));
+    // Whoever connects anew makes an empty schema; a restore replaces it.
+    let mut restore = Command::new("psql")
+        .arg(&connection)
+        .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-1"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let script =
+        format!("drop schema if exists ringfence cascade;\n{}", String::from_utf8(dump.stdout).unwrap());
+    std::io::Write::write_all(restore.stdin.as_mut().unwrap(), script.as_bytes()).unwrap();
+    drop(restore.stdin.take());
+    assert!(restore.wait().unwrap().success());
+    until("the gateway does not find its database again", || {
+        text(&demo.ringfence(&["grants", "--as", "us-approver-1"])).contains(&lasting)
+    });
+    assert!(!email(other.port).contains("masked") && !email(demo.port).contains("masked"));
+
+    // A newer version comes while the others run: what it adds to the database is there once, and nobody is disturbed.
+    demo.superuser(
+        "control",
+        "control",
+        "drop table ringfence.people; delete from ringfence.migrations where step = 4",
+    );
+    let third = demo.serve("third", "");
+    assert_eq!(
+        demo.superuser("control", "control", "select count(*) from ringfence.migrations where step = 4"),
+        "1"
+    );
+    for port in [demo.port, other.port, third.port] {
+        assert!(!email(port).contains("masked"), "the grant counts at every gateway");
+    }
+    let ended = demo.ringfence(&["revoke", &lasting, "--as", "us-approver-1", "--reason", "done"]);
+    assert!(ended.status.success(), "{}", text(&ended));
+    until("the end does not count at the third", || email(third.port).ends_with("@masked.invalid"));
+    what_one_gateway_decides_counts_at_the_other(&demo, &third);
+}
