@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -51,7 +53,7 @@ fn what_one_gateway_decides_counts_at_the_other(demo: &Demo, other: &Served) {
     assert!(revoked.status.success(), "{}", text(&revoked));
     let began = Instant::now();
     let mut cut = String::new();
-    std::io::Read::read_to_string(&mut session.stderr.take().unwrap(), &mut cut).unwrap();
+    session.stderr.take().unwrap().read_to_string(&mut cut).unwrap();
     session.wait().unwrap();
     eprintln!("its session at the other gateway was cut after {:?}", began.elapsed());
     assert!(cut.contains(&id), "{cut}");
@@ -88,7 +90,7 @@ fn gateways_share_what_was_decided_and_survive_their_database() {
         .unwrap();
     let script =
         format!("drop schema if exists ringfence cascade;\n{}", String::from_utf8(dump.stdout).unwrap());
-    std::io::Write::write_all(restore.stdin.as_mut().unwrap(), script.as_bytes()).unwrap();
+    restore.stdin.as_mut().unwrap().write_all(script.as_bytes()).unwrap();
     drop(restore.stdin.take());
     assert!(restore.wait().unwrap().success());
     until("the gateway does not find its database again", || {
@@ -114,4 +116,66 @@ fn gateways_share_what_was_decided_and_survive_their_database() {
     assert!(ended.status.success(), "{}", text(&ended));
     until("the end does not count at the third", || email(third.port).ends_with("@masked.invalid"));
     what_one_gateway_decides_counts_at_the_other(&demo, &third);
+    numbers_name_nobody(&demo);
+}
+
+fn scrape(port: u16) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+/// What Prometheus reads: it counts, it names no person, and it has everything that the dashboard and the alerts ask for.
+fn numbers_name_nobody(demo: &Demo) {
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let at = free();
+    let measured = demo.serve_with("measured", "", |config| {
+        let config = config.replace("[ledger]\n", "[ledger]\nwitnesses = \"witnesses.policy\"\n");
+        format!("{config}\n[metrics]\nlisten = \"127.0.0.1:{at}\"\n")
+    });
+    let mut running = Command::new("psql")
+        .arg(format!("host=127.0.0.1 port={} user=us-engineer dbname=us", measured.port))
+        .args(["-X", "-c", "select 'a-canary-of-a-statement', pg_sleep(100)"])
+        .env("PGPASSWORD", "demo")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("the session is not counted", || {
+        scrape(at).contains("ringfence_sessions{crosses_border=\"false\"} 1")
+    });
+    let counted = Command::new("psql")
+        .arg(format!("host=127.0.0.1 port={} user=us-engineer dbname=us", measured.port))
+        .args(["-X", "-c", "select 1"])
+        .env("PGPASSWORD", "demo")
+        .output()
+        .unwrap();
+    assert!(counted.status.success(), "{}", text(&counted));
+    let said = scrape(at);
+    // Its log is not one that the demo's witnesses know.
+    assert!(
+        said.contains("ringfence_border_open 0") && said.contains("ringfence_witnessed_age_seconds inf"),
+        "{said}"
+    );
+    assert!(said.contains("application/openmetrics-text") && said.contains("# EOF"), "{said}");
+    for name in [ANALYST, "us-approver-1", "us-engineer", "clips-singapore", "canary", "127.0.0.1", "psql"] {
+        assert!(!said.contains(name), "{name}: {said}");
+    }
+    let counted =
+        said.lines().find_map(|line| line.strip_prefix("ringfence_statements_total{store=\"us\"} ")).unwrap();
+    assert!(counted.trim().parse::<f64>().unwrap() >= 1.0, "{said}");
+    for file in ["deploy/grafana-dashboard.json", "deploy/prometheus-alerts.yml"] {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let asked = std::fs::read_to_string(root.join(file)).unwrap();
+        let names = asked
+            .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+            .filter(|w| w.starts_with("ringfence_"));
+        for name in names {
+            assert!(said.contains(name), "{file} asks for {name}: {said}");
+        }
+    }
+    running.kill().unwrap();
+    running.wait().unwrap();
 }

@@ -387,6 +387,11 @@ impl LiveGrants {
         sessions.into_iter().map(|(_, running)| running.live.clone()).collect()
     }
 
+    /// How many grants are in force.
+    pub fn in_force(&self) -> usize {
+        self.inner().active.len()
+    }
+
     /// How many sessions there are.
     pub fn sessions(&self) -> usize {
         self.inner().sessions.len()

@@ -4,6 +4,7 @@
 //! ever mixes people. Whoever comes when all are taken queues; the queue is fair (first come, first served, but for a few
 //! milliseconds) and has a deadline.
 
+use std::collections::BTreeMap;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -110,6 +111,19 @@ impl Group {
         let near = self.queue.iter().take_while(|q| q.since <= until).position(|q| Some(q.home) == home);
         self.queue.remove(near.unwrap_or(0))
     }
+}
+
+/// All pools of a store together.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StorePools {
+    /// Connections in use.
+    pub taken: usize,
+    /// Clients that wait for one.
+    pub queued: usize,
+    /// Connections that wait for a client.
+    pub idle: usize,
+    /// How long the first of those who wait has waited.
+    pub longest: Duration,
 }
 
 /// What `SHOW POOLS` shows of a key.
@@ -263,6 +277,19 @@ impl Pool {
             group.idle.retain(|i| i.since.elapsed() < settings.idle && i.backend.age() < settings.lifetime);
             !(group.idle.is_empty() && group.taken == 0 && group.queue.is_empty())
         });
+    }
+
+    /// The same, store by store.
+    pub fn by_store(&self) -> BTreeMap<String, StorePools> {
+        let mut pools: BTreeMap<String, StorePools> = BTreeMap::new();
+        for group in self.state() {
+            let sums = pools.entry(group.key.store.clone()).or_default();
+            sums.taken += group.taken;
+            sums.queued += group.queued;
+            sums.idle += group.idle;
+            sums.longest = sums.longest.max(group.longest);
+        }
+        pools
     }
 
     /// What there is.

@@ -46,8 +46,16 @@ pub(crate) struct File {
     pub(crate) copies: CopiesFile,
     pub(crate) backups: Option<BackupsFile>,
     console: Option<ConsoleFile>,
+    metrics: Option<MetricsFile>,
     #[serde(default)]
     reports: ReportsFile,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MetricsFile {
+    /// Where Prometheus finds /metrics. Without a login: the numbers name nobody.
+    listen: SocketAddr,
 }
 
 #[derive(Deserialize)]
@@ -369,6 +377,8 @@ pub(crate) struct Loaded {
     pub(crate) side_doors: Vec<SideDoor>,
     /// The web console, if there is one.
     pub(crate) console: Option<ringfence_console::Config>,
+    /// Where metrics are served.
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 /// A store's own log, and what to compare it with.
@@ -681,6 +691,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
             control,
             side_doors,
             console,
+            metrics: file.metrics.map(|m| m.listen),
             ledger: ringfence_ledger::Settings {
                 dir: dir.join(file.ledger.dir),
                 skey,

@@ -5,6 +5,7 @@ mod command;
 mod config;
 mod demo;
 mod flows;
+mod metrics;
 mod moves;
 mod password;
 mod scans;

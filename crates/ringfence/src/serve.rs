@@ -11,7 +11,7 @@ use ringfence_ledger::Ledger;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::command::{ConfigArgs, Failure};
-use crate::{config, watch};
+use crate::{config, metrics, watch};
 
 /// Starts a gateway from a configuration.
 pub(crate) async fn start(path: &Path, take_over: Option<&Path>) -> Result<Gateway, Failure> {
@@ -31,6 +31,10 @@ pub(crate) async fn start(path: &Path, take_over: Option<&Path>) -> Result<Gatew
             .map_err(|e| Failure::setup(e.to_string()))?;
     for side_door in loaded.side_doors {
         watch::follow(side_door, &logs, gateway.ledger().downgrade())?;
+    }
+    if let Some(address) = loaded.metrics {
+        let served = metrics::serve(address, &gateway.shared()).await;
+        served.map_err(|e| Failure::setup(format!("metrics cannot be served at {address}: {e}")))?;
     }
     if let Some(config) = loaded.console {
         let origin = config.origin.clone();

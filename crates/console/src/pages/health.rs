@@ -1,11 +1,11 @@
 //! How the gateway is, for whoever runs it: what is closed and why, stores, pools, witnesses. Nobody's name and nobody's data.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use maud::{Markup, html};
+use ringfence_gateway::pool::StorePools;
 use serde_json::json;
 
 use super::words::{bytes, number};
@@ -19,18 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(2);
 struct StoreHealth {
     name: String,
     answers: Result<Duration, String>,
-    taken: usize,
-    queued: usize,
-    idle: usize,
-    longest: Duration,
+    pools: StorePools,
 }
 
 async fn stores(desk: &Desk) -> Vec<StoreHealth> {
-    let mut pools: BTreeMap<String, (usize, usize, usize, Duration)> = BTreeMap::new();
-    for group in desk.gateway.pool.state() {
-        let sums = pools.entry(group.key.store.clone()).or_default();
-        *sums = (sums.0 + group.taken, sums.1 + group.queued, sums.2 + group.idle, sums.3.max(group.longest));
-    }
+    let pools = desk.gateway.pool.by_store();
     let mut names: Vec<&String> = desk.gateway.stores.keys().collect();
     names.sort();
     let mut found = Vec::new();
@@ -41,8 +34,11 @@ async fn stores(desk: &Desk) -> Vec<StoreHealth> {
             Ok(Err(problem)) => Err(problem.to_string()),
             Err(_) => Err(format!("no answer in {} s", PATIENCE.as_secs())),
         };
-        let (taken, queued, idle, longest) = pools.get(name).copied().unwrap_or_default();
-        found.push(StoreHealth { name: name.clone(), answers, taken, queued, idle, longest });
+        found.push(StoreHealth {
+            name: name.clone(),
+            answers,
+            pools: pools.get(name).copied().unwrap_or_default(),
+        });
     }
     found
 }
@@ -79,7 +75,7 @@ pub(crate) async fn show(State(desk): At, person: Person) -> Result<Page, Told> 
                     tr {
                         th scope="row" { (store.name) }
                         td { @match &store.answers { Ok(took) => { "in " (took.as_micros() / 1000) "." (took.as_micros() % 1000 / 100) " ms" } Err(problem) => span.warn { (problem) } } }
-                        td.n { (store.taken) } td.n { (store.queued) } td.n { (store.idle) } td.n { (store.longest.as_millis()) " ms" }
+                        td.n { (store.pools.taken) } td.n { (store.pools.queued) } td.n { (store.pools.idle) } td.n { (store.pools.longest.as_millis()) " ms" }
                         td.n { (number(traffic.statements)) } td.n { (bytes(traffic.sent)) }
                     }
                 } }
