@@ -78,9 +78,9 @@ for what in "$@"; do
     target/bench/python/bin/pip install --quiet --disable-pip-version-check -r bench/requirements.txt
   fi
   [ "$what" = test ] || continue
-  # Drivers under test, in the build folder: psycopg in a virtual environment, node-postgres by npm.
+  # Drivers under test, in the build folder: psycopg (and schemathesis for the API) in a virtual environment, node-postgres by npm.
   venv=target/drivers/python
-  if [ ! -x $venv/bin/python ] || ! $venv/bin/python -c 'import psycopg' 2> /dev/null; then
+  if [ ! -x $venv/bin/python ] || ! $venv/bin/python -c 'import psycopg, schemathesis' 2> /dev/null; then
     python3 -m venv $venv
     $venv/bin/pip install --quiet --disable-pip-version-check -r tests/drivers/requirements.txt
   fi

@@ -229,6 +229,7 @@ fn people_ask_decide_and_are_cut_off() {
     the_rooms_show_what_there_is(&scene);
     what_everybody_may_see_needs_no_login(&scene);
     programs_show_tokens(&scene);
+    the_api_is_what_it_says(&scene);
     a_login_is_a_certificate_until_the_provider_says_otherwise(&scene);
     everybody_can_use_the_pages(&scene);
     strangers_and_failures_are_told(&mut scene);
@@ -646,6 +647,22 @@ fn programs_show_tokens(scene: &Scene) {
     for path in ["/api/v1/requests/{id}/narrow", "/api/v1/certificates", "/api/v1/ledger/{index}/proof"] {
         assert!(described["paths"][path].is_object(), "{path}");
     }
+}
+
+/// Schemathesis calls every path with what the description allows, and with what it does not.
+fn the_api_is_what_it_says(scene: &Scene) {
+    let got = scene
+        .people
+        .act("token", json!({ "as": APPROVERS[1], "issuer": scene.issuer, "client": "ringfence-cli" }));
+    let output = Command::new(root().join("target/drivers/python/bin/schemathesis"))
+        .current_dir(&scene.demo.dir)
+        .args(["--no-color", "run", &format!("{}/api/v1/openapi.json", scene.origin)])
+        .args(["--header", &format!("Authorization: Bearer {}", got["token"].as_str().unwrap())])
+        .args(["--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,ignored_auth"])
+        .args(["--max-examples", "20", "--seed", "1", "--phases", "examples,coverage,fuzzing", "--warnings", "off"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
 }
 
 /// `ringfence login`: psql works by the identity that people have, until the provider signs them out, or deactivates them.
