@@ -8,10 +8,16 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::Hmac;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use serde_json::{Value, json};
+use sha2::Sha256;
 use support::{Demo, Served, text};
 
 fn root() -> PathBuf {
@@ -97,10 +103,42 @@ struct Scene {
     console: String,
     issuer: String,
     origin: String,
+    told: Mutex<Receiver<(String, String)>>,
 }
 
 /// What the provider shows to deactivate people.
 const SCIM: &str = "a-token-of-the-provider-for-scim-requests";
+
+/// What signs the webhooks' messages.
+const HOOK: &str = "a-secret-between-the-console-and-its-receiver";
+
+/// A receiver of webhooks, which fails the first time: head and body of each message.
+fn receiver() -> (u16, Receiver<(String, String)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (tell, told) = channel();
+    std::thread::spawn(move || {
+        for (n, stream) in listener.incoming().enumerate() {
+            let mut reader = BufReader::new(stream.unwrap());
+            let mut head = String::new();
+            while reader.read_line(&mut head).is_ok_and(|n| n > 2) {}
+            let length = head
+                .lines()
+                .find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            let mut body = vec![0; length.unwrap_or(0)];
+            std::io::Read::read_exact(&mut reader, &mut body).unwrap();
+            let answer = if n == 0 { "500 Not Now" } else { "204 No Content" };
+            let _ = write!(
+                reader.get_mut(),
+                "HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            );
+            if tell.send((head, String::from_utf8(body).unwrap())).is_err() {
+                return;
+            }
+        }
+    });
+    (port, told)
+}
 
 fn with_console(config: &str, console: &str) -> String {
     let tls = config.replace("[gateway.tls]\n", "[gateway.tls]\nclient_ca = \"keys/login-ca.crt\"\n");
@@ -138,13 +176,25 @@ impl Scene {
         let provider = provider(&origin, provider_port, &secret);
         std::fs::write(demo.dir.join("keys/scim.token"), SCIM).unwrap();
         authority(&demo.dir.join("keys"));
+        let (hook, told) = receiver();
+        std::fs::write(demo.dir.join("keys/hook.url"), format!("http://127.0.0.1:{hook}/hook")).unwrap();
+        std::fs::write(demo.dir.join("keys/hook.secret"), HOOK).unwrap();
         let issuer = format!("http://localhost:{provider_port}");
         let console = format!(
-            "\n[console]\nlisten = \"127.0.0.1:{port}\"\norigin = \"{origin}\"\npublished = \"published\"\noperators = [\"growth\"]\nscim_token = \"keys/scim.token\"\n\n[console.provider]\nissuer = \"http://localhost:{provider_port}\"\nclient_id = \"ringfence\"\nclient_secret = \"keys/console.secret\"\ncli_client_id = \"ringfence-cli\"\n\n[console.login]\nca_certificate = \"keys/login-ca.crt\"\nca_key = \"keys/login-ca.key\"\nhost = \"localhost\"\nroot = \"keys/tls.crt\"\n"
+            "\n[console]\nlisten = \"127.0.0.1:{port}\"\norigin = \"{origin}\"\npublished = \"published\"\noperators = [\"growth\"]\nscim_token = \"keys/scim.token\"\n\n[console.provider]\nissuer = \"http://localhost:{provider_port}\"\nclient_id = \"ringfence\"\nclient_secret = \"keys/console.secret\"\ncli_client_id = \"ringfence-cli\"\n\n[console.login]\nca_certificate = \"keys/login-ca.crt\"\nca_key = \"keys/login-ca.key\"\nhost = \"localhost\"\nroot = \"keys/tls.crt\"\n\n[[console.webhooks]]\nurl = \"keys/hook.url\"\nsecret = \"keys/hook.secret\"\n"
         );
         let gateway = demo.serve_with("console", "", |config| with_console(&config, &console));
         let people = People::new(&origin);
-        Self { demo, gateway: Some(gateway), provider: Some(provider), people, console, issuer, origin }
+        Self {
+            demo,
+            gateway: Some(gateway),
+            provider: Some(provider),
+            people,
+            console,
+            issuer,
+            origin,
+            told: Mutex::new(told),
+        }
     }
 
     fn gateway(&self) -> &Served {
@@ -226,6 +276,7 @@ fn people_ask_decide_and_are_cut_off() {
     a_request_is_decided_by_passkeys(&scene);
     an_approver_gives_less_than_was_asked_for(&scene);
     somebody_asks_in_the_browser_where_psql_sent_them(&scene);
+    pages_and_receivers_follow_what_happens(&scene);
     the_rooms_show_what_there_is(&scene);
     what_everybody_may_see_needs_no_login(&scene);
     programs_show_tokens(&scene);
@@ -469,6 +520,59 @@ fn somebody_asks_in_the_browser_where_psql_sent_them(scene: &Scene) {
     let nothing = people.act("submit", json!({ "as": ANALYST, "path": "/ask/us/users", "action": "/ask/us/users", "fields": { "purpose": "x" } }));
     assert!(nothing["text"].as_str().unwrap().contains("name the columns"), "{nothing}");
     assert_eq!(people.act("open", json!({ "as": ANALYST, "path": "/ask/us/nothing" }))["status"], 404);
+}
+
+/// Nobody reloads: the inbox shows what comes, and a receiver of webhooks hears of it, twice if it did not listen the first time.
+fn pages_and_receivers_follow_what_happens(scene: &Scene) {
+    let people = &scene.people;
+    people.shown(APPROVERS[1], "/");
+    let id = scene.ask("seen without a reload", "1h");
+    people.act("sees", json!({ "as": APPROVERS[1], "wanted": "seen without a reload" }));
+    // What somebody is writing is not taken from under them.
+    people.shown(APPROVERS[1], &format!("/requests/{id}"));
+    people.act("type", json!({ "as": APPROVERS[1], "selector": "#reason", "value": "half a sent" }));
+    people.act(
+        "form",
+        json!({ "as": APPROVERS[0], "path": format!("/requests/{id}"), "action": "deny", "reason": "no" }),
+    );
+    people.act("sees", json!({ "as": APPROVERS[1], "wanted": "Something has changed meanwhile" }));
+    assert_eq!(
+        people.act("value", json!({ "as": APPROVERS[1], "selector": "#reason" }))["value"],
+        "half a sent"
+    );
+    // A page that has followed still works: its buttons do what they did.
+    people.shown(APPROVERS[1], "/");
+    let another = scene.ask("after a page has followed", "1h");
+    people.act("sees", json!({ "as": APPROVERS[1], "wanted": "after a page has followed" }));
+
+    let told = scene.told.lock().unwrap();
+    let mut heard = Vec::new();
+    let wanted = [format!("{id}-pending"), format!("{id}-denied"), format!("{another}-pending")];
+    while !wanted.iter().all(|id| {
+        heard.iter().any(|(head, _): &(String, String)| head.contains(&format!("webhook-id: {id}")))
+    }) {
+        heard.push(told.recv_timeout(Duration::from_secs(15)).unwrap_or_else(|_| panic!("{heard:?}")));
+    }
+    let first = &heard[0].0;
+    let again = first.lines().find(|l| l.starts_with("webhook-id: ")).unwrap();
+    assert!(
+        heard[1..].iter().any(|(head, _)| head.contains(again)),
+        "what was refused comes again: {heard:?}"
+    );
+    for (head, body) in &heard {
+        let value = |name: &str| {
+            head.lines().find_map(|l| l.strip_prefix(&format!("{name}: "))).unwrap().trim().to_owned()
+        };
+        let mut mac = <Hmac<Sha256> as hmac::Mac>::new_from_slice(HOOK.as_bytes()).unwrap();
+        let signed = format!("{}.{}.{body}", value("webhook-id"), value("webhook-timestamp"));
+        hmac::Mac::update(&mut mac, signed.as_bytes());
+        let made = STANDARD.encode(hmac::Mac::finalize(mac).into_bytes());
+        assert_eq!(value("webhook-signature"), format!("v1,{made}"));
+        for secret in ["without a reload", "id < 100", "id = "] {
+            assert!(!body.contains(secret), "{secret} leaves by a webhook: {body}");
+        }
+        assert!(body.contains("asks for email") && body.contains("/requests/R-"), "{body}");
+    }
 }
 
 /// Border, ledger, catalogue, people, copies, health: for those whom they are for.

@@ -109,6 +109,22 @@ const commands = {
     const answer = await fetch(origin + path, { method, headers, body, redirect: "manual" });
     return { status: answer.status, text: await answer.text() };
   },
+  // Waits, without touching anything, until the page that is open says something.
+  async sees({ as, wanted }) {
+    const { page } = await person(as);
+    await page.waitForFunction((wanted) => document.body.innerText.includes(wanted), wanted, { timeout: 15000 });
+    return seen(page);
+  },
+  // Types, and leaves it so.
+  async type({ as, selector, value }) {
+    const { page } = await person(as);
+    await page.fill(selector, value);
+    return {};
+  },
+  async value({ as, selector }) {
+    const { page } = await person(as);
+    return { value: await page.inputValue(selector) };
+  },
   async enrol({ as }) {
     const { page } = await person(as);
     await page.goto(`${origin}/passkey`);

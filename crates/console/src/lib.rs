@@ -13,9 +13,11 @@ pub mod headers;
 pub mod identity;
 pub mod issue;
 pub mod listen;
+mod live;
 mod log;
 pub mod member;
 pub mod native;
+pub mod notify;
 pub mod pages;
 pub mod session;
 pub mod traffic;
@@ -45,6 +47,8 @@ pub struct Config {
     pub provider: Provider,
     /// What `ringfence login` gives, if it is asked for.
     pub login: Option<Login>,
+    /// Who is told of requests.
+    pub webhooks: Vec<notify::Receiver>,
     /// What the provider shows to deactivate somebody (SCIM).
     pub scim_token: Option<String>,
     /// Teams that run the gateway: they see how it is, and nobody's data.
@@ -118,7 +122,10 @@ impl Console {
         std::thread::Builder::new().name("console".to_owned()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             match runtime {
-                Ok(runtime) => runtime.block_on(listen::serve(listener, desk)),
+                Ok(runtime) => {
+                    runtime.spawn(notify::follow(Arc::clone(&desk)));
+                    runtime.block_on(listen::serve(listener, desk));
+                }
                 Err(e) => tracing::error!(problem = %e, "the console cannot start"),
             }
         })?;

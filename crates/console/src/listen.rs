@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{Desk, pages};
 
 /// The most connections at once; who comes later waits.
-const MOST: usize = 256;
+const MOST: usize = 1024;
 /// How long somebody may take to shake hands.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long they may take to say what they want, also for the next time on the same connection.

@@ -198,7 +198,7 @@ fn come_back(listener: &TcpListener, state: &str) -> Result<String, Problem> {
                 }
             }
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
-                std::thread::sleep(Duration::from_millis(50))
+                std::thread::sleep(Duration::from_millis(50));
             }
             Err(e) => return Err(e.into()),
         }

@@ -35,40 +35,64 @@ const press = (button, work) => {
   });
 };
 
-for (const button of document.querySelectorAll("[data-approve]")) {
-  const { approve, challenge, relyingParty, token } = button.dataset;
-  press(button, async () => {
-    const credential = await navigator.credentials.get({
-      publicKey: { challenge: bytes(challenge), rpId: relyingParty, userVerification: "required", timeout: 120000 },
+// What a page has, now or once it has followed.
+const attach = (root) => {
+  for (const button of root.querySelectorAll("[data-approve]")) {
+    const { approve, challenge, relyingParty, token } = button.dataset;
+    press(button, async () => {
+      const credential = await navigator.credentials.get({
+        publicKey: { challenge: bytes(challenge), rpId: relyingParty, userVerification: "required", timeout: 120000 },
+      });
+      const { authenticatorData, clientDataJSON, signature } = credential.response;
+      await send(approve, {
+        token,
+        assertion: { authenticatorData: text(authenticatorData), clientDataJSON: text(clientDataJSON), signature: text(signature) },
+      });
+      location.reload();
     });
-    const { authenticatorData, clientDataJSON, signature } = credential.response;
-    await send(approve, {
-      token,
-      assertion: { authenticatorData: text(authenticatorData), clientDataJSON: text(clientDataJSON), signature: text(signature) },
-    });
-    location.reload();
-  });
-}
+  }
 
-for (const button of document.querySelectorAll("[data-enrol]")) {
-  const { enrol, name, relyingParty, token } = button.dataset;
-  press(button, async (told) => {
-    const credential = await navigator.credentials.create({
-      publicKey: {
-        rp: { id: relyingParty, name: "Ringfence" },
-        user: { id: crypto.getRandomValues(new Uint8Array(16)), name, displayName: name },
-        challenge: crypto.getRandomValues(new Uint8Array(32)),
-        pubKeyCredParams: [{ type: "public-key", alg: -7 }],
-        authenticatorSelection: { residentKey: "required", userVerification: "required" },
-        timeout: 120000,
-      },
+  for (const button of root.querySelectorAll("[data-enrol]")) {
+    const { enrol, name, relyingParty, token } = button.dataset;
+    press(button, async (told) => {
+      const credential = await navigator.credentials.create({
+        publicKey: {
+          rp: { id: relyingParty, name: "Ringfence" },
+          user: { id: crypto.getRandomValues(new Uint8Array(16)), name, displayName: name },
+          challenge: crypto.getRandomValues(new Uint8Array(32)),
+          pubKeyCredParams: [{ type: "public-key", alg: -7 }],
+          authenticatorSelection: { residentKey: "required", userVerification: "required" },
+          timeout: 120000,
+        },
+      });
+      document.getElementById("line").value = await send(enrol, { token, spki: text(credential.response.getPublicKey()) });
+      told.textContent = "Made. Give the line to whoever keeps the registry.";
     });
-    document.getElementById("line").value = await send(enrol, { token, spki: text(credential.response.getPublicKey()) });
-    told.textContent = "Made. Give the line to whoever keeps the registry.";
-  });
-}
+  }
 
-for (const time of document.querySelectorAll("time")) {
-  const at = new Date(time.dateTime);
-  if (!Number.isNaN(at.getTime())) time.textContent = at.toLocaleString(undefined, { dateStyle: "medium", timeStyle: time.closest(".when") ? "medium" : "short" });
+  for (const time of root.querySelectorAll("time")) {
+    const at = new Date(time.dateTime);
+    if (!Number.isNaN(at.getTime())) time.textContent = at.toLocaleString(undefined, { dateStyle: "medium", timeStyle: time.closest(".when") ? "medium" : "short" });
+  }
+};
+attach(document);
+
+// Pages follow what happens, unless somebody is writing: then they are told, and decide.
+const live = document.getElementById("live");
+if (live && window.EventSource) {
+  const isBusy = () => document.activeElement?.closest("main form, dialog") || [...document.querySelectorAll("main input:not([type=hidden]), main textarea")].some((f) => (f.type === "checkbox" ? f.checked !== f.defaultChecked : f.value !== f.defaultValue)) || document.querySelector("main button:disabled");
+  new EventSource("/events").addEventListener("change", async () => {
+    if (isBusy()) {
+      live.textContent = "Something has changed meanwhile. Reload when you are done.";
+      return;
+    }
+    const answer = await fetch(location.href).catch(() => null);
+    if (!answer || !answer.ok || answer.redirected || isBusy()) return;
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const open = [...document.querySelectorAll("main details[open] > summary")].map((s) => s.textContent);
+    const main = document.getElementById("main");
+    main.replaceChildren(...page.getElementById("main").childNodes);
+    for (const summary of main.querySelectorAll("details > summary")) if (open.includes(summary.textContent)) summary.parentElement.open = true;
+    attach(main);
+  });
 }

@@ -232,6 +232,8 @@ pub struct LiveGrants {
     /// One look at the control database at a time: an older one must not undo what a newer one found.
     looking: tokio::sync::Mutex<()>,
     inner: Mutex<Inner>,
+    /// Grows each time that requests or grants have changed.
+    changes: watch::Sender<u64>,
 }
 
 /// Takes its session off the list when it goes.
@@ -291,7 +293,8 @@ pub fn verify(policy: &Policy, stored: &Stored) -> Result<(), String> {
 impl LiveGrants {
     /// No grants yet; [`Self::refresh`] loads them.
     pub fn new(control: Arc<Control>) -> Arc<Self> {
-        Arc::new(Self { control, looking: tokio::sync::Mutex::default(), inner: Mutex::default() })
+        let (changes, _) = watch::channel(0);
+        Arc::new(Self { control, looking: tokio::sync::Mutex::default(), inner: Mutex::default(), changes })
     }
 
     fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -320,11 +323,20 @@ impl LiveGrants {
         for id in &changed {
             inner.known.remove(id); // one that cannot be read any more is not known any more
         }
+        let before = inner.known.len();
         inner.known.extend(read);
         let is_open: HashSet<&str> = open.iter().map(|s| s.id.as_str()).collect();
         inner.known.retain(|id, _| is_open.contains(id.as_str()));
+        if !changed.is_empty() || inner.known.len() != before {
+            self.changes.send_modify(|n| *n += 1);
+        }
         inner.ended.retain(|id| !ended_before.contains(id) || is_open.contains(id.as_str()));
         Ok(settle(&mut inner, now))
+    }
+
+    /// A number that grows each time that requests or grants have changed, here or at another gateway.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// The grants that `principal` has for `store` now.

@@ -5,8 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use ringfence_console::identity::{Known, NameClaim, agent};
 use ringfence_console::issue::Authority;
+use ringfence_console::notify::{Dialect, Receiver};
 use ringfence_console::{Config, Login, Provider};
 use serde::Deserialize;
 
@@ -35,8 +38,25 @@ pub(crate) struct ConsoleFile {
     provider: ProviderFile,
     /// Certificates for those who log in (`ringfence login`).
     login: Option<LoginFile>,
+    /// Who is told of requests.
+    #[serde(default)]
+    webhooks: Vec<WebhookFile>,
     /// A file with the token by which the provider deactivates people (SCIM).
     scim_token: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WebhookFile {
+    /// A file with the address, which is a secret with many receivers.
+    url: PathBuf,
+    /// What it understands.
+    #[serde(default)]
+    dialect: Dialect,
+    /// A file with what signs the messages; `whsec_` and base64, as Standard Webhooks has it, or any text.
+    secret: PathBuf,
+    /// PEM certificates to trust there; those of the provider unless given.
+    tls_root: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -140,6 +160,26 @@ impl ConsoleFile {
                 })
             }
         };
+        let mut webhooks = Vec::new();
+        for file in &self.webhooks {
+            let url = reader.text(&file.url).trim().to_owned();
+            if !(url.starts_with("https://") || url.starts_with("http://") && is_local(&url)) {
+                reader
+                    .problems
+                    .push("console.webhooks: an address on another machine must be https:".to_owned());
+            }
+            let text = reader.text(&file.secret).trim().to_owned();
+            let secret = text.strip_prefix("whsec_").and_then(|rest| BASE64.decode(rest).ok());
+            let agent = match &file.tls_root {
+                None => agent.clone(),
+                Some(path) => {
+                    let roots = reader.text(path).into_bytes();
+                    reader.keep("console.webhooks", ringfence_console::identity::agent(Some(&roots)))?
+                }
+            };
+            let secret = secret.unwrap_or_else(|| text.into_bytes());
+            webhooks.push(Receiver { url, dialect: file.dialect, secret, agent });
+        }
         let scim_token = self.scim_token.as_ref().map(|path| reader.text(path).trim().to_owned());
         if scim_token.as_ref().is_some_and(|token| token.len() < 32) {
             reader.problems.push("console: scim_token has less than 32 bytes".to_owned());
@@ -147,6 +187,7 @@ impl ConsoleFile {
         Some(Config {
             login,
             scim_token,
+            webhooks,
             listen: self.listen,
             origin,
             operators: self.operators.clone(),

@@ -44,7 +44,7 @@ pub(crate) async fn me(State(desk): At, Caller(member): Caller) -> Json<Me> {
 
 /// A session at a store.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub(crate) struct Session {
+pub(crate) struct Connected {
     /// Its name in the ledger.
     session: String,
     /// Whose.
@@ -74,8 +74,8 @@ pub(crate) struct Session {
 }
 
 /// The sessions at the stores that the caller has to do with.
-#[utoipa::path(get, path = "/api/v1/sessions", tag = "people", responses((status = 200, body = Vec<Session>), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn sessions(State(desk): At, caller: Caller) -> Result<Json<Vec<Session>>, Problem> {
+#[utoipa::path(get, path = "/api/v1/sessions", tag = "people", responses((status = 200, body = Vec<Connected>), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn sessions(State(desk): At, caller: Caller) -> Result<Json<Vec<Connected>>, Problem> {
     caller.ask_for(&desk, &json!({ "do": "sessions" })).await
 }
 

@@ -65,6 +65,7 @@ pub(crate) fn router(desk: Arc<Desk>) -> Router {
         .route("/ledger/{entry}/proof", get(ledger::prove))
         .route("/ledger/{entry}/disclosed", get(ledger::disclose))
         .route("/health", get(health::show))
+        .route("/events", get(crate::live::events))
         .route("/transparency", get(public::show))
         .route("/reports/{name}", get(public::report))
         .route("/log/{*path}", get(public::log))
@@ -258,6 +259,7 @@ pub(crate) fn page(title: &str, person: Option<&Person>, body: &Markup) -> Page 
                         }
                     }
                 }
+                @if person.is_some() { p.told id="live" role="status" {} }
                 main id="main" { (body) }
                 footer { a href="/transparency" { "Transparency" } ": what everybody may see of this gateway, and how to check it" }
             }

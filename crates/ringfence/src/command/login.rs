@@ -1,5 +1,6 @@
 //! `ringfence login`: the identity that people have becomes a short-lived client certificate and a service for psql.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -148,7 +149,7 @@ fn log_in(args: &LoginArgs, native: &Native, kept: &Path) -> Result<Tokens, Fail
     if args.device {
         native
             .by_device(|place, code| {
-                say(format!("Open {place} in any browser, and type or compare the code {code}"))
+                say(format!("Open {place} in any browser, and type or compare the code {code}"));
             })
             .map_err(told)
     } else {
@@ -218,9 +219,10 @@ fn with_services(before: &str, place: &Place, name: &str, dir: &Path, root: &str
     for store in &place.stores {
         let mode = "verify-full";
         let (host, port, dir) = (&place.host, place.port, dir.display());
-        out.push_str(&format!(
+        let _ = write!(
+            out,
             "[{store}]\nhost={host}\nport={port}\ndbname={store}\nuser={name}\nsslmode={mode}\nsslrootcert={root}\nsslcert={dir}/postgresql.crt\nsslkey={dir}/postgresql.key\n"
-        ));
+        );
     }
     out.push_str(END);
     out.push('\n');

@@ -1,0 +1,24 @@
+//! Pages that follow what happens: one event each time that requests or grants have changed (server-sent events, HTML Standard 9.2). The
+//! event says that, and nothing else: what a person may see of it, the page asks for.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use futures_util::stream::{self, Stream};
+
+use crate::pages::{At, Person};
+
+/// `GET /events`
+pub(crate) async fn events(State(desk): At, _: Person) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let changes = desk.gateway.grants.changes();
+    let events = stream::unfold(changes, |mut changes| async move {
+        changes.changed().await.ok()?;
+        // What happens in one moment is one event.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let number = *changes.borrow_and_update();
+        Some((Ok(Event::default().event("change").data(number.to_string())), changes))
+    });
+    Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(20)))
+}
