@@ -575,6 +575,60 @@ fn pages_and_receivers_follow_what_happens(scene: &Scene) {
     }
 }
 
+/// 200 people at the console while pgbench goes through the gateway: the figures are told, errors are none. Not in CI:
+/// `cargo test --release --test console -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement, which wants a release build"]
+fn two_hundred_people_at_once() {
+    let scene = Scene::start();
+    scene.people.act("login", json!({ "as": APPROVERS[0] }));
+    let id = scene.ask("to be looked at", "1h");
+    for n in 0..50 {
+        scene.ask(&format!("another one, number {n}"), "1h");
+    }
+    let script = scene.demo.dir.join("point.sql");
+    std::fs::write(&script, "\\set id random(1, 1000)\nselect full_name from users where id = :id;\n")
+        .unwrap();
+    let measure = |with_console: bool| {
+        let pgbench = Command::new("pgbench")
+            .args([
+                "-n",
+                "-M",
+                "prepared",
+                "-c",
+                "4",
+                "-j",
+                "1",
+                "-T",
+                "20",
+                "-f",
+                &script.display().to_string(),
+            ])
+            .args(["-h", "127.0.0.1", "-p", &scene.gateway().port.to_string(), "-U", "us-engineer", "us"])
+            .env("PGPASSWORD", "demo")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let paths = ["/", "/border", "/ledger", "/health", &format!("/requests/{id}"), "/console.js"];
+        let seen = if with_console {
+            scene
+                .people
+                .act("load", json!({ "as": APPROVERS[0], "users": 200, "seconds": 18, "paths": paths }))
+        } else {
+            Value::Null
+        };
+        let said = pgbench.wait_with_output().unwrap();
+        assert!(said.status.success(), "{}", text(&said));
+        let tps = text(&said).lines().find(|l| l.starts_with("tps")).unwrap_or_default().to_owned();
+        eprintln!("console: {seen}; pgbench: {tps}");
+        seen
+    };
+    measure(false);
+    assert_eq!(measure(true)["wrong"], 0);
+    measure(false);
+}
+
 /// Border, ledger, catalogue, people, copies, health: for those whom they are for.
 fn the_rooms_show_what_there_is(scene: &Scene) {
     let people = &scene.people;

@@ -3,6 +3,7 @@
 const { chromium } = require("playwright-core");
 const { execFileSync } = require("child_process");
 const { readFileSync } = require("fs");
+const http = require("http");
 const readline = require("readline");
 const { createHash, randomBytes } = require("crypto");
 
@@ -103,6 +104,41 @@ const commands = {
     await Promise.all([page.waitForLoadState("networkidle"), page.locator("button[name=logout], button[type=submit]").first().click()]);
     await page.waitForLoadState("networkidle");
     return seen(page);
+  },
+  // So many people at once, each with a connection and a second's thought between two pages; milliseconds.
+  async load({ as, users, seconds, paths }) {
+    const { context } = await person(as);
+    const cookie = (await context.cookies(origin)).map((c) => `${c.name}=${c.value}`).join("; ");
+    const took = [];
+    let wrong = 0;
+    const until = Date.now() + seconds * 1000;
+    const get = (agent, path) =>
+      new Promise((resolve) => {
+        const began = process.hrtime.bigint();
+        const request = http.get(origin + path, { agent, headers: { cookie } }, (answer) => {
+          answer.resume();
+          answer.on("end", () => {
+            if (answer.statusCode !== 200) wrong += 1;
+            took.push(Number(process.hrtime.bigint() - began) / 1e6);
+            resolve();
+          });
+        });
+        request.on("error", () => { wrong += 1; resolve(); });
+      });
+    await Promise.all(
+      Array.from({ length: users }, async (_, n) => {
+        const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+        await new Promise((resolve) => setTimeout(resolve, (n / users) * 1000));
+        while (Date.now() < until) {
+          await get(agent, paths[Math.floor(Math.random() * paths.length)]);
+          await new Promise((resolve) => setTimeout(resolve, 500 + Math.random() * 1000));
+        }
+        agent.destroy();
+      }),
+    );
+    took.sort((a, b) => a - b);
+    const at = (share) => took[Math.min(took.length - 1, Math.floor(took.length * share))];
+    return { pages: took.length, wrong, p50: at(0.5), p90: at(0.9), p99: at(0.99), most: took.at(-1) };
   },
   // Any request, by no browser.
   async send({ path, method = "POST", headers = {}, body }) {

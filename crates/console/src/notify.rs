@@ -93,7 +93,11 @@ impl Message {
 
     fn body(&self, dialect: Dialect) -> Value {
         match dialect {
-            Dialect::Slack => json!({ "text": format!("{} <{}|Open>", self.text, self.url) }),
+            Dialect::Slack => {
+                // What Slack would take for its own markup.
+                let text = self.text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+                json!({ "text": format!("{text} <{}|Open>", self.url) })
+            }
             Dialect::Teams => json!({ "type": "message", "attachments": [{
                 "contentType": "application/vnd.microsoft.card.adaptive",
                 "content": {

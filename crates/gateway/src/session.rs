@@ -659,6 +659,8 @@ fn conclude(session: &Session, reason: &str) {
             session.conclude(statement, Some(reason));
         }
     }
+    let traffic = std::mem::take(&mut session.flow().traffic);
+    session.shared.count(&session.store.name, traffic);
     let record = ClosedRecord { session: &session.id, principal: &session.principal.name, reason };
     let entry = Entry::new(Kind::SessionClosed, &session.store.jurisdiction, &record);
     session.shared.ledger.record(entry.crossing(session.crossing.as_ref()));

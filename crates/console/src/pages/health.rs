@@ -63,7 +63,7 @@ pub(crate) async fn show(State(desk): At, person: Person) -> Result<Page, Told> 
                 (line("Ledger", ledger.as_deref(), &format!("written; {} entries", number(desk.gateway.ledger.size())), "statements that must be on record are refused until it can be written"))
                 (line("Control database", control.as_deref(), "answers", "nothing can be asked for or approved; grants in force go on"))
                 tr { th scope="row" { "Border" } td { (super::border::state(&desk)) } }
-                (line("Side door and figures", problem.as_deref(), &format!("{} entries counted for the pages", number(counted)), "the border's page stays behind"))
+                (line("Figures of the border", problem.as_deref(), &format!("{} entries counted for the pages", number(counted)), "the border's page stays behind"))
             } }
         }
         section aria-labelledby="stores" {

@@ -46,7 +46,7 @@ pub(crate) async fn show(State(desk): At) -> Page {
             @if desk.config.verifier_page.is_some() {
                 p { a href="/verify" { "The verifier, in this browser" } ": it checks a proof, a bundle or a log that you choose, and has no way to send it anywhere. Better still, have it from somebody whom you trust." }
             }
-            p { "Or " code { "ringfence-verify" } ", a small program that needs the files and the keys, and nothing else." }
+            p { @if desk.config.verifier_page.is_some() { "Or with " } @else { "With " } code { "ringfence-verify" } ", a small program that needs the files and the keys, and nothing else." }
         }
     };
     page("Transparency", None, &body)
