@@ -1,5 +1,7 @@
 //! What waits for me, what I have asked for, what is in force.
 
+use std::collections::HashMap;
+
 use axum::extract::State;
 use maud::{Markup, html};
 use serde_json::{Value, json};
@@ -9,12 +11,17 @@ use crate::Desk;
 
 /// Whether a request or a plan waits for this person's decision.
 pub(crate) fn waits_for(desk: &Desk, person: &Person, one: &Value, store: &str) -> bool {
+    is_undecided_by(person, one) && may_decide(desk, person, store)
+}
+
+fn is_undecided_by(person: &Person, one: &Value) -> bool {
     let name = person.principal.name.as_str();
     let has_signed = one["approved_by"].as_array().is_some_and(|all| all.iter().any(|who| who == name));
-    one["state"] == "pending"
-        && one["requester"] != name
-        && !has_signed
-        && matches!(desk.gateway.policy().may_approve(name, store), Ok(Ok(())))
+    one["state"] == "pending" && one["requester"] != name && !has_signed
+}
+
+fn may_decide(desk: &Desk, person: &Person, store: &str) -> bool {
+    matches!(desk.gateway.policy().may_approve(&person.principal.name, store), Ok(Ok(())))
 }
 
 /// `GET /`
@@ -23,8 +30,16 @@ pub(crate) async fn show(State(desk): At, person: Person) -> Result<Page, Told> 
     let mut requests: Vec<Value> = requests.as_array().cloned().unwrap_or_default();
     // The most urgent first: what must be decided soonest.
     requests.sort_by(|a, b| text(a, "decide_by").cmp(text(b, "decide_by")));
-    let (waiting, others): (Vec<Value>, Vec<Value>) =
-        requests.into_iter().partition(|r| waits_for(&desk, &person, r, text(r, "store")));
+    // Policy is asked once a store, not once a request.
+    let mut decides: HashMap<String, bool> = HashMap::new();
+    let mut is_for_them = |one: &Value, store: &str| {
+        is_undecided_by(&person, one)
+            && *decides.entry(store.to_owned()).or_insert_with(|| may_decide(&desk, &person, store))
+    };
+    let (waiting, mut others): (Vec<Value>, Vec<Value>) =
+        requests.into_iter().partition(|r| is_for_them(r, text(r, "store")));
+    // Of what is decided, the newest.
+    others.reverse();
     let (mine, others): (Vec<Value>, Vec<Value>) =
         others.into_iter().partition(|r| r["requester"] == person.principal.name.as_str());
     let (in_force, rest): (Vec<Value>, Vec<Value>) =
@@ -35,7 +50,7 @@ pub(crate) async fn show(State(desk): At, person: Person) -> Result<Page, Told> 
         plans.extend(found.as_array().cloned().unwrap_or_default());
     }
     let (plans_waiting, plans): (Vec<Value>, Vec<Value>) =
-        plans.into_iter().partition(|p| waits_for(&desk, &person, p, text(&p["plan"], "home")));
+        plans.into_iter().partition(|p| is_for_them(p, text(&p["plan"], "home")));
     let body = html! {
         h1 { "Inbox" }
         section aria-labelledby="waiting" {
@@ -43,7 +58,8 @@ pub(crate) async fn show(State(desk): At, person: Person) -> Result<Page, Told> 
             @if waiting.is_empty() && plans_waiting.is_empty() {
                 p.empty { "Nothing. Whoever asks for something that you decide shows up here." }
             }
-            ul.cards { @for one in &waiting { (card(one)) } @for one in &plans_waiting { (plan_card(one)) } }
+            ul.cards { @for one in &plans_waiting { (plan_card(one)) } @for one in waiting.iter().take(MOST) { (card(one)) } }
+            (more(waiting.len()))
         }
         (list("Asked by you", &mine))
         (list("In force", &in_force))
@@ -55,10 +71,17 @@ pub(crate) async fn show(State(desk): At, person: Person) -> Result<Page, Told> 
     Ok(page("Inbox", Some(&person), &body))
 }
 
+/// How many of a kind a page shows: it stays light, and nobody reads further.
+const MOST: usize = 40;
+
+fn more(count: usize) -> Markup {
+    html! { @if count > MOST { p.soft { "And " (count - MOST) " more: " code { "ringfence requests" } " lists them all." } } }
+}
+
 fn list(title: &str, all: &[Value]) -> Markup {
     html! {
         @if !all.is_empty() {
-            section { h2 { (title) } ul.cards { @for one in all { (card(one)) } } }
+            section { h2 { (title) } ul.cards { @for one in all.iter().take(MOST) { (card(one)) } } (more(all.len())) }
         }
     }
 }
