@@ -22,6 +22,8 @@ struct Said {
 /// See the module's text.
 #[derive(Default)]
 pub struct People {
+    /// One look at the control database at a time: an older one must not undo what a newer one found.
+    looking: tokio::sync::Mutex<()>,
     said: Mutex<HashMap<String, Said>>,
 }
 
@@ -42,6 +44,7 @@ impl People {
 
     /// Reads what was said; cuts the sessions of those who may not be here any more.
     pub async fn refresh(&self, shared: &Shared, control: &Control) -> Result<(), ringfence_control::Error> {
+        let _one_at_a_time = self.looking.lock().await;
         let read = control.presences().await?;
         let now: HashMap<String, Said> =
             read.into_iter().map(|p| (p.name, Said { signed_out: p.signed_out, active: p.active })).collect();
