@@ -5,7 +5,7 @@ mod support;
 
 use std::cell::RefCell;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hmac::Hmac;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use serde_json::{Value, json};
@@ -774,6 +774,49 @@ fn programs_show_tokens(scene: &Scene) {
             assert_eq!(answer["status"], 401, "{what} {path}: {answer}");
         }
     }
+    // A token that does not say when its person logged in could not be ended by a sign-out: whoever renews it has a newer one.
+    let timeless = people.act(
+        "token",
+        json!({ "as": ANALYST, "issuer": scene.issuer, "client": "ringfence-cli", "timeless": true }),
+    );
+    let answer = call("GET", "me", timeless["token"].as_str().unwrap(), Value::Null);
+    assert!(answer["status"] == 401 && answer["text"].as_str().unwrap().contains("auth_time"), "{answer}");
+    // Another account that has taken an approver's name is not the approver, until somebody else says so, on record.
+    assert_eq!(call("GET", "me", &approver, Value::Null)["status"], 200);
+    let other = token(&format!("{}~2", APPROVERS[0]), "ringfence-cli");
+    let answer = call("GET", "me", &other, Value::Null);
+    assert!(
+        answer["status"] == 403 && answer["text"].as_str().unwrap().contains("somebody else by this name"),
+        "{answer}"
+    );
+    let unbind =
+        |who: &str| {
+            text(&scene.demo.ringfence_with(
+                "console",
+                &["unbind", APPROVERS[0], "--as", who, "--reason", "a new account"],
+            ))
+        };
+    assert!(unbind(ANALYST).contains("only who approves"), "{}", unbind(ANALYST));
+    assert!(unbind(APPROVERS[0]).contains("for themselves"));
+    assert_eq!(call("GET", "me", &other, Value::Null)["status"], 403);
+    assert!(unbind(APPROVERS[1]).contains("next is them"));
+    assert_eq!(call("GET", "me", &other, Value::Null)["status"], 200);
+    assert_eq!(
+        call("GET", "me", &approver, Value::Null)["status"],
+        403,
+        "and the account before is nobody now"
+    );
+    assert!(unbind(APPROVERS[1]).contains("next is them"));
+    assert_eq!(call("GET", "me", &approver, Value::Null)["status"], 200);
+    // What cannot be written in canonical JSON is no number of rows: it could be read by nobody afterwards.
+    let odd = call(
+        "POST",
+        "requests",
+        &analyst,
+        json!({ "store": "us", "columns": ["users.phone"], "purpose": "x", "seconds": 600, "max_rows": u64::MAX }),
+    );
+    assert!(odd["status"] == 409 && odd["text"].as_str().unwrap().contains("max-rows"), "{odd}");
+    assert_eq!(call("GET", "requests", &approver, Value::Null)["status"], 200);
     let stranger = call("GET", "me", &token("somebody-else", "ringfence-cli"), Value::Null);
     assert_eq!(stranger["status"], 403, "{stranger}");
     let asked = call(
@@ -915,7 +958,33 @@ fn a_login_is_a_certificate_until_the_provider_says_otherwise(scene: &Scene) {
     let answer =
         people.act("send", json!({ "path": "/backchannel-logout", "headers": headers, "body": disguised }));
     assert_eq!(answer["status"], 400, "an ID token is no logout token: {answer}");
+    // One who shows a good token, and holds the rest of the request back until after the sign-out, gets no certificate for it.
+    let token =
+        people.act("token", json!({ "as": ANALYST, "issuer": scene.issuer, "client": "ringfence-cli" }));
+    let request = CertificateParams::default().serialize_request(&KeyPair::generate().unwrap()).unwrap();
+    let body = json!({ "request": request.pem().unwrap() }).to_string();
+    let certificate = || {
+        let mut held = TcpStream::connect(scene.origin.trim_start_matches("http://")).unwrap();
+        let head = format!(
+            "POST /api/v1/certificates HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nAuthorization: Bearer {}\r\nContent-Length: {}\r\n\r\n",
+            token["token"].as_str().unwrap(),
+            body.len()
+        );
+        held.write_all(head.as_bytes()).unwrap();
+        held
+    };
+    let finish = |mut held: TcpStream| {
+        held.write_all(body.as_bytes()).unwrap();
+        let mut answer = String::new();
+        std::io::Read::read_to_string(&mut held, &mut answer).unwrap();
+        answer
+    };
+    let given = finish(certificate());
+    assert!(given.starts_with("HTTP/1.1 201"), "{given}");
+    let held = certificate();
     people.act("signout", json!({ "as": ANALYST, "issuer": scene.issuer }));
+    let given = finish(held);
+    assert!(given.starts_with("HTTP/1.1 401") && given.contains("signed out"), "{given}");
     let mut cut = String::new();
     std::io::Read::read_to_string(&mut running.stderr.take().unwrap(), &mut cut).unwrap();
     running.wait().unwrap();
@@ -1017,7 +1086,12 @@ fn strangers_and_failures_are_told(scene: &mut Scene) {
     wait("the new rules are not in force", || {
         scene.people.act("open", json!({ "as": APPROVERS[1], "path": path }))["approvable"] == false
     });
-    let assertion = json!({ "authenticatorData": "AAAA", "clientDataJSON": "e30", "signature": "AAAA" });
+    // Nor does somebody abroad read what is in the log's private half, team or not.
+    let sealed = scene.people.shown(APPROVERS[1], "/ledger");
+    assert!(sealed.contains("sealed") && !sealed.contains("from abroad"), "{sealed}");
+    assert!(!scene.people.shown(APPROVERS[1], "/").contains("from abroad"));
+    let client = json!({ "type": "webauthn.get", "challenge": "AAAA", "origin": scene.origin }).to_string();
+    let assertion = json!({ "authenticatorData": "AAAA", "clientDataJSON": URL_SAFE_NO_PAD.encode(client), "signature": "AAAA" });
     let past = scene.people.act(
         "steal",
         json!({ "as": APPROVERS[1], "path": format!("{path}/approve"), "body": { "assertion": assertion } }),
@@ -1039,6 +1113,13 @@ fn strangers_and_failures_are_told(scene: &mut Scene) {
         .filter(|e| !e.as_str().unwrap().starts_with("Failed to load resource: the server responded with"))
         .collect();
     assert!(unexpected.is_empty(), "{unexpected:?}");
+    // Whoever asks too much is told to wait, and those who are logged in do not wait with them.
+    let headers = json!({ "content-type": "application/x-www-form-urlencoded" });
+    let junk = json!({ "path": "/backchannel-logout", "headers": headers, "body": "logout_token=junk" });
+    let answers: Vec<u64> =
+        (0..400).map(|_| scene.people.act("send", junk.clone())["status"].as_u64().unwrap()).collect();
+    assert!(answers.contains(&400) && answers.contains(&429), "{answers:?}");
+    assert!(scene.people.shown(APPROVERS[0], "/").contains("Inbox"));
     // The provider is away: a clear page.
     drop(scene.provider.take());
     drop(scene.gateway.take());

@@ -83,12 +83,13 @@ const commands = {
     return seen(page);
   },
   // An ID token for a client, as a program would get one.
-  async token({ as, issuer, client }) {
+  async token({ as, issuer, client, timeless = false }) {
     const { page } = await person(as);
     const verifier = randomBytes(32).toString("base64url");
     const redirect = "http://127.0.0.1:49151/";
     const ask = new URL(`${issuer}/auth`);
     const query = { client_id: client, response_type: "code", redirect_uri: redirect, scope: "openid profile", code_challenge_method: "S256", code_challenge: createHash("sha256").update(verifier).digest("base64url"), claims: JSON.stringify({ id_token: { preferred_username: null, auth_time: { essential: true } } }) };
+    if (timeless) query.claims = JSON.stringify({ id_token: { preferred_username: null } });
     for (const [name, value] of Object.entries(query)) ask.searchParams.set(name, value);
     // Nobody listens there: the browser's last step is all that is wanted.
     const back = page.waitForRequest((request) => request.url().startsWith(redirect), { timeout: 20000 });

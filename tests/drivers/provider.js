@@ -1,4 +1,5 @@
-// A certified OpenID Connect provider (npm oidc-provider) with its own login form: whoever types a name is that person.
+// A certified OpenID Connect provider (npm oidc-provider) with its own login form: whoever types a name is that person. `ann~2` is another
+// account by the name of ann. When somebody logged in (auth_time) it says where it is asked to, as its default is.
 // Usage: node provider.js PORT SECRET-FILE REDIRECT-URI
 const Provider = require("oidc-provider").default ?? require("oidc-provider");
 const { readFileSync } = require("fs");
@@ -18,8 +19,8 @@ const cli = {
 };
 const provider = new Provider(`http://localhost:${port}`, {
   clients: [client, { ...client, client_id: "another" }, cli, { ...cli, client_id: "another-cli" }],
-  findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id, preferred_username: id, email: `${id}@example.org`, email_verified: true }) }),
-  claims: { profile: ["preferred_username"], email: ["email", "email_verified"], openid: ["sub", "auth_time"] },
+  findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id, preferred_username: id.split("~")[0], email: `${id}@example.org`, email_verified: true }) }),
+  claims: { profile: ["preferred_username"], email: ["email", "email_verified"] },
   features: { deviceFlow: { enabled: true }, claimsParameter: { enabled: true }, backchannelLogout: { enabled: true } },
   pkce: { required: () => true },
 });

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Form, Path, Query, State};
+use axum::extract::{Extension, Form, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::Desk;
 use crate::identity::Problem;
+use crate::limits::Peer;
 
 type At = State<Arc<Desk>>;
 
@@ -21,7 +22,11 @@ pub(crate) struct Logout {
 }
 
 /// `POST /backchannel-logout`: 2.5. The answers are 2.8's.
-pub(crate) async fn logout(State(desk): At, Form(form): Form<Logout>) -> Response {
+pub(crate) async fn logout(
+    State(desk): At,
+    peer: Option<Extension<Peer>>,
+    Form(form): Form<Logout>,
+) -> Response {
     let provider = desk.config.provider.clone();
     let judged = tokio::task::spawn_blocking(move || provider.signed_out(&form.logout_token)).await;
     let refuse = |status: StatusCode, what: &str| {
@@ -37,18 +42,19 @@ pub(crate) async fn logout(State(desk): At, Form(form): Form<Logout>) -> Respons
         Ok(Err(Problem::Unreachable)) | Err(_) => {
             return refuse(StatusCode::SERVICE_UNAVAILABLE, "the provider's keys cannot be had");
         }
-        Ok(Err(problem)) => return refuse(StatusCode::BAD_REQUEST, &problem.to_string()),
-    };
-    let Ok(names) = desk.gateway.control.called(&subject).await else {
-        return refuse(StatusCode::SERVICE_UNAVAILABLE, "the control database does not answer");
-    };
-    // Whoever never logged in here has nothing here.
-    for name in names {
-        desk.sessions.close_all(&name);
-        if let Err(refusal) = desk.gateway.sign_out(&name, "the identity provider").await {
-            tracing::error!(problem = %refusal.message, "somebody is not signed out yet");
-            return refuse(StatusCode::SERVICE_UNAVAILABLE, "the sign-out is not in force yet: try again");
+        Ok(Err(problem)) => {
+            return match desk.limits.stranger(peer.map(|p| p.0)) {
+                Ok(()) => refuse(StatusCode::BAD_REQUEST, &problem.to_string()),
+                Err(told) => refuse(told.status(), "too much at once"),
+            };
         }
+    };
+    if let Err(refusal) = desk.gateway.sign_out(&subject, "the identity provider").await {
+        tracing::error!(problem = %refusal.message, "a sign-out is not in force at all gateways yet");
+        return refuse(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the sign-out is not in force everywhere yet: try again",
+        );
     }
     (StatusCode::OK, [(header::CACHE_CONTROL, "no-store")]).into_response()
 }
@@ -126,22 +132,34 @@ pub(crate) async fn one(State(desk): At, headers: HeaderMap, Path(name): Path<St
     )
 }
 
-/// What a change says of `active`: a whole user, or operations of a PATCH in the forms that providers send.
-fn active(body: &Value) -> Option<bool> {
-    let truth = |value: &Value| value.as_bool().or_else(|| value.as_str()?.to_ascii_lowercase().parse().ok());
-    let Some(operations) = body["Operations"].as_array() else { return truth(&body["active"]) };
-    let of = |operation: &Value| {
-        let is_change = ["replace", "add"]
-            .iter()
-            .any(|op| operation["op"].as_str().is_some_and(|o| o.eq_ignore_ascii_case(op)));
-        let value = match operation["path"].as_str() {
-            Some(path) if path.eq_ignore_ascii_case("active") => &operation["value"],
-            None => &operation["value"]["active"],
-            Some(_) => return None,
-        };
-        truth(value).filter(|_| is_change)
+/// What a change says of `active`: a whole user, or operations of a PATCH in the forms that providers send (RFC 7644, 3.5.2): names of
+/// attributes are of any case, and may have their schema in front. `Err` where it says something of it that is not understood.
+fn active(body: &Value) -> Result<Option<bool>, ()> {
+    let truth = |value: &Value| {
+        value.as_bool().or_else(|| value.as_str()?.to_ascii_lowercase().parse().ok()).ok_or(())
     };
-    operations.iter().filter_map(of).next_back()
+    let is_it = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        name == "active" || name.strip_prefix(&USER.to_ascii_lowercase()) == Some(":active")
+    };
+    let of_user = |user: &Value| {
+        let said = user.as_object().into_iter().flatten().filter(|(name, _)| is_it(name));
+        said.map(|(_, value)| truth(value)).next_back().transpose()
+    };
+    let Some(operations) = body["Operations"].as_array() else { return of_user(body) };
+    let mut said = None;
+    for operation in operations {
+        let op = operation["op"].as_str().unwrap_or_default().to_ascii_lowercase();
+        let value = &operation["value"];
+        let of_this = match operation["path"].as_str() {
+            Some(path) if is_it(path) && op != "remove" => Some(truth(value)?),
+            Some(path) if is_it(path) => return Err(()),
+            Some(_) => None,
+            None => of_user(value)?,
+        };
+        said = of_this.or(said);
+    }
+    Ok(said)
 }
 
 /// `PUT`, `PATCH /scim/v2/Users/{id}`: only whether somebody is active is the provider's to say; who they are is the registry's.
@@ -154,7 +172,10 @@ pub(crate) async fn change(
     if !is_provider(&desk, &headers) {
         return error(StatusCode::UNAUTHORIZED, "this is for the identity provider");
     }
-    set(&desk, &name, active(&body)).await
+    match active(&body) {
+        Ok(active) => set(&desk, &name, active).await,
+        Err(()) => error(StatusCode::BAD_REQUEST, "what is said of active is not understood"),
+    }
 }
 
 /// `DELETE /scim/v2/Users/{id}`: they are gone at the provider, and so deactivated here.
@@ -170,7 +191,8 @@ async fn set(desk: &Desk, name: &str, active: Option<bool>) -> Response {
     let Some(now) = user(desk, name) else {
         return error(StatusCode::NOT_FOUND, "the registry has nobody of this name");
     };
-    let Some(active) = active.filter(|active| now["active"] != *active) else {
+    // Another gateway may have them back: that somebody is deactivated is said again.
+    let Some(active) = active.filter(|active| !active || now["active"] == false) else {
         return scim(StatusCode::OK, &now);
     };
     if !active {
@@ -189,14 +211,21 @@ mod tests {
     #[test]
     fn every_form_in_which_providers_say_it_is_understood() {
         let patch = |operation: Value| active(&json!({ "Operations": [operation] }));
-        assert_eq!(active(&json!({ "active": false })), Some(false));
-        assert_eq!(patch(json!({ "op": "replace", "path": "active", "value": false })), Some(false));
-        assert_eq!(patch(json!({ "op": "Replace", "path": "active", "value": "False" })), Some(false));
-        assert_eq!(patch(json!({ "op": "replace", "value": { "active": true } })), Some(true));
-        assert_eq!(patch(json!({ "op": "replace", "path": "displayName", "value": "x" })), None);
-        assert_eq!(patch(json!({ "op": "remove", "path": "active" })), None);
-        assert_eq!(active(&json!({})), None);
+        let urn = "urn:ietf:params:scim:schemas:core:2.0:User:active";
+        assert_eq!(active(&json!({ "active": false })), Ok(Some(false)));
+        assert_eq!(active(&json!({ "Active": "False" })), Ok(Some(false)));
+        assert_eq!(patch(json!({ "op": "replace", "path": "active", "value": false })), Ok(Some(false)));
+        assert_eq!(patch(json!({ "op": "replace", "path": urn, "value": false })), Ok(Some(false)));
+        assert_eq!(patch(json!({ "op": "replace", "value": { urn: false } })), Ok(Some(false)));
+        assert_eq!(patch(json!({ "op": "Replace", "path": "active", "value": "False" })), Ok(Some(false)));
+        assert_eq!(patch(json!({ "op": "replace", "value": { "active": true } })), Ok(Some(true)));
+        assert_eq!(patch(json!({ "op": "replace", "path": "displayName", "value": "x" })), Ok(None));
+        assert_eq!(active(&json!({})), Ok(None));
+        // What is said and not understood is not answered as if it were done.
+        assert_eq!(patch(json!({ "op": "remove", "path": "active" })), Err(()));
+        assert_eq!(patch(json!({ "op": "replace", "path": "active", "value": "no" })), Err(()));
+        assert_eq!(active(&json!({ "active": null })), Err(()));
         let both = json!({ "Operations": [{ "op": "replace", "path": "active", "value": true }, { "op": "replace", "path": "active", "value": false }] });
-        assert_eq!(active(&both), Some(false), "the last one counts");
+        assert_eq!(active(&both), Ok(Some(false)), "the last one counts");
     }
 }

@@ -4,15 +4,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use openidconnect::core::{
-    CoreAuthenticationFlow, CoreClient, CoreGenderClaim, CoreIdToken, CoreIdTokenVerifier,
-    CoreJweContentEncryptionAlgorithm, CoreJwsSigningAlgorithm, CoreProviderMetadata, CoreUserInfoClaims,
+    CoreAuthenticationFlow, CoreClient, CoreGenderClaim, CoreIdTokenVerifier,
+    CoreJweContentEncryptionAlgorithm, CoreJwsSigningAlgorithm, CoreProviderMetadata,
 };
 use openidconnect::{
-    AdditionalClaims, AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndUserEmail, EndUserUsername,
-    EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IdToken, IssuerUrl,
-    JsonWebTokenType, Nonce, OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl,
-    Scope, TokenResponse as _,
+    AdditionalClaims, AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndpointMaybeSet, EndpointNotSet,
+    EndpointSet, HttpRequest, HttpResponse, IdToken, IdTokenClaims, IssuerUrl, JsonWebTokenType, Nonce,
+    OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope, TokenResponse as _,
+    UserInfoClaims,
 };
+use ringfence_policy::Principal;
 
 /// How long the provider may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -45,6 +46,8 @@ pub struct Provider {
     pub client_secret: String,
     /// Who somebody is.
     pub claim: NameClaim,
+    /// What it confirms of them.
+    pub confirming: Confirming,
     /// Makes the connections to it.
     pub agent: ureq::Agent,
     /// What it said of itself last.
@@ -70,13 +73,15 @@ impl std::fmt::Debug for Provider {
 }
 
 /// A login that goes on at the provider.
-#[derive(Debug)]
+#[derive(Debug, serde::Deserialize, serde::Serialize)]
 pub struct Begun {
     state: CsrfToken,
     nonce: Nonce,
     verifier: PkceCodeVerifier,
     /// Where the person wanted to go: a path of ours.
     pub next: String,
+    /// When it was begun, in milliseconds since 1970.
+    pub at: u64,
 }
 
 /// Whom a token names.
@@ -86,9 +91,72 @@ pub struct Shown {
     pub name: String,
     /// What the provider calls them.
     pub subject: String,
-    /// When the token was made, in milliseconds since 1970.
+    /// Whom the token is for: the console, or its command line.
+    pub audience: String,
+    /// When they logged in at the provider, in milliseconds since 1970.
     pub since: u64,
+    /// What else the provider says of them.
+    pub said: Said,
 }
+
+/// Which claims say what the registry says, too. Where both do, they must agree: the registry is what the rules are about and is on
+/// record, the provider confirms it.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Confirming {
+    /// Where somebody is: an ISO 3166-1 code, as in the registry.
+    pub location: Option<String>,
+    /// Whom they work for, by the registry's name.
+    pub employer: Option<String>,
+    /// Their teams: a list, which has at least the registry's.
+    pub teams: Option<String>,
+}
+
+/// The claims of a token besides those of OpenID Connect.
+#[derive(Clone, Debug, Default, serde::Deserialize, serde::Serialize)]
+pub struct Said {
+    #[serde(flatten)]
+    claims: serde_json::Map<String, serde_json::Value>,
+}
+
+impl AdditionalClaims for Said {}
+
+impl Said {
+    fn has(&self, claim: &str, wanted: &str) -> bool {
+        match self.claims.get(claim) {
+            Some(serde_json::Value::String(text)) => text == wanted,
+            Some(serde_json::Value::Array(all)) => all.iter().any(|one| one == wanted),
+            _ => false,
+        }
+    }
+
+    /// Whether it confirms what the registry says of somebody; if not, of what.
+    pub fn confirms(&self, by: &Confirming, person: &Principal) -> Result<(), &'static str> {
+        let agrees = |claim: &Option<String>, wanted: Option<&str>| match (claim, wanted) {
+            (None, _) => true,
+            (Some(claim), Some(wanted)) => self.has(claim, wanted),
+            (Some(claim), None) => self.claims.get(claim).is_none_or(serde_json::Value::is_null),
+        };
+        if !agrees(&by.location, person.location.as_deref()) {
+            return Err("where you are");
+        }
+        if !agrees(&by.employer, person.employer.as_deref()) {
+            return Err("whom you work for");
+        }
+        if by.teams.as_ref().is_some_and(|claim| !person.teams.iter().all(|team| self.has(claim, team))) {
+            return Err("which teams you are in");
+        }
+        Ok(())
+    }
+}
+
+/// An ID token with all that it says.
+type Token = IdToken<Said, CoreGenderClaim, CoreJweContentEncryptionAlgorithm, CoreJwsSigningAlgorithm>;
+type Claims = IdTokenClaims<Said, CoreGenderClaim>;
+
+/// How long ago somebody may have logged in at the provider when a session begins here. Whoever asks for this is told when it was
+/// (OpenID Connect Core 1.0, 3.1.2.1).
+pub(crate) const MAX_AGE: Duration = Duration::from_secs(12 * 3600);
 
 /// What a logout token is about.
 const LOGOUT_EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
@@ -113,6 +181,11 @@ pub enum Problem {
     /// Its answer is not for this console, or not for this login.
     #[error("the identity provider's answer does not fit this login: {0}")]
     Forged(&'static str),
+    /// The token does not say when its person logged in.
+    #[error(
+        "the identity provider's token does not say when you logged in (auth_time), so a sign-out could not end it"
+    )]
+    Timeless,
     /// It does not say the name that is asked for.
     #[error("the identity provider does not say your name ({0})")]
     Nameless(&'static str),
@@ -147,10 +220,24 @@ impl Provider {
     }
 
     fn metadata(&self) -> Result<CoreProviderMetadata, Problem> {
+        self.metadata_of_the_last(KNOWN_FOR)
+    }
+
+    /// The same for a token whose key may be newer than what is known: the provider is asked again, at most every few seconds. `None`
+    /// where it was asked just now.
+    fn newer_metadata(&self) -> Option<CoreProviderMetadata> {
+        let asked = self.known.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(at, _)| *at);
+        if asked.is_some_and(|at| at.elapsed() < AWAY_FOR) {
+            return None;
+        }
+        self.metadata_of_the_last(AWAY_FOR).ok()
+    }
+
+    fn metadata_of_the_last(&self, age: Duration) -> Result<CoreProviderMetadata, Problem> {
         // Held while it is asked: those who come meanwhile wait for the one answer.
         let mut known = self.known.0.lock().unwrap_or_else(PoisonError::into_inner);
         match known.as_ref() {
-            Some((at, Some(metadata))) if at.elapsed() < KNOWN_FOR => return Ok(metadata.clone()),
+            Some((at, Some(metadata))) if at.elapsed() < age => return Ok(metadata.clone()),
             Some((at, None)) if at.elapsed() < AWAY_FOR => return Err(Problem::Unreachable),
             _ => {}
         }
@@ -180,75 +267,103 @@ impl Provider {
             .add_scope(Scope::new("profile".to_owned()))
             .add_scope(Scope::new("email".to_owned()))
             .set_pkce_challenge(challenge)
+            .set_max_age(MAX_AGE)
             .url();
-        Ok((url.to_string(), Begun { state, nonce, verifier, next }))
+        let at = ringfence_ledger::now_ms();
+        Ok((url.to_string(), Begun { state, nonce, verifier, next, at }))
     }
 
     /// What judges tokens of the provider for this console, and for its command line. As of public clients: a token that is signed with a
     /// shared secret is nobody's proof here.
-    fn verifiers(&self, metadata: &CoreProviderMetadata) -> Vec<CoreIdTokenVerifier<'static>> {
-        let audiences = [Some(&self.client_id), self.cli_client_id.as_ref()];
+    fn verifiers(&self, metadata: &CoreProviderMetadata) -> Vec<(String, CoreIdTokenVerifier<'static>)> {
         let one = |audience: &String| {
             let (id, issuer) = (ClientId::new(audience.clone()), metadata.issuer().clone());
-            CoreIdTokenVerifier::new_public_client(id, issuer, metadata.jwks().clone())
-                .set_allowed_algs(metadata.id_token_signing_alg_values_supported().clone())
+            let verifier = CoreIdTokenVerifier::new_public_client(id, issuer, metadata.jwks().clone())
+                .set_allowed_algs(metadata.id_token_signing_alg_values_supported().clone());
+            (audience.clone(), verifier)
         };
-        audiences.into_iter().flatten().map(one).collect()
+        self.audiences().map(one).collect()
     }
 
-    /// Who an ID token names that somebody shows as a bearer token: signature, issuer, time, and an audience that is this console or
-    /// its command line. Without a nonce: this login was not begun here. Blocks.
-    pub fn bearer(&self, token: &str) -> Result<Shown, Problem> {
-        let metadata = self.metadata()?;
-        let token: CoreIdToken = token.parse().map_err(|_| Problem::Forged("the token is no ID token"))?;
-        let verifiers = self.verifiers(&metadata);
-        let claims =
-            verifiers.iter().find_map(|verifier| token.claims(verifier, |_: Option<&Nonce>| Ok(())).ok());
-        let claims = claims
-            .ok_or(Problem::Forged("the token is not for this console, or does not verify, or is over"))?;
-        let name = match self.claim {
+    fn audiences(&self) -> impl Iterator<Item = &String> {
+        [Some(&self.client_id), self.cli_client_id.as_ref()].into_iter().flatten()
+    }
+
+    /// Verifies with what is known of the provider's keys, and once more with newer ones.
+    fn judged<T>(
+        &self,
+        judge: impl Fn(&[(String, CoreIdTokenVerifier<'static>)]) -> Option<T>,
+    ) -> Result<Option<T>, Problem> {
+        let first = judge(&self.verifiers(&self.metadata()?));
+        Ok(first.or_else(|| judge(&self.verifiers(&self.newer_metadata()?))))
+    }
+
+    /// A token given to another application of the provider is not ours, whatever its audience says (OpenID Connect Core 1.0, 3.1.3.7).
+    fn is_authorized(&self, claims: &Claims) -> bool {
+        claims.authorized_party().is_none_or(|party| self.audiences().any(|ours| *ours == **party))
+    }
+
+    fn name(&self, claims: &Claims) -> Option<String> {
+        match self.claim {
             NameClaim::Sub => Some(claims.subject().as_str().to_owned()),
             NameClaim::PreferredUsername => claims.preferred_username().map(|name| name.as_str().to_owned()),
             NameClaim::Email => claims
                 .email()
                 .filter(|_| claims.email_verified() == Some(true))
                 .map(|e| e.as_str().to_owned()),
-        };
-        let name = name.ok_or(Problem::Nameless("in the ID token"))?;
-        // A token that was renewed says when somebody was last there (OpenID Connect Core 1.0, 12.2): a sign-out outlives renewals.
-        let there = claims.auth_time().unwrap_or_else(|| claims.issue_time());
+        }
+    }
+
+    /// Who an ID token names that somebody shows as a bearer token: signature, issuer, time, and an audience that is this console or
+    /// its command line. Without a nonce: this login was not begun here. Blocks.
+    pub fn bearer(&self, token: &str) -> Result<Shown, Problem> {
+        let token: Token = token.parse().map_err(|_| Problem::Forged("the token is no ID token"))?;
+        let judged = self.judged(|verifiers| {
+            verifiers.iter().find_map(|(audience, verifier)| {
+                let claims = token.claims(verifier, |_: Option<&Nonce>| Ok(())).ok()?;
+                Some((audience.clone(), claims.clone()))
+            })
+        })?;
+        let (audience, claims) = judged
+            .ok_or(Problem::Forged("the token is not for this console, or does not verify, or is over"))?;
+        if !self.is_authorized(&claims) {
+            return Err(Problem::Forged("the token was given to another application"));
+        }
+        let name = self.name(&claims).ok_or(Problem::Nameless("in the ID token"))?;
+        // A token that was renewed says when somebody was last there (OpenID Connect Core 1.0, 12.2), and a sign-out outlives renewals.
+        // When it was made says nothing: whoever holds a refresh token has a new one made.
+        let there = claims.auth_time().ok_or(Problem::Timeless)?;
         let since = u64::try_from(there.timestamp_millis()).unwrap_or(0);
-        Ok(Shown { name, subject: claims.subject().as_str().to_owned(), since })
+        let subject = claims.subject().as_str().to_owned();
+        Ok(Shown { name, subject, audience, since, said: claims.additional_claims().clone() })
     }
 
     /// Whom a logout token says is signed out (OpenID Connect Back-Channel Logout 1.0, 2.6): signed by the provider, for this console,
     /// not over, about a logout, and no ID token in disguise. Blocks.
     pub fn signed_out(&self, token: &str) -> Result<String, Problem> {
-        let metadata = self.metadata()?;
         let token: LogoutToken =
             token.parse().map_err(|_| Problem::Forged("it is no logout token that names a subject"))?;
         let types = ["logout+jwt", "JWT"].map(|t| JsonWebTokenType::new(t.to_owned()).normalize());
         let types: Vec<_> = types.into_iter().flatten().collect();
-        let verifiers =
-            self.verifiers(&metadata).into_iter().map(|v| v.set_allowed_jose_types(types.clone()));
         let without_nonce =
             |nonce: Option<&Nonce>| if nonce.is_none() { Ok(()) } else { Err("it has a nonce".to_owned()) };
-        let claims = verifiers.into_iter().find_map(|verifier| token.claims(&verifier, without_nonce).ok());
-        let claims = claims.ok_or(Problem::Forged("the logout token does not verify"))?;
-        if !claims.additional_claims().events.contains_key(LOGOUT_EVENT) {
-            return Err(Problem::Forged("the token is not about a logout"));
+        let judged = self.judged(|verifiers| {
+            verifiers.iter().find_map(|(_, verifier)| {
+                let verifier = verifier.clone().set_allowed_jose_types(types.clone());
+                let claims = token.claims(&verifier, without_nonce).ok()?;
+                let is_logout = claims.additional_claims().events.contains_key(LOGOUT_EVENT);
+                Some((claims.subject().as_str().to_owned(), is_logout))
+            })
+        })?;
+        match judged {
+            None => Err(Problem::Forged("the logout token does not verify")),
+            Some((_, false)) => Err(Problem::Forged("the token is not about a logout")),
+            Some((subject, true)) => Ok(subject),
         }
-        Ok(claims.subject().as_str().to_owned())
     }
 
-    /// Ends it: who it is, and what the provider calls them, by the ID token that it gives for the code. Blocks.
-    pub fn finish(
-        &self,
-        redirect: &str,
-        begun: Begun,
-        code: String,
-        state: &str,
-    ) -> Result<(String, String), Problem> {
+    /// Ends it: who it is, by the ID token that it gives for the code. Blocks.
+    pub fn finish(&self, redirect: &str, begun: Begun, code: String, state: &str) -> Result<Shown, Problem> {
         if begun.state.secret() != state {
             return Err(Problem::Forged("it belongs to another login"));
         }
@@ -260,34 +375,100 @@ impl Provider {
             .request(&|request| self.ask(request))
             .map_err(|_| Problem::Forged("it does not take the code"))?;
         let token = answer.id_token().ok_or(Problem::Forged("it has no ID token"))?;
+        let token: Token =
+            token.to_string().parse().map_err(|_| Problem::Forged("its ID token cannot be read"))?;
         // Signature, issuer, audience, time, nonce.
         let claims = token
             .claims(&client.id_token_verifier(), &begun.nonce)
             .map_err(|_| Problem::Forged("its ID token does not verify"))?;
-        let verified =
-            |email: Option<String>, is_verified: Option<bool>| email.filter(|_| is_verified == Some(true));
-        let text = |name: Option<&EndUserUsername>| name.map(|name| name.as_str().to_owned());
-        let email = |email: Option<&EndUserEmail>| email.map(|email| email.as_str().to_owned());
-        let said = match self.claim {
-            NameClaim::Sub => Some(claims.subject().as_str().to_owned()),
-            NameClaim::PreferredUsername => text(claims.preferred_username()),
-            NameClaim::Email => verified(email(claims.email()), claims.email_verified()),
-        };
+        if !self.is_authorized(claims) {
+            return Err(Problem::Forged("its ID token was given to another application"));
+        }
+        // Of a provider that does not say it, no session counts from later than its login was begun.
+        let there = claims.auth_time().map(|at| u64::try_from(at.timestamp_millis()).unwrap_or(0));
+        let since = there.unwrap_or(begun.at);
+        let oldest = begun.at.saturating_sub(u64::try_from(MAX_AGE.as_millis()).unwrap_or(0) + LEEWAY_MS);
+        if since < oldest {
+            return Err(Problem::Forged("it has not asked you to log in for too long"));
+        }
         let subject = claims.subject().as_str().to_owned();
-        if let Some(name) = said {
-            return Ok((name, subject));
+        let audience = self.client_id.clone();
+        let said = claims.additional_claims().clone();
+        if let Some(name) = self.name(claims) {
+            return Ok(Shown { name, subject, audience, since, said });
         }
         // Many providers keep such claims for who asks (OpenID Connect Core, 5.3), about the same subject.
-        let info: CoreUserInfoClaims = client
+        let info: UserInfoClaims<Said, CoreGenderClaim> = client
             .user_info(answer.access_token().clone(), Some(claims.subject().clone()))
             .map_err(|_| Problem::Nameless("and it has no userinfo endpoint"))?
             .request(&|request| self.ask(request))
             .map_err(|_| Problem::Forged("what it says of you does not verify"))?;
         let name = match self.claim {
-            NameClaim::Email => verified(email(info.email()), info.email_verified())
+            NameClaim::Email => info
+                .email()
+                .filter(|_| info.email_verified() == Some(true))
+                .map(|email| email.as_str().to_owned())
                 .ok_or(Problem::Nameless("a verified email")),
-            _ => text(info.preferred_username()).ok_or(Problem::Nameless("preferred_username")),
+            _ => info
+                .preferred_username()
+                .map(|name| name.as_str().to_owned())
+                .ok_or(Problem::Nameless("preferred_username")),
         }?;
-        Ok((name, subject))
+        let mut said = said;
+        said.claims.extend(info.additional_claims().claims.clone());
+        Ok(Shown { name, subject, audience, since, said })
+    }
+}
+
+/// How much clocks may differ, in milliseconds.
+const LEEWAY_MS: u64 = 60_000;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+    use super::*;
+
+    #[test]
+    fn the_provider_confirms_the_registry_or_nobody_is_let_in() {
+        let by = |l: bool, e: bool, t: bool| Confirming {
+            location: l.then(|| "country".to_owned()),
+            employer: e.then(|| "org".to_owned()),
+            teams: t.then(|| "groups".to_owned()),
+        };
+        let person: Principal = serde_json::from_value(serde_json::json!({
+            "name": "ann", "location": "US", "employer": "usds", "teams": ["security", "oncall"],
+        }))
+        .unwrap();
+        let said = |claims: serde_json::Value| serde_json::from_value::<Said>(claims).unwrap();
+        let all = said(
+            serde_json::json!({ "country": "US", "org": "usds", "groups": ["oncall", "security", "x"] }),
+        );
+        assert_eq!(all.confirms(&by(true, true, true), &person), Ok(()));
+        assert_eq!(said(serde_json::json!({})).confirms(&by(false, false, false), &person), Ok(()));
+        for (claims, what) in [
+            (
+                serde_json::json!({ "country": "SG", "org": "usds", "groups": ["oncall", "security"] }),
+                "where you are",
+            ),
+            (serde_json::json!({ "org": "usds", "groups": ["oncall", "security"] }), "where you are"),
+            (
+                serde_json::json!({ "country": "US", "org": "other", "groups": ["oncall", "security"] }),
+                "whom you work for",
+            ),
+            (
+                serde_json::json!({ "country": "US", "org": "usds", "groups": ["oncall"] }),
+                "which teams you are in",
+            ),
+            (
+                serde_json::json!({ "country": "US", "org": "usds", "groups": "oncall" }),
+                "which teams you are in",
+            ),
+            (serde_json::json!({ "country": ["DE"], "org": "usds", "groups": [7] }), "where you are"),
+        ] {
+            assert_eq!(said(claims.clone()).confirms(&by(true, true, true), &person), Err(what), "{claims}");
+        }
+        // Where the registry says nothing, the provider may not either.
+        let nowhere: Principal = serde_json::from_value(serde_json::json!({ "name": "bob" })).unwrap();
+        assert!(all.confirms(&by(true, false, false), &nowhere).is_err());
     }
 }

@@ -12,6 +12,7 @@ mod backchannel;
 pub mod headers;
 pub mod identity;
 pub mod issue;
+pub mod limits;
 pub mod listen;
 mod live;
 mod log;
@@ -30,9 +31,11 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use ringfence_gateway::refusal::Refusal;
 use ringfence_gateway::server::Shared;
+use ringfence_ledger::SparseIndex;
 use tokio_rustls::rustls::ServerConfig;
 
 pub use identity::Provider;
+use limits::Limits;
 use session::Sessions;
 use traffic::Traffic;
 
@@ -57,6 +60,8 @@ pub struct Config {
     pub published: Option<PathBuf>,
     /// The verifier as one HTML page, which everybody may have.
     pub verifier_page: Option<PathBuf>,
+    /// Whether a proxy is in front, so that addresses say nothing of people.
+    pub is_behind_proxy: bool,
     /// Without it the console speaks HTTP, which it does on the loopback only.
     pub tls: Option<Arc<ServerConfig>>,
 }
@@ -92,12 +97,18 @@ pub struct Desk {
     pub sessions: Sessions,
     /// What crosses the border.
     pub traffic: Arc<Traffic>,
+    /// Finds entries of the log.
+    pub entries: Arc<SparseIndex>,
+    /// How much may be asked for.
+    pub limits: Limits,
 }
 
 /// The HTTP status of a refusal.
 fn status_of(refusal: &Refusal) -> StatusCode {
     match refusal.code {
         "42501" => StatusCode::FORBIDDEN,
+        // Signed out, or deactivated.
+        "57P01" | "28000" => StatusCode::UNAUTHORIZED,
         "3D000" => StatusCode::NOT_FOUND,
         "22023" | "42601" => StatusCode::CONFLICT,
         _ => StatusCode::SERVICE_UNAVAILABLE,
@@ -117,7 +128,10 @@ impl Console {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let traffic = Traffic::follow(&gateway)?;
-        let desk = Arc::new(Desk { gateway, config, sessions: Sessions::default(), traffic });
+        let entries = Arc::new(SparseIndex::new(gateway.ledger.dir()));
+        let limits = Limits::new(!config.is_behind_proxy);
+        let sessions = Sessions::default();
+        let desk = Arc::new(Desk { gateway, config, sessions, traffic, entries, limits });
         pages::public::check(&desk)?;
         std::thread::Builder::new().name("console".to_owned()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

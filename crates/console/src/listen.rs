@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -14,7 +15,9 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tower::util::MapRequest;
 
+use crate::limits::Peer;
 use crate::{Desk, pages};
 
 /// The most connections at once; who comes later waits.
@@ -36,23 +39,25 @@ pub(crate) async fn serve(listener: std::net::TcpListener, desk: Arc<Desk>) {
 async fn accept(listener: std::net::TcpListener, desk: Arc<Desk>) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let acceptor = desk.config.tls.clone().map(TlsAcceptor::from);
-    let router = pages::router(desk);
+    let router = pages::router(Arc::clone(&desk));
     let places = Arc::new(Semaphore::new(MOST));
     loop {
         let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, from)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await; // no file descriptors, for the moment
             continue;
         };
+        let peer = Peer::new(from.ip());
+        let Some(held) = desk.limits.connection(peer) else { continue };
         let (acceptor, router) = (acceptor.clone(), router.clone());
         tokio::spawn(async move {
-            let _place = place;
+            let _places = (place, held);
             let _ = timeout(LONGEST, async {
                 match acceptor {
-                    None => talk(stream, router).await,
+                    None => talk(stream, router, peer).await,
                     Some(acceptor) => {
                         if let Ok(Ok(stream)) = timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                            talk(stream, router).await;
+                            talk(stream, router, peer).await;
                         }
                     }
                 }
@@ -63,8 +68,12 @@ async fn accept(listener: std::net::TcpListener, desk: Arc<Desk>) -> io::Result<
 }
 
 /// One connection, to its end. Why it ended is between the two of them.
-async fn talk(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router) {
+async fn talk(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router, peer: Peer) {
+    let service = MapRequest::new(router, move |mut request: Request<_>| {
+        request.extensions_mut().insert(peer);
+        request
+    });
     let mut http = Builder::new(TokioExecutor::new()).http1_only();
     http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
-    let _ = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await;
+    let _ = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).await;
 }

@@ -8,17 +8,21 @@ use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{self, Stream};
 
-use crate::pages::{At, Person};
+use crate::pages::{At, Person, Told};
 
 /// `GET /events`
-pub(crate) async fn events(State(desk): At, _: Person) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+pub(crate) async fn events(
+    State(desk): At,
+    person: Person,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Told> {
+    let place = desk.limits.follower(&person.principal.name)?;
     let changes = desk.gateway.grants.changes();
-    let events = stream::unfold(changes, |mut changes| async move {
+    let events = stream::unfold((changes, place), |(mut changes, place)| async move {
         changes.changed().await.ok()?;
         // What happens in one moment is one event.
         tokio::time::sleep(Duration::from_millis(100)).await;
         let number = *changes.borrow_and_update();
-        Some((Ok(Event::default().event("change").data(number.to_string())), changes))
+        Some((Ok(Event::default().event("change").data(number.to_string())), (changes, place)))
     });
-    Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(20)))
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(20))))
 }

@@ -115,6 +115,7 @@ impl Native {
                 Nonce::new_random,
             )
             .set_pkce_challenge(challenge)
+            .set_max_age(crate::identity::MAX_AGE)
             // Without it a provider need not give a refresh token (OpenID Connect Core 1.0, 11).
             .add_extra_param("prompt", "consent")
             .add_extra_param("claims", CLAIMS);

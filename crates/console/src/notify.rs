@@ -176,6 +176,9 @@ impl Receiver {
     }
 }
 
+/// How far back it is looked for what has changed: longer than gateways' clocks differ, or one is busy.
+const LOOK_BACK_MS: u64 = 3_600_000;
+
 /// Tells the receivers of the configuration, from here on.
 pub(crate) async fn follow(desk: Arc<Desk>) {
     let receivers = desk.config.webhooks.clone();
@@ -198,8 +201,8 @@ pub(crate) async fn follow(desk: Arc<Desk>) {
     let mut changes = desk.gateway.grants.changes();
     let mut known: Option<HashMap<String, State>> = None;
     loop {
-        let all = [State::Pending, State::Granted, State::Denied, State::Revoked, State::Expired];
-        if let Ok(stored) = desk.gateway.control.list(&all).await {
+        if let Ok(stored) = desk.gateway.control.since(desk.gateway.now().saturating_sub(LOOK_BACK_MS)).await
+        {
             if let Some(known) = &known {
                 for one in stored.iter().rev().filter(|s| known.get(&s.request.id) != Some(&s.state)) {
                     let message = Message::new(one, &desk.config.origin, desk.gateway.now());

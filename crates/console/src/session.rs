@@ -1,4 +1,5 @@
-//! Who is logged in. A browser has a random name for its session in a cookie; here is only the name's digest.
+//! Who is logged in. A browser has a random name for its session in a cookie; here is only the name's digest. A login that goes on at the
+//! provider is sealed in a cookie whole: as many as like may be begun, and nobody's is lost to somebody else's.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,6 +9,8 @@ use axum::http::HeaderMap;
 use axum::http::header::{COOKIE, ORIGIN};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
+use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
 use rand_core::{OsRng, RngCore as _};
 use sha2::{Digest as _, Sha256};
 
@@ -23,14 +26,16 @@ const IDLE: Duration = Duration::from_secs(30 * 60);
 const LONGEST: Duration = Duration::from_secs(10 * 3600);
 /// How long somebody may take to log in.
 const LOGIN: Duration = Duration::from_secs(10 * 60);
-/// The most logins that are begun at once: each is cheap, and anybody may begin one.
-const MOST_LOGINS: usize = 10_000;
+
+fn bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    OsRng.fill_bytes(&mut bytes);
+    bytes
+}
 
 /// A random name, not to be guessed: 256 bits.
 pub fn random() -> String {
-    let mut bytes = [0; 32];
-    OsRng.fill_bytes(&mut bytes);
-    URL_SAFE_NO_PAD.encode(bytes)
+    URL_SAFE_NO_PAD.encode(bytes::<32>())
 }
 
 /// Somebody's session.
@@ -38,13 +43,16 @@ pub fn random() -> String {
 pub struct Session {
     /// Who, by the registry's name.
     pub person: String,
-    /// When they logged in, in milliseconds since 1970.
+    /// When they logged in at the provider, in milliseconds since 1970.
     pub since: u64,
     /// What every form has to bring along (synchronizer token).
     pub csrf: String,
     begun: Instant,
     seen: Instant,
 }
+
+/// The length of a nonce of XChaCha20 in bytes.
+const NONCE: usize = 24;
 
 type Digest = [u8; 32];
 
@@ -53,10 +61,16 @@ fn digest(token: &str) -> Digest {
 }
 
 /// All sessions of this process.
-#[derive(Default)]
 pub struct Sessions {
     running: Mutex<HashMap<Digest, Session>>,
-    logins: Mutex<HashMap<Digest, (Begun, Instant)>>,
+    /// Seals logins; of this process, as the sessions are.
+    seal: XChaCha20Poly1305,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self { running: Mutex::default(), seal: XChaCha20Poly1305::new(&Key::from(bytes())) }
+    }
 }
 
 /// A cookie's value.
@@ -71,16 +85,10 @@ pub fn set(name: &str, value: &str, seconds: u64) -> String {
 }
 
 impl Sessions {
-    /// Opens a session; returns its name for the cookie.
-    pub fn open(&self, person: &str) -> String {
+    /// Opens a session of somebody who logged in at `since` (milliseconds since 1970); returns its name for the cookie.
+    pub fn open(&self, person: &str, since: u64) -> String {
         let (token, now) = (random(), Instant::now());
-        let session = Session {
-            person: person.to_owned(),
-            since: ringfence_ledger::now_ms(),
-            csrf: random(),
-            begun: now,
-            seen: now,
-        };
+        let session = Session { person: person.to_owned(), since, csrf: random(), begun: now, seen: now };
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.retain(|_, s| s.seen.elapsed() < IDLE && s.begun.elapsed() < LONGEST);
         running.insert(digest(&token), session);
@@ -89,6 +97,15 @@ impl Sessions {
 
     /// The session that a browser has, if it still lasts.
     pub fn find(&self, headers: &HeaderMap) -> Option<Session> {
+        self.look(headers, true)
+    }
+
+    /// The same for a page that asks by itself: nobody need be there.
+    pub fn peek(&self, headers: &HeaderMap) -> Option<Session> {
+        self.look(headers, false)
+    }
+
+    fn look(&self, headers: &HeaderMap, is_there: bool) -> Option<Session> {
         let token = digest(cookie(headers, COOKIE_NAME)?);
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let session = running.get_mut(&token)?;
@@ -96,7 +113,9 @@ impl Sessions {
             running.remove(&token);
             return None;
         }
-        session.seen = Instant::now();
+        if is_there {
+            session.seen = Instant::now();
+        }
         Some(session.clone())
     }
 
@@ -115,24 +134,24 @@ impl Sessions {
         }
     }
 
-    /// Remembers a login that goes on at the provider; returns its name for the cookie. `None` where too many have begun.
-    pub fn begin(&self, begun: Begun) -> Option<String> {
-        let token = random();
-        let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
-        logins.retain(|_, (_, at)| at.elapsed() < LOGIN);
-        if logins.len() >= MOST_LOGINS {
-            return None;
-        }
-        logins.insert(digest(&token), (begun, Instant::now()));
-        Some(token)
+    /// A login that goes on at the provider, for the cookie. `None` only if it cannot be sealed.
+    pub fn begin(&self, begun: &Begun) -> Option<String> {
+        let nonce = XNonce::from(bytes::<NONCE>());
+        let plain = serde_json::to_vec(begun).ok()?;
+        let sealed = self.seal.encrypt(&nonce, Payload { msg: &plain, aad: LOGIN_COOKIE.as_bytes() }).ok()?;
+        Some(URL_SAFE_NO_PAD.encode([&nonce[..], &sealed].concat()))
     }
 
-    /// Takes a login that comes back; each counts once.
+    /// Opens a login that comes back, if it was begun in this browser, here, and not too long ago. That it counts once is the
+    /// provider's: its code does.
     pub fn take(&self, headers: &HeaderMap) -> Option<Begun> {
-        let token = cookie(headers, LOGIN_COOKIE)?;
-        let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
-        let (begun, at) = logins.remove(&digest(token))?;
-        (at.elapsed() < LOGIN).then_some(begun)
+        let bytes = URL_SAFE_NO_PAD.decode(cookie(headers, LOGIN_COOKIE)?).ok()?;
+        let (nonce, sealed) = bytes.split_at_checked(NONCE)?;
+        let payload = Payload { msg: sealed, aad: LOGIN_COOKIE.as_bytes() };
+        let begun: Begun =
+            serde_json::from_slice(&self.seal.decrypt(XNonce::from_slice(nonce), payload).ok()?).ok()?;
+        let age = ringfence_ledger::now_ms().checked_sub(begun.at)?;
+        (u128::from(age) < LOGIN.as_millis()).then_some(begun)
     }
 }
 
@@ -163,20 +182,55 @@ mod tests {
     #[test]
     fn a_session_is_found_by_its_cookie_and_by_nothing_else() {
         let sessions = Sessions::default();
-        let token = sessions.open("ann");
+        let token = sessions.open("ann", 0);
         let mine = with(&format!("a=b; {COOKIE_NAME}={token}; {COOKIE_NAME}x=1"));
         assert_eq!(sessions.find(&mine).unwrap().person, "ann");
         for other in ["", "a=b", &format!("{COOKIE_NAME}={}", random()), &format!("ringfence={token}")] {
             assert!(sessions.find(&with(other)).is_none(), "{other}");
         }
+        assert_eq!(sessions.peek(&mine).unwrap().person, "ann");
         sessions.close(&mine);
         assert!(sessions.find(&mine).is_none());
     }
 
     #[test]
+    fn a_login_comes_back_to_where_it_was_begun_and_soon() {
+        let begun = |at: u64| -> Begun {
+            serde_json::from_value(
+                serde_json::json!({ "state": "s", "nonce": "n", "verifier": "v", "next": "/x", "at": at }),
+            )
+            .unwrap()
+        };
+        let (sessions, now) = (Sessions::default(), ringfence_ledger::now_ms());
+        let kept = sessions.begin(&begun(now)).unwrap();
+        let back = |value: &str| sessions.take(&with(&format!("{LOGIN_COOKIE}={value}")));
+        assert_eq!(back(&kept).unwrap().next, "/x");
+        assert!(
+            !String::from_utf8_lossy(&URL_SAFE_NO_PAD.decode(&kept).unwrap()).contains("verifier"),
+            "it is sealed"
+        );
+        assert!(
+            Sessions::default().take(&with(&format!("{LOGIN_COOKIE}={kept}"))).is_none(),
+            "of another process"
+        );
+        let old = u64::try_from(LOGIN.as_millis()).unwrap() + 1;
+        assert!(back(&sessions.begin(&begun(now - old)).unwrap()).is_none(), "too long ago");
+        assert!(back(&sessions.begin(&begun(now + 60_000)).unwrap()).is_none(), "not yet");
+        let mut changed = URL_SAFE_NO_PAD.decode(&kept).unwrap();
+        for i in 0..changed.len() {
+            changed[i] ^= 1;
+            assert!(back(&URL_SAFE_NO_PAD.encode(&changed)).is_none(), "byte {i}");
+            changed[i] ^= 1;
+        }
+        for short in ["", "AAAA", "!"] {
+            assert!(back(short).is_none());
+        }
+    }
+
+    #[test]
     fn a_form_of_another_site_is_not_ours() {
         let sessions = Sessions::default();
-        let token = sessions.open("ann");
+        let token = sessions.open("ann", 0);
         let session = sessions.find(&with(&format!("{COOKIE_NAME}={token}"))).unwrap();
         let from = |origin: &str| {
             let mut headers = HeaderMap::new();

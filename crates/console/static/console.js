@@ -86,7 +86,7 @@ if (live && window.EventSource) {
       live.textContent = "Something has changed meanwhile. Reload when you are done.";
       return;
     }
-    const answer = await fetch(location.href).catch(() => null);
+    const answer = await fetch(location.href, { headers: { "ringfence-follows": "1" } }).catch(() => null);
     if (!answer || !answer.ok || answer.redirected || isBusy()) return;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     const open = [...document.querySelectorAll("main details[open] > summary")].map((s) => s.textContent);

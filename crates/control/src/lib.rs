@@ -14,7 +14,7 @@ use tokio_postgres::Client;
 
 pub use copies::{CopyState, Registered};
 pub use erasures::StoredErasure;
-pub use presence::Presence;
+pub use presence::{Met, Presence};
 pub use requests::{Sketch, State, Stored};
 
 /// What can go wrong with the control database.
@@ -73,5 +73,12 @@ impl Control {
             *guard = Some(client);
         }
         Ok(guard)
+    }
+
+    /// Gives the connection up, if nobody waits for an answer on it: the next who asks connects anew.
+    pub fn hang_up(&self) {
+        if let Ok(mut client) = self.client.try_lock() {
+            *client = None;
+        }
     }
 }

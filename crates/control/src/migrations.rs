@@ -63,6 +63,18 @@ const STEPS: &[&str] = &[
         active boolean NOT NULL DEFAULT true
      );
      CREATE INDEX people_subject ON people (subject)",
+    // 5: what the provider calls somebody, by client: where subjects are pairwise, one person has several. `people.subject` stays for
+    // gateways of the version before, which may still run. A sign-out is kept by subject, too: of somebody who was not met yet.
+    "CREATE TABLE identities (
+        audience text NOT NULL,
+        subject text NOT NULL,
+        name text NOT NULL,
+        PRIMARY KEY (audience, subject),
+        UNIQUE (audience, name)
+     );
+     CREATE INDEX identities_subject ON identities (subject);
+     INSERT INTO identities (audience, subject, name) SELECT '', subject, min(name) FROM people WHERE subject IS NOT NULL GROUP BY subject;
+     CREATE TABLE subject_sign_outs (subject text PRIMARY KEY, at bigint NOT NULL)",
 ];
 
 /// Brings the schema `ringfence` of the database up to date, whoever else tries at the same time.

@@ -109,6 +109,10 @@ fn stored(row: &Row) -> Result<Stored, Error> {
     })
 }
 
+fn readable(stored: Result<Stored, Error>) -> Option<Stored> {
+    stored.inspect_err(|problem| tracing::error!(%problem, "a stored request is left out")).ok()
+}
+
 async fn state_for_update(tx: &impl GenericClient, id: &str) -> Result<State, Error> {
     let row = tx.query_opt("SELECT state FROM requests WHERE id = $1 FOR UPDATE", &[&id]).await?;
     State::parse(row.ok_or_else(|| Error::NoSuchRequest(id.to_owned()))?.get(0))
@@ -117,12 +121,15 @@ async fn state_for_update(tx: &impl GenericClient, id: &str) -> Result<State, Er
 impl Control {
     /// Stores a new request.
     pub async fn insert(&self, request: &Request) -> Result<(), Error> {
+        let canonical = request.canonical();
+        // What cannot be read back could be neither decided nor taken back.
+        Request::parse(&canonical).map_err(|e| Error::Database(format!("the new request {e}")))?;
         let guard = self.client().await?;
         let client = guard.as_ref().expect("connected by client()");
         client
             .execute(
                 "INSERT INTO requests (id, canonical, requester, store, state, created) VALUES ($1, $2, $3, $4, 'pending', $5)",
-                &[&request.id, &request.canonical(), &request.requester, &request.store, &signed(request.created)],
+                &[&request.id, &canonical, &request.requester, &request.store, &signed(request.created)],
             )
             .await?;
         Ok(())
@@ -168,13 +175,42 @@ impl Control {
         Ok(client.query(&sql, &[&ids]).await?.iter().map(stored).collect())
     }
 
-    /// Requests in one of `states`, newest first; at most 1,000, for people.
-    pub async fn list(&self, states: &[State]) -> Result<Vec<Stored>, Error> {
+    /// Requests for somebody to read, in one of `states`: those at `stores`, and their own. What is open comes first, then the newest; at
+    /// most 1,000, for people. One that is malformed does not keep the others from being read.
+    pub async fn list(
+        &self,
+        states: &[State],
+        stores: &[&str],
+        requester: &str,
+    ) -> Result<Vec<Stored>, Error> {
         let guard = self.client().await?;
         let client = guard.as_ref().expect("connected by client()");
         let words: Vec<&str> = states.iter().map(|s| s.word()).collect();
-        let sql = format!("{COLUMNS} WHERE r.state = ANY($1) ORDER BY r.created DESC LIMIT 1000");
-        client.query(&sql, &[&words]).await?.iter().map(stored).collect()
+        let sql = format!(
+            "{COLUMNS} WHERE r.state = ANY($1) AND (r.store = ANY($2) OR r.requester = $3)
+             ORDER BY r.state IN ('pending', 'granted') DESC, r.created DESC LIMIT 1000"
+        );
+        let rows = client.query(&sql, &[&words, &stores, &requester]).await?;
+        Ok(rows.iter().map(stored).filter_map(readable).collect())
+    }
+
+    /// Requests that are open, and those that were made or ended after `since` (milliseconds since 1970); at most 10,000.
+    pub async fn since(&self, since: u64) -> Result<Vec<Stored>, Error> {
+        let guard = self.client().await?;
+        let client = guard.as_ref().expect("connected by client()");
+        let sql = format!(
+            "{COLUMNS} WHERE r.state IN ('pending', 'granted') OR r.created >= $1 OR r.ended >= $1
+             ORDER BY r.created DESC LIMIT 10000"
+        );
+        Ok(client.query(&sql, &[&signed(since)]).await?.iter().map(stored).filter_map(readable).collect())
+    }
+
+    /// How many requests of somebody wait for a decision.
+    pub async fn waiting_of(&self, requester: &str) -> Result<u64, Error> {
+        let guard = self.client().await?;
+        let client = guard.as_ref().expect("connected by client()");
+        let sql = "SELECT count(*) FROM requests WHERE state = 'pending' AND requester = $1";
+        Ok(unsigned(client.query_one(sql, &[&requester]).await?.get(0)))
     }
 
     /// Adds a signature, which the caller has verified; returns the request as it is then.

@@ -20,7 +20,7 @@ use crate::frame::{Body, Buffer, HEADER, put, put_parameter, put_ready, put_str}
 use crate::refusal::{Refusal, code};
 use crate::route::{self, Hold, Route};
 use crate::server::Shared;
-use crate::{plans, register, sessions, show};
+use crate::{plans, presence, register, sessions, show};
 
 /// The database name that leads here.
 pub const NAME: &str = "ringfence";
@@ -43,6 +43,7 @@ enum Command {
     Narrow { id: String, less: Less },
     Sessions,
     Cut { session: String, reason: String },
+    Unbind { name: String, reason: String },
     Revoke { id: String, reason: String },
     Hold { route: String, within_ms: u64 },
     Release { route: String },
@@ -206,6 +207,7 @@ async fn command(
         Command::Narrow { id, less } => desk.narrow(&id, &less).await,
         Command::Sessions => Ok(sessions::list(shared, principal)),
         Command::Cut { session, reason } => sessions::cut(shared, principal, &session, &reason),
+        Command::Unbind { name, reason } => presence::unbind(shared, principal, &name, &reason).await,
         Command::Revoke { id, reason } => desk.revoke(&id, &reason).await,
         Command::Hold { route, within_ms } => {
             let held =

@@ -40,6 +40,8 @@ pub enum Cut {
     SignedOut,
     /// The identity provider has deactivated the person.
     Deactivated,
+    /// Whether the provider has signed the person out cannot be told: the control database has not answered for too long.
+    Unjudged,
     /// Somebody cut this one session.
     ByHand {
         /// Who.
@@ -64,6 +66,8 @@ impl Cut {
                 .hint("Try again in a minute. The operator sees each witness with SHOW WITNESSES."),
             Self::SignedOut => Refusal::new(code::ADMIN_SHUTDOWN, "You are signed out at your identity provider, and with that here")
                 .hint("Log in again: ringfence login"),
+            Self::Unjudged => Refusal::new(code::CANNOT_CONNECT_NOW, "Whether your identity provider has signed you out cannot be told at the moment")
+                .hint("The control database does not answer. What `ringfence login` gave counts again when it does."),
             Self::Deactivated => Refusal::new(code::INVALID_AUTHORIZATION, "Your identity provider has deactivated you")
                 .hint("Ask whoever keeps your organisation's accounts."),
             Self::ByHand { by, reason } => Refusal::new(code::ADMIN_SHUTDOWN, format!("This session was cut by {by}: {reason}"))
@@ -86,6 +90,7 @@ impl Cut {
             }
             Self::SignedOut => "the identity provider signed them out".to_owned(),
             Self::Deactivated => "the identity provider deactivated them".to_owned(),
+            Self::Unjudged => "the control database does not say who is signed out".to_owned(),
             Self::ByHand { by, reason } => format!("{by} cut it: {reason}"),
             Self::Moved => "the rows moved to another store".to_owned(),
             Self::PolicyChanged => "the rules changed".to_owned(),

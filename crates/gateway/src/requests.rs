@@ -11,23 +11,31 @@ use crate::grants::verify;
 use crate::refusal::{Refusal, code};
 use crate::server::approval_record;
 
+/// How many requests of one person may wait: approvers see each of them.
+const MOST_WAITING: u64 = 100;
+
 impl Desk<'_> {
-    /// Approvers and auditors of the store read all of its requests; everybody their own.
+    /// Approvers and auditors of the store read all of its requests, where they may decide about it at all: a condition has somebody's
+    /// data in it. Everybody reads their own.
     pub(crate) fn may_read(&self, stored: &Stored) -> Result<(), Refusal> {
         let me = self.principal;
         let store = self.policy.store(&stored.request.store).map(|(s, _)| s);
-        let reads_all = store.is_some_and(|s| {
-            me.teams.intersection(&s.approvers).next().is_some()
-                || me.teams.intersection(&s.auditors).next().is_some()
-        });
-        if reads_all || stored.request.requester == me.name {
+        if store.is_some_and(|s| self.policy.reads_records(me, s)) || stored.request.requester == me.name {
             return Ok(());
         }
         Err(refuse(format!("request {} is not yours to read", stored.request.id)))
     }
 
     pub(crate) async fn list(&self, states: &[State]) -> Result<Value, Refusal> {
-        let stored = self.shared.control.list(states).await.map_err(|e| control_error(&e))?;
+        let me = self.principal;
+        let stores: Vec<&str> = self
+            .policy
+            .stores()
+            .filter(|(store, _)| self.policy.reads_records(me, store))
+            .map(|(store, _)| store.name.as_str())
+            .collect();
+        let stored = self.shared.control.list(states, &stores, &me.name).await;
+        let stored = stored.map_err(|e| control_error(&e))?;
         Ok(stored.iter().filter(|s| self.may_read(s).is_ok()).map(|s| self.tell(s)).collect())
     }
 
@@ -51,6 +59,15 @@ impl Desk<'_> {
         let (store, catalogue) = found.ok_or_else(|| {
             Refusal::new(code::NO_SUCH_DATABASE, format!("there is no store \"{}\"", ask.store))
         })?;
+        let me = &self.principal.name;
+        let waiting = self.shared.control.waiting_of(me).await.map_err(|e| control_error(&e))?;
+        if waiting >= MOST_WAITING {
+            return Err(Refusal::new(
+                "22023",
+                format!("{waiting} of your requests wait for a decision already"),
+            )
+            .hint("Take back what is not needed: ringfence revoke ID --reason …"));
+        }
         let covered = self.policy.coverage(self.principal).map(|c| c.because);
         let now = self.shared.now();
         let bad = |e: &dyn std::fmt::Display| Refusal::new("22023", e.to_string());

@@ -557,14 +557,24 @@ async fn follow_routes(shared: Arc<Shared>, mut stopping: watch::Receiver<bool>)
     }
 }
 
+/// How long the control database may take to say what is in force.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 async fn housekeeping(shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {
     let mut refresh = tokio::time::interval(REFRESH);
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
     loop {
         tokio::select! {
             _ = refresh.tick() => {
-                if let Err(error) = shared.refresh().await {
-                    tracing::warn!(%error, "grants in force stay as they are until the control database answers");
+                match tokio::time::timeout(PATIENCE, shared.refresh()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        tracing::warn!(%error, "grants in force stay as they are until the control database answers");
+                    }
+                    Err(_) => {
+                        tracing::warn!("the control database does not answer: grants in force stay as they are until it does");
+                        shared.control.hang_up();
+                    }
                 }
             }
             _ = housekeeping.tick() => {

@@ -14,6 +14,8 @@ use crate::filter::Condition;
 
 /// How long approvers have to decide.
 pub const DECIDE_WITHIN_MS: u64 = 72 * 3600 * 1000;
+/// The most rows that a grant can be bounded to: what is exact in canonical JSON (RFC 8785, 3.2.2.3), 2^53 − 1.
+const MAX_ROWS: u64 = (1 << 53) - 1;
 /// The longest that a grant can last, in seconds.
 pub const MAX_SECONDS: u64 = 30 * 24 * 3600;
 /// The longest purpose, in bytes.
@@ -150,8 +152,8 @@ impl Request {
         if !(1..=MAX_SECONDS).contains(&ask.seconds) {
             return Err(refuse("a grant lasts between one second and thirty days".into()));
         }
-        if ask.max_rows == Some(0) {
-            return Err(refuse("--max-rows must be 1 or more".into()));
+        if ask.max_rows.is_some_and(|rows| !(1..=MAX_ROWS).contains(&rows)) {
+            return Err(refuse(format!("--max-rows must be between 1 and {MAX_ROWS}")));
         }
         let known: BTreeSet<&str> = catalogue.tables[table].columns.keys().map(String::as_str).collect();
         let condition = ask.condition.as_deref().map(|text| Condition::parse(text, &known)).transpose()?;
@@ -222,7 +224,7 @@ impl Request {
             narrow.seconds = seconds;
         }
         if let Some(rows) = less.max_rows {
-            if rows == 0 || self.max_rows.is_some_and(|asked| rows > asked) {
+            if !(1..=MAX_ROWS).contains(&rows) || self.max_rows.is_some_and(|asked| rows > asked) {
                 return Err(refuse(
                     "a narrower grant has at most as many rows as were asked for, and one or more".to_owned(),
                 ));

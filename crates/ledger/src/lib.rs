@@ -4,7 +4,7 @@
 //! The path of an entry, in the order of the files: [`entry`] makes it, `inbox` gathers what arrives
 //! at the same time, [`writer`] hands it on, `journal` makes a whole group durable with one `fdatasync`, [`sequencer`] brings
 //! it under tiles and a signed checkpoint soon after, and [`witnessing`] has witnesses cosign that. [`witness`] is the other
-//! side: a witness for logs of others.
+//! side: a witness for logs of others. [`sparse_index`] finds entries again.
 //!
 //! Promise: when a [`Ticket`] resolves to `Ok`, the entry survives the death of the process and of
 //! the machine. What must never happen: a public leaf with personal data in it.
@@ -17,6 +17,7 @@ pub(crate) mod inbox;
 pub(crate) mod journal;
 pub mod objects;
 pub mod sequencer;
+pub mod sparse_index;
 pub mod ticket;
 pub(crate) mod whole;
 pub mod witness;
@@ -27,5 +28,6 @@ pub use entry::{Crossing, Entry, now_ms};
 pub use inbox::Counts;
 pub use ringfence_verifier::tally::{HEARTBEAT_MS, HeartbeatRecord};
 pub use ringfence_verifier::{Counters, Error, Kind, Leaf};
+pub use sparse_index::SparseIndex;
 pub use ticket::{Ticket, Unavailable};
 pub use writer::{Keys, Ledger, Settings, WeakLedger, generate_keys};

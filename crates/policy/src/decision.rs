@@ -303,6 +303,13 @@ impl Policy {
         }))
     }
 
+    /// Whether somebody reads the private records about `store`, and requests of others: who approves or audits it, and only in the
+    /// country. Statements and conditions have people's data in them, which stays there, and no covered person sees it.
+    pub fn reads_records(&self, principal: &Principal, store: &Store) -> bool {
+        let is_theirs = [&store.approvers, &store.auditors].iter().any(|of| !principal.teams.is_disjoint(of));
+        is_theirs && self.standing(principal, store) == Standing::InCountry
+    }
+
     /// How `principal` stands to the jurisdiction of `store`.
     pub fn standing(&self, principal: &Principal, store: &Store) -> Standing {
         if let Some(coverage) = self.coverage(principal) {

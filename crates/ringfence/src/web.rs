@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use ringfence_console::identity::{Known, NameClaim, agent};
+use ringfence_console::identity::{Confirming, Known, NameClaim, agent};
 use ringfence_console::issue::Authority;
 use ringfence_console::notify::{Dialect, Receiver};
 use ringfence_console::{Config, Login, Provider};
@@ -27,6 +27,9 @@ pub(crate) struct ConsoleFile {
     certificate: Option<PathBuf>,
     /// The key of that.
     key: Option<PathBuf>,
+    /// Whether a proxy is in front of it: then what one address may ask for is for the proxy to bound.
+    #[serde(default)]
+    behind_proxy: bool,
     /// Teams that run the gateway: they see how it is, and nobody's data.
     #[serde(default)]
     operators: BTreeSet<String>,
@@ -95,6 +98,9 @@ struct ProviderFile {
     /// Which claim is somebody's name in the registry.
     #[serde(default)]
     name: NameClaim,
+    /// Which claims confirm what the registry says of people.
+    #[serde(default)]
+    confirm: Confirming,
     /// PEM certificates to trust, for an issuer with https:.
     tls_root: Option<PathBuf>,
 }
@@ -190,6 +196,7 @@ impl ConsoleFile {
             webhooks,
             listen: self.listen,
             origin,
+            is_behind_proxy: self.behind_proxy,
             operators: self.operators.clone(),
             published: self.published.as_ref().map(|path| reader.dir.join(path)),
             verifier_page: self.verifier_page.as_ref().map(|path| reader.dir.join(path)),
@@ -199,6 +206,7 @@ impl ConsoleFile {
                 cli_client_id: self.provider.cli_client_id.clone(),
                 client_secret: reader.text(&self.provider.client_secret).trim().to_owned(),
                 claim: self.provider.name,
+                confirming: self.provider.confirm.clone(),
                 agent,
                 known: Known::default(),
             },

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use ssh_key::public::KeyData;
 use ssh_key::{PublicKey, SshSig};
 
 use crate::passkey;
@@ -27,9 +28,10 @@ pub fn verify_signature(canonical: &str, signature: &str, public_keys: &str) -> 
     for line in public_keys.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let key = PublicKey::from_openssh(line).map_err(|e| format!("their public key: {e}"))?;
         let judged = match &ssh {
-            Some(signature) => key
-                .verify(NAMESPACE, canonical.as_bytes(), signature)
-                .map_err(|_| "it is not by their key over this request".to_owned()),
+            Some(signature) => by_security_key(&key, signature).and_then(|()| {
+                key.verify(NAMESPACE, canonical.as_bytes(), signature)
+                    .map_err(|_| "it is not by their key over this request".to_owned())
+            }),
             None => passkey::verify(canonical, signature, key.key_data()),
         };
         match judged {
@@ -38,6 +40,26 @@ pub fn verify_signature(canonical: &str, signature: &str, public_keys: &str) -> 
         }
     }
     Err(problem)
+}
+
+/// What an SSH signature by a security key needs besides (OpenSSH `PROTOCOL.u2f`): the key is one for SSH, and somebody was there. A
+/// passkey's key is none: it signs by a browser, which shows what for.
+fn by_security_key(key: &PublicKey, signature: &SshSig) -> Result<(), String> {
+    let application = match key.key_data() {
+        KeyData::SkEcdsaSha2NistP256(key) => key.application(),
+        KeyData::SkEd25519(key) => key.application(),
+        _ => return Ok(()),
+    };
+    if !application.starts_with("ssh:") {
+        return Err("their key is a passkey's, which makes no SSH signatures".to_owned());
+    }
+    // The signature ends in a byte of flags and four of a counter.
+    let blob = signature.signature().as_bytes();
+    let flags = blob.len().checked_sub(5).and_then(|at| blob.get(at)).copied().unwrap_or(0);
+    if flags & 1 == 0 {
+        return Err("the security key has not made sure that somebody was there".to_owned());
+    }
+    Ok(())
 }
 
 /// What approvers sign, as far as the verifier must know it: the rest of the text is theirs to read.
@@ -190,6 +212,42 @@ impl Approvals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// An SSH signature by a security key, as OpenSSH makes it (`PROTOCOL.u2f`, `PROTOCOL.sshsig`): the line of the key, and the signature.
+    fn by_security_key(application: &str, flags: u8, text: &str) -> (String, String) {
+        use ed25519_dalek::Signer as _;
+        use ssh_key::public::{Ed25519PublicKey, KeyData, SkEd25519};
+        use ssh_key::{Algorithm, HashAlg, LineEnding, Signature};
+        let secret = ed25519_dalek::SigningKey::from_bytes(&[7; 32]);
+        let public = KeyData::SkEd25519(SkEd25519::new(
+            Ed25519PublicKey(secret.verifying_key().to_bytes()),
+            application,
+        ));
+        let asked = SshSig::signed_data(NAMESPACE, HashAlg::Sha512, text.as_bytes()).unwrap();
+        let mut signed = Sha256::digest(application).to_vec();
+        signed.extend([flags, 0, 0, 0, 9]);
+        signed.extend(Sha256::digest(asked));
+        let mut blob = secret.sign(&signed).to_bytes().to_vec();
+        blob.extend([flags, 0, 0, 0, 9]);
+        let signature = Signature::new(Algorithm::SkEd25519, blob).unwrap();
+        let signature = SshSig::new(public.clone(), NAMESPACE, HashAlg::Sha512, signature).unwrap();
+        (PublicKey::from(public).to_openssh().unwrap(), signature.to_pem(LineEnding::LF).unwrap())
+    }
+
+    #[test]
+    fn a_security_key_signs_by_ssh_where_it_is_one_for_ssh_and_somebody_was_there() {
+        let judged = |application: &str, flags: u8| {
+            let (key, signature) = by_security_key(application, flags, "{}");
+            verify_signature("{}", &signature, &key)
+        };
+        assert_eq!(judged("ssh:", 1), Ok(()));
+        assert_eq!(judged("ssh:work", 5), Ok(()));
+        assert!(judged("ssh:", 0).unwrap_err().contains("somebody was there"));
+        // A passkey's key would sign for any page of its host, and shows nobody what for.
+        assert!(judged("console.example", 5).unwrap_err().contains("passkey"));
+        let (key, signature) = by_security_key("ssh:", 1, "{}");
+        assert!(verify_signature("{ }", &signature, &key).is_err());
+    }
 
     #[test]
     fn what_needs_approvals_and_has_none_is_rejected() {

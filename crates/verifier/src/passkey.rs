@@ -35,6 +35,14 @@ pub struct Assertion {
     pub signature: String,
 }
 
+impl Assertion {
+    /// The page that asked the browser, as the browser says.
+    pub fn origin(&self) -> Option<String> {
+        let data = URL_SAFE_NO_PAD.decode(&self.client_data).ok()?;
+        serde_json::from_slice::<ClientData>(&data).ok().map(|data| data.origin)
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ClientData {

@@ -89,17 +89,18 @@ pub(crate) async fn certificate(
     let login =
         login.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "This gateway gives no certificates."))?;
     let name = member.principal.name;
+    let people = &desk.gateway.people;
     // A certificate says whole seconds. One of the second in which somebody was signed out would not count: wait for the next.
     let now = loop {
+        // Their login must still count: it is older than a sign-out that came while the request did.
+        let judged = people.judge(&name, Some(member.since));
+        judged.map_err(|cut| Problem::new(StatusCode::FORBIDDEN, format!("{}.", cut.refusal().message)))?;
         let now = SystemTime::now();
         let second = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() * 1000;
-        match desk.gateway.people.judge(&name, Some(second)) {
-            Ok(()) => break now,
-            Err(_) if desk.gateway.people.judge(&name, Some(second + 1000)).is_ok() => {
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            }
-            Err(cut) => return Err(Problem::new(StatusCode::FORBIDDEN, cut.refusal().message)),
+        if people.judge(&name, Some(second)).is_ok() {
+            break now;
         }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     };
     let issued = login.authority.issue(&name, &wanted.request, now).map_err(|problem| match problem {
         issue::Problem::Request => Problem::new(StatusCode::BAD_REQUEST, format!("{problem}.")),

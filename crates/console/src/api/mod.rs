@@ -26,6 +26,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::Desk;
+use crate::limits::Peer;
 use crate::member::Member;
 
 #[derive(OpenApi)]
@@ -150,50 +151,40 @@ impl FromRequestParts<Arc<Desk>> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, desk: &Arc<Desk>) -> Result<Self, Problem> {
-        let (name, since, subject) = match parts.headers.get(header::AUTHORIZATION) {
-            Some(value) => {
-                let token = value.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).map(str::trim);
-                let token = token.ok_or_else(|| {
-                    Problem::new(StatusCode::UNAUTHORIZED, "The authorization is no bearer token.")
-                })?;
-                let (provider, token) = (desk.config.provider.clone(), token.to_owned());
-                let named = tokio::task::spawn_blocking(move || provider.bearer(&token)).await;
-                let named = named.map_err(|_| {
-                    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "The token cannot be judged at the moment.")
-                })?;
-                let shown = named.map_err(|problem| {
-                    let status = match problem {
-                        crate::identity::Problem::Unreachable => StatusCode::SERVICE_UNAVAILABLE,
-                        _ => StatusCode::UNAUTHORIZED,
-                    };
-                    Problem::new(status, format!("{problem}."))
-                })?;
-                (shown.name, shown.since, Some(shown.subject))
-            }
-            None if parts.method == Method::GET => {
-                let session = desk.sessions.find(&parts.headers);
-                let none = "Show an ID token of the provider as a bearer token.";
-                let (name, since) =
-                    session.ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, none))?.who();
-                (name, since, None)
-            }
-            None => {
+        let Some(value) = parts.headers.get(header::AUTHORIZATION) else {
+            if parts.method != Method::GET {
                 return Err(Problem::new(
                     StatusCode::UNAUTHORIZED,
                     "What changes something takes a bearer token.",
                 ));
             }
+            let none = "Show an ID token of the provider as a bearer token.";
+            let session = desk.sessions.find(&parts.headers);
+            let (name, since) = session.ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, none))?.who();
+            return Ok(Self(Member::find(desk, &name, since)?));
         };
-        let member =
-            Member::find(desk, &name, since).map_err(|why| Problem::new(StatusCode::UNAUTHORIZED, why))?;
-        let no = || Problem::new(StatusCode::FORBIDDEN, "You are not in the registry of this installation.");
-        let member = member.ok_or_else(no)?;
-        if let Some(subject) = subject {
-            // Without it a sign-out at the provider would not find them.
-            let met = desk.gateway.control.met(&name, &subject).await;
-            met.map_err(|_| {
-                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "The control database does not answer.")
-            })?;
+        let peer = parts.extensions.get::<Peer>().copied();
+        let token = value.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).map(str::trim);
+        let token = token
+            .ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, "The authorization is no bearer token."))?;
+        let (provider, token) = (desk.config.provider.clone(), token.to_owned());
+        let shown = tokio::task::spawn_blocking(move || provider.bearer(&token)).await;
+        let shown = shown.map_err(|_| {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "The token cannot be judged at the moment.")
+        })?;
+        let member = match shown {
+            Ok(shown) => Member::enter(desk, &shown).await?,
+            Err(crate::identity::Problem::Unreachable) => {
+                let problem = crate::identity::Problem::Unreachable;
+                return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("{problem}.")));
+            }
+            Err(problem) => {
+                desk.limits.stranger(peer)?;
+                return Err(Problem::new(StatusCode::UNAUTHORIZED, format!("{problem}.")));
+            }
+        };
+        if parts.method != Method::GET {
+            desk.limits.change(&member.principal.name)?;
         }
         Ok(Self(member))
     }

@@ -1,12 +1,14 @@
 //! In and out.
 
-use axum::extract::{Form, Query, State};
+use axum::extract::{Extension, Form, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
 use super::{At, Person, Told};
 use crate::identity::Problem;
+use crate::limits::Peer;
+use crate::member::Member;
 use crate::session::{COOKIE_NAME, LOGIN_COOKIE, set};
 
 #[derive(Deserialize)]
@@ -26,7 +28,7 @@ fn own_path(next: &str) -> String {
 fn told(problem: &Problem) -> Told {
     let status = match problem {
         Problem::Unreachable => StatusCode::SERVICE_UNAVAILABLE,
-        Problem::Forged(_) | Problem::Nameless(_) => StatusCode::FORBIDDEN,
+        Problem::Forged(_) | Problem::Nameless(_) | Problem::Timeless => StatusCode::FORBIDDEN,
     };
     Told::new(status, format!("You are not logged in: {problem}."))
 }
@@ -36,17 +38,17 @@ fn gone() -> Told {
 }
 
 /// Sends the browser to the provider.
-pub(crate) async fn login(State(desk): At, Query(next): Query<Next>) -> Result<Response, Told> {
+pub(crate) async fn login(
+    State(desk): At,
+    peer: Option<Extension<Peer>>,
+    Query(next): Query<Next>,
+) -> Result<Response, Told> {
+    desk.limits.stranger(peer.map(|p| p.0))?;
     let (provider, redirect) = (desk.config.provider.clone(), format!("{}/callback", desk.config.origin));
     let next = own_path(&next.next);
     let begun = tokio::task::spawn_blocking(move || provider.begin(&redirect, next)).await;
     let (url, begun) = begun.map_err(|_| gone())?.map_err(|e| told(&e))?;
-    let token = desk.sessions.begin(begun).ok_or_else(|| {
-        Told::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "Too many logins have been begun. Try again in some minutes.",
-        )
-    })?;
+    let token = desk.sessions.begin(&begun).ok_or_else(gone)?;
     Ok((AppendHeaders([(header::SET_COOKIE, set(LOGIN_COOKIE, &token, 600))]), Redirect::to(&url))
         .into_response())
 }
@@ -61,9 +63,11 @@ pub(crate) struct Answer {
 /// The browser comes back.
 pub(crate) async fn callback(
     State(desk): At,
+    peer: Option<Extension<Peer>>,
     Query(answer): Query<Answer>,
     headers: HeaderMap,
 ) -> Result<Response, Told> {
+    desk.limits.stranger(peer.map(|p| p.0))?;
     let begun = desk.sessions.take(&headers).ok_or_else(|| {
         Told::new(StatusCode::FORBIDDEN, "This login was not begun in this browser, or too long ago.")
     })?;
@@ -71,27 +75,11 @@ pub(crate) async fn callback(
         answer.code.ok_or_else(|| Told::new(StatusCode::FORBIDDEN, "The identity provider has refused."))?;
     let (provider, redirect) = (desk.config.provider.clone(), format!("{}/callback", desk.config.origin));
     let next = begun.next.clone();
-    let name =
+    let shown =
         tokio::task::spawn_blocking(move || provider.finish(&redirect, begun, code, &answer.state)).await;
-    let (name, subject) = name.map_err(|_| gone())?.map_err(|e| told(&e))?;
-    let policy = desk.gateway.policy();
-    if !policy.registry().principal(&name).is_some_and(ringfence_policy::Principal::is_person) {
-        desk.gateway.record_refused(
-            &name,
-            "console",
-            "the identity provider knows them, and the registry does not",
-        );
-        return Err(Told::new(StatusCode::FORBIDDEN, "You are not in the registry of this installation."));
-    }
-    // Without it a sign-out at the provider would not find them.
-    let met = desk.gateway.control.met(&name, &subject).await;
-    met.map_err(|_| {
-        Told::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "You are not logged in: the control database does not answer.",
-        )
-    })?;
-    let token = desk.sessions.open(&name);
+    let shown = shown.map_err(|_| gone())?.map_err(|e| told(&e))?;
+    let member = Member::enter(&desk, &shown).await?;
+    let token = desk.sessions.open(&member.principal.name, member.since);
     let cookies = AppendHeaders([
         (header::SET_COOKIE, set(COOKIE_NAME, &token, 10 * 3600)),
         (header::SET_COOKIE, set(LOGIN_COOKIE, "", 0)),

@@ -34,7 +34,7 @@ use crate::member::Member;
 use crate::session::Session;
 
 /// The largest form, in bytes.
-const MAX_FORM: usize = 64 * 1024;
+pub(crate) const MAX_FORM: usize = 64 * 1024;
 
 /// All paths.
 pub(crate) fn router(desk: Arc<Desk>) -> Router {
@@ -94,6 +94,7 @@ pub(crate) fn router(desk: Arc<Desk>) -> Router {
         .merge(crate::api::router())
         .fallback(|| async { Told::new(StatusCode::NOT_FOUND, "There is no such page.") })
         .layer(DefaultBodyLimit::max(MAX_FORM))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&desk), crate::limits::guard))
         .layer(axum::middleware::from_fn(crate::headers::add))
         .with_state(desk)
 }
@@ -121,7 +122,11 @@ impl FromRequestParts<Arc<Desk>> for Person {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, desk: &Arc<Desk>) -> Result<Self, Response> {
-        let Some(session) = desk.sessions.find(&parts.headers) else {
+        // A page that follows what happens asks by itself: that keeps no session open.
+        let is_by_itself = parts.uri.path() == "/events" || parts.headers.contains_key(FOLLOWS);
+        let sessions = &desk.sessions;
+        let found = if is_by_itself { sessions.peek(&parts.headers) } else { sessions.find(&parts.headers) };
+        let Some(session) = found else {
             if parts.method == axum::http::Method::GET {
                 let next = parts.uri.path();
                 return Err(Redirect::to(&format!("/login?next={next}")).into_response());
@@ -133,19 +138,21 @@ impl FromRequestParts<Arc<Desk>> for Person {
             .into_response());
         };
         let (name, since) = session.who();
-        match Member::find(desk, &name, since) {
-            Ok(Some(member)) => Ok(Self { member, session }),
-            Err(why) => {
+        let member = Member::find(desk, &name, since).map_err(|told| {
+            if told.status() == StatusCode::UNAUTHORIZED {
                 desk.sessions.close(&parts.headers);
-                Err(Told::new(StatusCode::UNAUTHORIZED, format!("{why}. Log in again.")).into_response())
             }
-            Ok(None) => {
-                Err(Told::new(StatusCode::FORBIDDEN, "You are not in the registry of this installation.")
-                    .into_response())
-            }
+            told.into_response()
+        })?;
+        if parts.method != axum::http::Method::GET {
+            desk.limits.change(&name).map_err(IntoResponse::into_response)?;
         }
+        Ok(Self { member, session })
     }
 }
+
+/// What a page sends along that asks by itself.
+const FOLLOWS: &str = "ringfence-follows";
 
 impl Person {
     /// Asks the gateway's console, as the command line does.

@@ -256,6 +256,10 @@ pub(super) async fn sign(
     if let Err(told) = person.must_be_ours(desk, headers, &signed.token) {
         return told.plain();
     }
+    if signed.assertion.origin().as_deref() != Some(desk.config.origin.as_str()) {
+        let elsewhere = "The passkey was asked by another page than this console's. Nothing was approved.";
+        return Told::new(StatusCode::FORBIDDEN, elsewhere).plain();
+    }
     let assertion = serde_json::to_string(&signed.assertion).unwrap_or_default();
     match person.ask(desk, &json!({ "do": how, "id": id, "signature": assertion })).await {
         Ok(_) => StatusCode::NO_CONTENT.into_response(),

@@ -104,6 +104,18 @@ impl SignArgs {
     }
 }
 
+/// `ringfence unbind`.
+pub(crate) async fn unbind(args: UnbindArgs) -> Result<(), Failure> {
+    let answer =
+        ask(&args.who, &json!({ "do": "unbind", "name": args.person, "reason": args.reason })).await?;
+    if args.who.json {
+        print_json(&answer);
+    } else {
+        println!("Whom the identity provider calls {} next is them.", args.person);
+    }
+    Ok(())
+}
+
 /// `ringfence deny`, `ringfence revoke`.
 #[derive(Args)]
 pub(crate) struct EndArgs {
@@ -152,6 +164,18 @@ pub(crate) struct CutArgs {
     #[command(flatten)]
     who: WhoArgs,
     /// Why; whoever is cut reads it.
+    #[arg(long)]
+    reason: String,
+}
+
+/// `ringfence unbind`.
+#[derive(Args)]
+pub(crate) struct UnbindArgs {
+    /// The person, by the registry's name.
+    person: String,
+    #[command(flatten)]
+    who: WhoArgs,
+    /// Why; it goes on record.
     #[arg(long)]
     reason: String,
 }

@@ -11,6 +11,7 @@ use rcgen::{CertificateParams, KeyPair};
 use ringfence_console::api::login::Place;
 use ringfence_console::identity::agent;
 use ringfence_console::native::{Native, Tokens};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Failure, print_json};
@@ -68,6 +69,52 @@ fn write_private(path: &Path, text: &str) -> Result<(), Failure> {
     std::fs::rename(&part, path).map_err(failed)
 }
 
+/// What is kept of a login: where, and what renews it.
+#[derive(Debug, Deserialize, Serialize)]
+struct Kept {
+    console: String,
+    issuer: String,
+    client_id: String,
+    refresh: Option<String>,
+}
+
+impl Kept {
+    /// A console that names another provider than before may be another console: nobody logs in there without having looked.
+    fn must_fit(&self, console: &str, place: &Place, file: &Path) -> Result<(), Failure> {
+        if self.console != console || (self.issuer == place.issuer && self.client_id == place.client_id) {
+            return Ok(());
+        }
+        let problem = format!(
+            "{console} names another identity provider than before: {} ({}), it was {} ({})",
+            place.issuer, place.client_id, self.issuer, self.client_id
+        );
+        Err(Failure::refused(problem).hint(format!(
+            "If whoever runs it says that this is right, remove {} and log in.",
+            file.display()
+        )))
+    }
+}
+
+/// Whether what is said to a console can be read by nobody between: by HTTPS, or on this machine.
+fn is_safe(console: &str) -> bool {
+    let Ok(url) = console.parse::<ureq::http::Uri>() else { return false };
+    let is_local = ["localhost", "127.0.0.1", "[::1]"].contains(&url.host().unwrap_or_default());
+    url.scheme_str() == Some("https") || url.scheme_str() == Some("http") && is_local
+}
+
+/// Whether a text can stand in a service file as one value, and as a section's name.
+fn is_plain(text: &str) -> bool {
+    !text.chars().any(|c| c.is_control() || c.is_whitespace() || "[]".contains(c))
+}
+
+/// What a console says goes into a file that psql believes.
+fn must_be_plain(place: &Place) -> Result<(), Failure> {
+    if place.stores.iter().chain([&place.host]).all(|text| is_plain(text)) {
+        return Ok(());
+    }
+    Err(Failure::refused("the console names a host or a store that a service file cannot have"))
+}
+
 /// `ringfence login`.
 pub(crate) fn run(args: &LoginArgs) -> Result<(), Failure> {
     let console = args.console.trim_end_matches('/');
@@ -78,26 +125,33 @@ pub(crate) fn run(args: &LoginArgs) -> Result<(), Failure> {
         ),
         None => SYSTEM_ROOTS.iter().find_map(|path| std::fs::read(path).ok()),
     };
-    let is_local = ["http://localhost", "http://127.0.0.1", "http://[::1]"]
-        .iter()
-        .any(|local| console.starts_with(local));
-    if !console.starts_with("https://") && !is_local {
+    if !is_safe(console) {
         return Err(Failure::setup("the console is on another machine, so its address must be https:"));
     }
     let agent = agent(roots.as_deref()).map_err(Failure::setup)?;
     let place: Place = serde_json::from_value(call(&agent, console, "login", None, None)?)
         .map_err(|e| Failure::setup(format!("{console} does not answer as a Ringfence console: {e}")))?;
+    must_be_plain(&place)?;
     let dir = args.dir.clone().map_or_else(|| home().map(|home| home.join(".ringfence")), Ok)?;
     std::fs::create_dir_all(&dir)
         .map_err(|e| Failure::setup(format!("cannot make {}: {e}", dir.display())))?;
+    let kept = dir.join("login.json");
+    let before =
+        std::fs::read_to_string(&kept).ok().and_then(|text| serde_json::from_str::<Kept>(&text).ok());
+    if let Some(before) = &before {
+        before.must_fit(console, &place, &kept)?;
+    }
     let native = Native::new(&place.issuer, &place.client_id, agent.clone())
         .map_err(|e| Failure::setup(e.to_string()))?;
-    let kept = dir.join("refresh-token");
-    let tokens = log_in(args, &native, &kept)?;
-    match &tokens.refresh {
-        Some(token) => write_private(&kept, token)?,
-        None => drop(std::fs::remove_file(&kept)),
-    }
+    let refresh = before.filter(|before| before.console == console).and_then(|before| before.refresh);
+    let tokens = log_in(args, &native, refresh.as_deref())?;
+    let keep = Kept {
+        console: console.to_owned(),
+        issuer: place.issuer.clone(),
+        client_id: place.client_id.clone(),
+        refresh: tokens.refresh.clone(),
+    };
+    write_private(&kept, &serde_json::to_string_pretty(&keep).unwrap_or_default())?;
     // A new key each time: it never leaves this machine, and lasts no longer than its certificate.
     let failed = |e: rcgen::Error| Failure::setup(format!("cannot make a key: {e}"));
     let key = KeyPair::generate().map_err(failed)?;
@@ -107,6 +161,9 @@ pub(crate) fn run(args: &LoginArgs) -> Result<(), Failure> {
         call(&agent, console, "certificates", Some(&tokens.id_token), Some(&json!({ "request": request })))?;
     let text = |key: &str| given[key].as_str().unwrap_or_default().to_owned();
     let (name, expires) = (text("name"), text("expires"));
+    if name.is_empty() || !is_plain(&name) {
+        return Err(Failure::refused("the console has given a name that is none"));
+    }
     let files = [("postgresql.crt", text("certificate")), ("postgresql.key", key.serialize_pem())];
     for (file, contents) in files {
         write_private(&dir.join(file), &contents)?;
@@ -138,12 +195,11 @@ pub(crate) fn run(args: &LoginArgs) -> Result<(), Failure> {
 }
 
 /// By a browser, here or elsewhere; quietly, by the refresh token of the last time.
-fn log_in(args: &LoginArgs, native: &Native, kept: &Path) -> Result<Tokens, Failure> {
+fn log_in(args: &LoginArgs, native: &Native, refresh: Option<&str>) -> Result<Tokens, Failure> {
     let told = |e: ringfence_console::native::Problem| Failure::refused(e.to_string());
     if args.quiet {
         let nothing = || Failure::refused("there is nothing to renew").hint("Log in once without --quiet.");
-        let token = std::fs::read_to_string(kept).map_err(|_| nothing())?;
-        return native.again(token.trim()).map_err(told);
+        return native.again(refresh.ok_or_else(nothing)?).map_err(told);
     }
     let say = |text: String| eprintln!("{text}");
     if args.device {
@@ -232,6 +288,49 @@ fn with_services(before: &str, place: &Place, name: &str, dir: &Path, root: &str
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_console_is_who_it_was_and_speaks_in_the_open_only_here() {
+        for safe in
+            ["https://console.example", "http://localhost:8080", "http://127.0.0.1:1", "http://[::1]:80"]
+        {
+            assert!(is_safe(safe), "{safe}");
+        }
+        for open in [
+            "http://localhost.evil.example",
+            "http://127.0.0.1.evil.example",
+            "http://console.example",
+            "ftp://localhost",
+            "localhost",
+            "",
+        ] {
+            assert!(!is_safe(open), "{open}");
+        }
+        let place = |issuer: &str, store: &str| Place {
+            issuer: issuer.to_owned(),
+            client_id: "cli".to_owned(),
+            host: "db.example".to_owned(),
+            port: 1,
+            root: None,
+            stores: vec![store.to_owned()],
+        };
+        let kept = Kept {
+            console: "https://c".to_owned(),
+            issuer: "https://i".to_owned(),
+            client_id: "cli".to_owned(),
+            refresh: None,
+        };
+        let fits = |console: &str, issuer: &str| {
+            kept.must_fit(console, &place(issuer, "us"), Path::new("f")).is_ok()
+        };
+        assert!(
+            fits("https://c", "https://i")
+                && fits("https://other", "https://x")
+                && !fits("https://c", "https://x")
+        );
+        assert!(must_be_plain(&place("https://i", "us-1")).is_ok());
+        assert!(must_be_plain(&place("https://i", "us]\nhost=evil\n[x")).is_err());
+    }
 
     #[test]
     fn a_service_file_keeps_what_is_not_ours() {

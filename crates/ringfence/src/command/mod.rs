@@ -60,6 +60,8 @@ enum Command {
     Sessions(console::SessionsArgs),
     /// Cut a session; approvers of its store can.
     Cut(console::CutArgs),
+    /// Forget what the identity provider calls somebody, who has a new account there; approvers can, for others.
+    Unbind(console::UnbindArgs),
     /// Take a grant back; its sessions are cut at once.
     Revoke(console::EndArgs),
     /// List the grants in force.
@@ -207,6 +209,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Narrow(args) => console::narrow(args).await,
         Command::Sessions(args) => console::sessions(args).await,
         Command::Cut(args) => console::cut(args).await,
+        Command::Unbind(args) => console::unbind(args).await,
         Command::Revoke(args) => console::end(args, "revoke").await,
         Command::Ledger(command) => ledger::run(command),
         Command::Audit(command) => audit::run(command),
