@@ -158,6 +158,7 @@ fn authority(keys: &Path) {
 
 const ANALYST: &str = "singapore-analyst";
 const APPROVERS: [&str; 2] = ["us-approver-1", "us-approver-2"];
+const REGULATOR: &str = "us-regulator";
 
 impl Scene {
     fn start() -> Self {
@@ -277,6 +278,7 @@ fn people_ask_decide_and_are_cut_off() {
     an_approver_gives_less_than_was_asked_for(&scene);
     somebody_asks_in_the_browser_where_psql_sent_them(&scene);
     pages_and_receivers_follow_what_happens(&scene);
+    a_regulator_closes_the_border(&scene);
     the_rooms_show_what_there_is(&scene);
     what_everybody_may_see_needs_no_login(&scene);
     programs_show_tokens(&scene);
@@ -316,7 +318,7 @@ fn approvers_enrol(scene: &Scene) {
     let people = &scene.people;
     // Two approvers enrol; the registry takes them up.
     let registry = scene.demo.dir.join("registry-console.toml");
-    for who in APPROVERS {
+    for who in APPROVERS.into_iter().chain([REGULATOR]) {
         let inside = people.act("login", json!({ "as": who }));
         assert!(inside["text"].as_str().unwrap().contains("Waits for you"), "{inside}");
         let line = people.act("enrol", json!({ "as": who }))["line"].as_str().unwrap().to_owned();
@@ -573,6 +575,83 @@ fn pages_and_receivers_follow_what_happens(scene: &Scene) {
         }
         assert!(body.contains("asks for email") && body.contains("/requests/R-"), "{body}");
     }
+}
+
+/// By a passkey she suspends what crosses, at once; by her SSH key she lifts it.
+fn a_regulator_closes_the_border(scene: &Scene) {
+    let people = &scene.people;
+    let mut session = Command::new("psql")
+        .arg(format!("host=127.0.0.1 port={} user={ANALYST} dbname=us", scene.gateway().port))
+        .args(["-X", "-c", "select pg_sleep(60)"])
+        .env("PGPASSWORD", "demo")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait("the session is not seen", || people.shown(APPROVERS[0], "/border").contains("psql"));
+    assert!(!people.shown(APPROVERS[0], "/border").contains("Suspend all access"), "for regulators only");
+    let order = people.act(
+        "submit",
+        json!({ "as": REGULATOR, "path": "/border", "action": "/border/us/order", "open": "Suspend all access", "fields": { "reason": "an inquiry" } }),
+    );
+    let path = order["url"].as_str().unwrap().trim_start_matches(&scene.origin).to_owned();
+    assert!(
+        path.starts_with("/orders/S-") && order["text"].as_str().unwrap().contains("an inquiry"),
+        "{order}"
+    );
+    // Written is not signed; nobody else signs it, or sees it.
+    assert_eq!(scene.psql("select 1").0, "1");
+    assert_eq!(people.act("open", json!({ "as": APPROVERS[0], "path": path }))["status"], 403);
+    assert_eq!(people.act("axe", json!({ "as": REGULATOR, "path": path }))["violations"], json!([]));
+    let signed = people.act("approve", json!({ "as": REGULATOR, "path": path }));
+    assert_eq!(signed["approved"], true, "{signed}");
+    let mut cut = String::new();
+    std::io::Read::read_to_string(&mut session.stderr.take().unwrap(), &mut cut).unwrap();
+    session.wait().unwrap();
+    assert!(cut.contains("is suspended by us-regulator: an inquiry"), "{cut}");
+    assert!(scene.psql("select 1").1.contains("is suspended by us-regulator"));
+    let inside = Command::new("psql")
+        .arg(format!("host=127.0.0.1 port={} user=us-engineer dbname=us", scene.gateway().port))
+        .args(["-X", "-A", "-t", "-c", "select count(*) from users where id = 2"])
+        .env("PGPASSWORD", "demo")
+        .output()
+        .unwrap();
+    assert_eq!(text(&inside).trim(), "1", "inside the country all goes on");
+    assert!(people.shown(APPROVERS[0], "/border").contains("us-regulator has ordered it"));
+    let public = scene.raw("/transparency")["text"].as_str().unwrap().to_owned();
+    assert!(
+        public.contains("By order of a regulator")
+            && !public.contains("us-regulator")
+            && !public.contains("inquiry"),
+        "{public}"
+    );
+    // Who approves does not lift it; nor does what was signed once lift, or suspend, again.
+    let switch = |how: &str, who: &str| {
+        let key = scene.demo.dir.join(format!("keys/{who}")).display().to_string();
+        text(
+            &scene
+                .demo
+                .ringfence_with("console", &[how, "us", "--as", who, "--key", &key, "--reason", "over"]),
+        )
+    };
+    assert!(switch("resume", APPROVERS[0]).contains("is no regulator of us"));
+    assert!(switch("suspend", REGULATOR).contains("is suspended already"));
+    let sent = people.act("sent", json!({ "as": REGULATOR }));
+    let last = sent["bodies"].as_array().unwrap().last().unwrap()["assertion"].clone();
+    let again = people.act(
+        "steal",
+        json!({ "as": REGULATOR, "path": format!("{path}/approve"), "body": { "assertion": last } }),
+    );
+    assert!(
+        again["status"] == 409 && again["text"].as_str().unwrap().contains("waits for a signature"),
+        "{again}"
+    );
+    assert!(scene.psql("select 1").1.contains("is suspended"));
+    assert!(switch("resume", REGULATOR).contains("may cross the border again"));
+    assert_eq!(scene.psql("select 1").0, "1");
+    assert!(!scene.raw("/transparency")["text"].as_str().unwrap().contains("By order"));
+    assert!(switch("resume", REGULATOR).contains("is not suspended"));
 }
 
 /// 200 people at the console while pgbench goes through the gateway: the figures are told, errors are none. Not in CI:
@@ -1133,7 +1212,9 @@ fn strangers_and_failures_are_told(scene: &mut Scene) {
     drop(scene.gateway.take());
     let checked = scene.demo.ringfence_with("console", &["ledger", "verify"]);
     assert!(
-        checked.status.success() && text(&checked).contains("6 approvals are signed"),
+        checked.status.success()
+            && text(&checked).contains("6 approvals are signed")
+            && text(&checked).contains("2 orders are signed by regulators"),
         "{}",
         text(&checked)
     );

@@ -102,11 +102,11 @@ fn gateways_share_what_was_decided_and_survive_their_database() {
     demo.superuser(
         "control",
         "control",
-        "drop table ringfence.people; delete from ringfence.migrations where step = 4",
+        "drop table ringfence.orders; drop sequence ringfence.orders_place; delete from ringfence.migrations where step = 6",
     );
     let third = demo.serve("third", "");
     assert_eq!(
-        demo.superuser("control", "control", "select count(*) from ringfence.migrations where step = 4"),
+        demo.superuser("control", "control", "select count(*) from ringfence.migrations where step = 6"),
         "1"
     );
     for port in [demo.port, other.port, third.port] {
@@ -116,7 +116,34 @@ fn gateways_share_what_was_decided_and_survive_their_database() {
     assert!(ended.status.success(), "{}", text(&ended));
     until("the end does not count at the third", || email(third.port).ends_with("@masked.invalid"));
     what_one_gateway_decides_counts_at_the_other(&demo, &third);
+    an_order_counts_everywhere_and_no_deletion_lifts_it(&demo, &third);
     numbers_name_nobody(&demo);
+}
+
+/// A regulator suspends at one gateway what crosses at all; whoever has the control database does not undo it by removing it there.
+fn an_order_counts_everywhere_and_no_deletion_lifts_it(demo: &Demo, other: &Served) {
+    let key = demo.dir.join("keys/us-regulator").display().to_string();
+    let order = |how: &str| {
+        let done =
+            demo.ringfence(&[how, "us", "--as", "us-regulator", "--key", &key, "--reason", "an inquiry"]);
+        assert!(done.status.success(), "{}", text(&done));
+    };
+    order("suspend");
+    let took = until("the suspension does not count at the other gateway", || email(other.port).is_empty());
+    eprintln!("a suspension counted at the other gateway after {took:?}");
+    assert!(email(demo.port).is_empty());
+    demo.superuser("control", "control", "delete from ringfence.orders");
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(email(demo.port).is_empty() && email(other.port).is_empty(), "it stands though its row is gone");
+    order("resume");
+    until("the end of the suspension does not count", || !email(other.port).is_empty());
+    assert!(!email(demo.port).is_empty());
+    order("suspend");
+    // Who starts anew finds it in force.
+    let fourth = demo.serve("fourth", "");
+    assert!(email(fourth.port).is_empty());
+    order("resume");
+    until("the end of the suspension does not count", || !email(fourth.port).is_empty());
 }
 
 fn scrape(port: u16) -> String {

@@ -5,6 +5,7 @@
 mod copies;
 mod erasures;
 mod migrations;
+mod orders;
 mod presence;
 mod requests;
 
@@ -14,6 +15,7 @@ use tokio_postgres::Client;
 
 pub use copies::{CopyState, Registered};
 pub use erasures::StoredErasure;
+pub use orders::StoredOrder;
 pub use presence::{Met, Presence};
 pub use requests::{Sketch, State, Stored};
 
@@ -29,6 +31,9 @@ pub enum Error {
     /// There is no plan of this name.
     #[error("there is no plan {0}")]
     NoSuchErasure(String),
+    /// There is no order of this name that could be signed.
+    #[error("there is no order {0} that waits for a signature")]
+    NoSuchOrder(String),
     /// There is no copy of this name.
     #[error("there is no copy {0}")]
     NoSuchCopy(String),

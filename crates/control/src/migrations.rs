@@ -75,6 +75,15 @@ const STEPS: &[&str] = &[
      CREATE INDEX identities_subject ON identities (subject);
      INSERT INTO identities (audience, subject, name) SELECT '', subject, min(name) FROM people WHERE subject IS NOT NULL GROUP BY subject;
      CREATE TABLE subject_sign_outs (subject text PRIMARY KEY, at bigint NOT NULL)",
+    // 6: regulators' orders. Those that are signed are in force in the order in which they were.
+    "CREATE TABLE orders (
+        id text PRIMARY KEY,
+        canonical text NOT NULL,
+        created bigint NOT NULL,
+        signature text,
+        place bigint UNIQUE
+     );
+     CREATE SEQUENCE orders_place",
 ];
 
 /// Brings the schema `ringfence` of the database up to date, whoever else tries at the same time.

@@ -2,7 +2,8 @@
 //! outside has seen could be rewritten, and then nobody could say who read what.
 //!
 //! When the last confirmation is too old, cross-border sessions are cut and new ones refused; access inside the country goes
-//! on. Both are told in the program's log and in the ledger.
+//! on. Both are told in the program's log and in the ledger. By order of a regulator it closes for one jurisdiction
+//! ([`crate::orders`]).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -33,6 +34,12 @@ impl Default for Border {
 }
 
 impl Border {
+    /// `Err` while no data of `jurisdiction` may cross: nothing may, or a regulator has suspended it.
+    pub fn is_open_to(&self, shared: &Shared, jurisdiction: &str) -> Result<(), Cut> {
+        shared.suspensions.judge(jurisdiction)?;
+        self.is_open(shared)
+    }
+
     /// `Err` while nothing may cross. Decided by the clock, not by the last look.
     pub fn is_open(&self, shared: &Shared) -> Result<(), Cut> {
         match shared.ledger.witnessed() {
@@ -43,6 +50,15 @@ impl Border {
 
     /// Cuts cross-border sessions when the last confirmation has become too old, and tells of each change.
     pub fn look(&self, shared: &Shared) {
+        for order in shared.suspensions.in_force() {
+            if let Err(cut) = shared.suspensions.judge(&order.jurisdiction) {
+                let policy = shared.policy();
+                let is_theirs = |store: &str| {
+                    policy.store(store).is_none_or(|(s, _)| s.jurisdiction == order.jurisdiction)
+                };
+                shared.grants.cut_where(&cut, |session| session.is_cross_border && is_theirs(&session.store));
+            }
+        }
         let found = self.is_open(shared);
         let is_first = matches!(found, Err(Cut::Unwitnessed { age: None })) && self.began.elapsed() < FIRST;
         if is_first {

@@ -345,7 +345,11 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let session = self.session;
         session.shared.ledger.healthy().map_err(|e| unrecorded(&e))?;
         if session.crossing.is_some() {
-            session.shared.border.is_open(&session.shared).map_err(|cut| cut.refusal())?;
+            session
+                .shared
+                .border
+                .is_open_to(&session.shared, &session.store.jurisdiction)
+                .map_err(|cut| cut.refusal())?;
         }
         let mut flow = session.flow();
         let n = flow.number();

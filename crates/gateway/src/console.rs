@@ -11,6 +11,7 @@ use ringfence_control::{CopyState, State};
 use ringfence_grants::{Ask, Less};
 use ringfence_ledger::{Entry, Kind};
 use ringfence_policy::{Policy, Principal, Store};
+use ringfence_verifier::orders::What;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -20,7 +21,7 @@ use crate::frame::{Body, Buffer, HEADER, put, put_parameter, put_ready, put_str}
 use crate::refusal::{Refusal, code};
 use crate::route::{self, Hold, Route};
 use crate::server::Shared;
-use crate::{plans, presence, register, sessions, show};
+use crate::{orders, plans, presence, register, sessions, show};
 
 /// The database name that leads here.
 pub const NAME: &str = "ringfence";
@@ -44,6 +45,10 @@ enum Command {
     Sessions,
     Cut { session: String, reason: String },
     Unbind { name: String, reason: String },
+    Suspended,
+    Order { jurisdiction: String, what: What, reason: String },
+    Ordered { id: String },
+    Give { id: String, signature: String },
     Revoke { id: String, reason: String },
     Hold { route: String, within_ms: u64 },
     Release { route: String },
@@ -208,6 +213,12 @@ async fn command(
         Command::Sessions => Ok(sessions::list(shared, principal)),
         Command::Cut { session, reason } => sessions::cut(shared, principal, &session, &reason),
         Command::Unbind { name, reason } => presence::unbind(shared, principal, &name, &reason).await,
+        Command::Suspended => Ok(orders::list(shared)),
+        Command::Order { jurisdiction, what, reason } => {
+            orders::propose(shared, principal, &jurisdiction, what, &reason).await
+        }
+        Command::Ordered { id } => orders::show(shared, principal, &id).await,
+        Command::Give { id, signature } => orders::sign(shared, principal, &id, &signature).await,
         Command::Revoke { id, reason } => desk.revoke(&id, &reason).await,
         Command::Hold { route, within_ms } => {
             let held =

@@ -34,6 +34,17 @@ pub enum Cut {
         /// How long.
         age: Option<Duration>,
     },
+    /// A regulator has suspended access across the border.
+    Suspended {
+        /// To whose data.
+        jurisdiction: String,
+        /// The order.
+        id: String,
+        /// Who gave it.
+        by: String,
+        /// Why.
+        reason: String,
+    },
     /// The rows moved to another store, and this session's face is of the one before.
     Moved,
     /// The identity provider has signed the person out.
@@ -64,6 +75,9 @@ impl Cut {
             Self::Unwitnessed { .. } => Refusal::new(code::CANNOT_CONNECT_NOW, format!("Cross-border access is closed: {}", self.reason()))
                 .detail("Reads across the border are possible only while third parties confirm that the ledger of them is not rewritten.")
                 .hint("Try again in a minute. The operator sees each witness with SHOW WITNESSES."),
+            Self::Suspended { jurisdiction, id, by, reason } => Refusal::new(code::CANNOT_CONNECT_NOW, format!("Cross-border access to data of {jurisdiction} is suspended by {by}: {reason}"))
+                .detail(format!("The order {id} is signed, and in the ledger. Access inside the country goes on."))
+                .hint("Only a signed order that lifts it opens it again."),
             Self::SignedOut => Refusal::new(code::ADMIN_SHUTDOWN, "You are signed out at your identity provider, and with that here")
                 .hint("Log in again: ringfence login"),
             Self::Unjudged => Refusal::new(code::CANNOT_CONNECT_NOW, "Whether your identity provider has signed you out cannot be told at the moment")
@@ -87,6 +101,9 @@ impl Cut {
             }
             Self::Unwitnessed { age: None } => {
                 "no quorum of witnesses has confirmed the ledger yet".to_owned()
+            }
+            Self::Suspended { jurisdiction, id, by, .. } => {
+                format!("{by} suspended cross-border access to data of {jurisdiction} (order {id})")
             }
             Self::SignedOut => "the identity provider signed them out".to_owned(),
             Self::Deactivated => "the identity provider deactivated them".to_owned(),

@@ -39,6 +39,7 @@ pub mod listen;
 pub mod login;
 pub mod meter;
 pub mod metering;
+pub mod orders;
 pub mod pin;
 pub mod plans;
 pub mod pool;

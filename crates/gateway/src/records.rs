@@ -1,6 +1,6 @@
 //! The private records of ledger entries. They stay in the jurisdiction; the public leaf only commits to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ringfence_ledger::{Counters, Entry, Kind};
 use ringfence_meter::Group;
@@ -144,6 +144,9 @@ pub struct PolicyRecord {
     pub approvals: usize,
     /// The approvers' public keys, with which the log's approvals verify.
     pub approver_keys: BTreeMap<String, String>,
+    /// Who may suspend access across the border, by jurisdiction.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub regulators: BTreeMap<String, BTreeSet<String>>,
     /// The text that the digest is of, unless it is too long: what an auditor judges an access by.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rules: Option<String>,

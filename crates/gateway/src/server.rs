@@ -1,6 +1,6 @@
 //! The gateway as a whole: what all sessions share, starting and stopping, and the housekeeping between sessions.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -28,6 +28,7 @@ use crate::flow::Traffic;
 use crate::grants::{Cut, LiveGrants};
 use crate::handover::{self, Inherited, Older};
 use crate::meter::Meter;
+use crate::orders::Suspensions;
 use crate::pin::{Pins, SharedNames};
 use crate::pool::{Pool, PoolSettings};
 use crate::presence::People;
@@ -89,6 +90,8 @@ pub struct Shared {
     pub meter: Meter,
     /// Whether data may cross the border now.
     pub border: Border,
+    /// What regulators have suspended.
+    pub suspensions: Suspensions,
     /// How many clients there are.
     pub clients: AtomicUsize,
     /// How many connections each principal has.
@@ -183,6 +186,7 @@ impl Shared {
     async fn refresh(&self) -> Result<(), ringfence_control::Error> {
         // What is wrong with the one does not keep the other from being read.
         let people = self.people.refresh(self, &self.control).await;
+        let orders = self.suspensions.refresh(self).await;
         let now = self.now();
         let due = self.grants.refresh(&self.policy(), now).await?;
         for id in &due.gone {
@@ -205,7 +209,7 @@ impl Shared {
                 Err(e) => return Err(e),
             }
         }
-        people
+        people.and(orders)
     }
 
     /// Drops faces that nobody uses, and closes connections that waited too long.
@@ -344,6 +348,7 @@ impl Gateway {
             statements: Cache::default(),
             counting: Counting::default(),
             border: Border::default(),
+            suspensions: Suspensions::default(),
             clients: AtomicUsize::new(0),
             by_principal: Mutex::default(),
         });
@@ -483,7 +488,13 @@ impl Gateway {
 fn policy_entry(policy: &Policy) -> Entry {
     let registry = policy.registry();
     let keys = registry.people.iter().filter_map(|p| Some((p.name.clone(), p.key.clone()?)));
+    let regulators = registry.jurisdictions.keys().filter_map(|jurisdiction| {
+        let people = registry.people.iter().filter(|p| policy.regulates(p, jurisdiction));
+        let names: BTreeSet<String> = people.map(|p| p.name.clone()).collect();
+        (!names.is_empty()).then(|| (jurisdiction.clone(), names))
+    });
     let record = PolicyRecord {
+        regulators: regulators.collect(),
         digest: policy.digest().to_owned(),
         approvals: registry.approvals,
         approver_keys: keys.collect(),

@@ -257,7 +257,7 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
     shared.people.judge(&name, given).map_err(|cut| cut.refusal())?;
     if crossing.is_some() {
         // After it is in the list of sessions that are cut when the border closes.
-        shared.border.is_open(shared).map_err(|cut| cut.refusal())?;
+        shared.border.is_open_to(shared, &store.jurisdiction).map_err(|cut| cut.refusal())?;
     }
     if shared.policy().digest() != policy.digest() {
         // The rules changed between the decision and the list of sessions that a change cuts.

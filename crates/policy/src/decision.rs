@@ -310,6 +310,12 @@ impl Policy {
         is_theirs && self.standing(principal, store) == Standing::InCountry
     }
 
+    /// Whether somebody may suspend access across the border to a jurisdiction's data, and lift that.
+    pub fn regulates(&self, principal: &Principal, jurisdiction: &str) -> bool {
+        let found = self.registry.jurisdictions.get(jurisdiction);
+        principal.is_person() && found.is_some_and(|j| !j.regulators.is_disjoint(&principal.teams))
+    }
+
     /// How `principal` stands to the jurisdiction of `store`.
     pub fn standing(&self, principal: &Principal, store: &Store) -> Standing {
         if let Some(coverage) = self.coverage(principal) {

@@ -16,6 +16,9 @@ use crate::thresholds::{self, Limit, Threshold};
 pub struct Jurisdiction {
     /// ISO country codes that count as inside.
     pub countries: BTreeSet<String>,
+    /// Teams whose people may suspend access across the border, by a signed order: those of a regulator.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub regulators: BTreeSet<String>,
 }
 
 /// What a store is for.

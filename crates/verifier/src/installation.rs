@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::approvals::Approvals;
 use crate::checkpoint::{CHECKPOINT, open, origin_of};
 use crate::manifest::{LogKey, Manifest, Mention, rfc3339};
+use crate::orders::Orders;
 use crate::quorum::Quorum;
 use crate::record::{Kind, Leaf};
 use crate::tally::HEARTBEAT_MS;
@@ -21,6 +22,8 @@ const SILENT: u64 = 3 * HEARTBEAT_MS / 1000;
 pub struct Judge {
     /// Follows requests, approvals and grants.
     pub approvals: Approvals,
+    /// Follows what regulators order.
+    pub orders: Orders,
     /// The manifests that gateways started with.
     pub mentions: BTreeSet<Mention>,
     /// Entries whose private record was not there.
@@ -32,6 +35,7 @@ impl Witness for Judge {
     fn entry(&mut self, _: u64, leaf: &Leaf, record: Option<&[u8]>) -> Result<(), String> {
         self.is_stopped =
             leaf.kind == Kind::GatewayStopped || (self.is_stopped && leaf.kind != Kind::GatewayStarted);
+        self.orders.entry(leaf, record)?;
         let Some(record) = record else {
             self.without_record += 1;
             return Ok(());

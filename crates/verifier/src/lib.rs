@@ -18,6 +18,7 @@ pub mod cosignature;
 pub mod installation;
 pub mod keys;
 pub mod manifest;
+pub mod orders;
 pub mod passkey;
 pub mod proof;
 pub mod question;

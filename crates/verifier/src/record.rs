@@ -51,6 +51,10 @@ pub enum Kind {
     BorderClosed,
     /// Cross-border access opened again.
     BorderOpened,
+    /// A regulator has suspended access across the border; the record has the signed order.
+    Suspended,
+    /// A regulator has lifted that; the record has the signed order.
+    Resumed,
     /// A route leads to another store: there its rows are at home now.
     Routed,
     /// Somebody asked that data be erased from a store and its copies; the record holds what approvers sign.

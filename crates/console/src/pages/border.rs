@@ -26,6 +26,7 @@ pub(crate) async fn show(State(desk): At, person: Person) -> Result<Page, Told> 
     let body = html! {
         h1 { "Border" }
         (state(&desk))
+        (super::orders::switch(&desk, &person))
         section aria-labelledby="matrix" {
             h2 id="matrix" { "The last thirty days" }
             (matrix(&desk))

@@ -9,6 +9,7 @@ pub mod health;
 pub mod inbox;
 pub mod ledger;
 pub mod narrow;
+pub mod orders;
 pub mod passkey;
 pub mod people;
 pub mod plan;
@@ -54,6 +55,9 @@ pub(crate) fn router(desk: Arc<Desk>) -> Router {
         .route("/border", get(border::show))
         .route("/border/cut", post(border::cut))
         .route("/border/{jurisdiction}/{country}", get(border::way))
+        .route("/border/{jurisdiction}/order", post(orders::propose))
+        .route("/orders/{id}", get(orders::show))
+        .route("/orders/{id}/approve", post(orders::give))
         .route("/catalogue", get(catalogue::show))
         .route("/catalogue/{store}", get(catalogue::store))
         .route("/people", get(people::show))

@@ -24,6 +24,7 @@ pub(crate) async fn show(State(desk): At) -> Page {
     let body = html! {
         h1 { "Transparency" }
         p { "This gateway keeps user data of " (about.join(", ")) " in its country. Whoever reads it from elsewhere sees masked data unless the in-country security team has signed a grant, and each such read is an entry of a log that can only grow. You need not believe us: everything on this page can be checked without us." }
+        (super::orders::standing(&desk))
         section aria-labelledby="reports" {
             h2 id="reports" { "Reports" }
             @if reports.is_empty() { p.empty { "None has been published yet." } }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use ringfence_face::Target;
 use ringfence_grants::{Request, approval};
+use ringfence_verifier::orders::{Order, What};
 use serde_json::{Value, json};
 use tokio_postgres::SimpleQueryMessage;
 
@@ -104,6 +105,34 @@ impl SignArgs {
     }
 }
 
+/// `ringfence suspend`, `ringfence resume`.
+pub(crate) async fn order(args: OrderArgs, what: &str) -> Result<(), Failure> {
+    let command =
+        json!({ "do": "order", "jurisdiction": args.jurisdiction, "what": what, "reason": args.reason });
+    let made = ask(&args.who, &command).await?;
+    let canonical = text(&made, "canonical");
+    // Nothing is signed but what was asked for.
+    let order = Order::parse(canonical).map_err(|e| Failure::refused(format!("the order {e}")))?;
+    if order.jurisdiction != args.jurisdiction || serde_json::to_value(order.what).is_ok_and(|w| w != what) {
+        return Err(Failure::refused("the gateway has made another order than was asked for"));
+    }
+    let key = std::fs::read_to_string(&args.key)
+        .map_err(|e| Failure::setup(format!("cannot read {}: {e}", args.key.display())))?;
+    let signature = approval::sign_text(canonical, &key).map_err(|e| Failure::refused(e.to_string()))?;
+    let given = ask(&args.who, &json!({ "do": "give", "id": order.id, "signature": signature })).await?;
+    if args.who.json {
+        print_json(&given);
+        return Ok(());
+    }
+    match order.what {
+        What::Suspend => println!("No data of {} crosses the border. Order {}.", args.jurisdiction, order.id),
+        What::Resume => {
+            println!("Data of {} may cross the border again. Order {}.", args.jurisdiction, order.id)
+        }
+    }
+    Ok(())
+}
+
 /// `ringfence unbind`.
 pub(crate) async fn unbind(args: UnbindArgs) -> Result<(), Failure> {
     let answer =
@@ -166,6 +195,21 @@ pub(crate) struct CutArgs {
     /// Why; whoever is cut reads it.
     #[arg(long)]
     reason: String,
+}
+
+/// `ringfence suspend`, `ringfence resume`.
+#[derive(Args)]
+pub(crate) struct OrderArgs {
+    /// Whose data, by the registry's name of the jurisdiction.
+    jurisdiction: String,
+    #[command(flatten)]
+    who: WhoArgs,
+    /// Why; whoever is cut off reads it.
+    #[arg(long)]
+    reason: String,
+    /// Your OpenSSH private key, which signs the order.
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
 }
 
 /// `ringfence unbind`.

@@ -279,6 +279,12 @@ fn gist(leaf: &Leaf, record: &Value) -> String {
         Kind::Copy => format!("{} {} by {} {}", get("id"), get("state"), get("by"), get("reason")),
         Kind::Move => format!("{} {} by {}", get("move"), get("stage"), get("by")),
         Kind::Presence => format!("{} {} by {}", get("principal"), get("state"), get("by")),
+        Kind::Suspended | Kind::Resumed => {
+            let order: Value =
+                record["order"].as_str().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+            let get = |key: &str| order[key].as_str().unwrap_or_default();
+            format!("{} by {}: {}", get("id"), get("by"), get("reason"))
+        }
         Kind::BorderClosed => get("reason"),
         Kind::BorderOpened => String::new(),
         Kind::Erased => format!("{} by {}: {}", record["entries"], get("by"), get("reason")),
@@ -324,6 +330,12 @@ fn verify_log(place: &PlaceArgs) -> Result<(), Failure> {
                 "{} private records match their commitments; {} approvals are signed by the approvers' keys.",
                 report.records, judge.approvals.verified
             );
+            if judge.orders.verified > 0 {
+                println!(
+                    "{} orders are signed by regulators' keys, and nothing crossed the border behind a suspension.",
+                    judge.orders.verified
+                );
+            }
         } else {
             println!("The private records are not here, so commitments and approvals were not checked.");
         }

@@ -62,6 +62,10 @@ enum Command {
     Cut(console::CutArgs),
     /// Forget what the identity provider calls somebody, who has a new account there; approvers can, for others.
     Unbind(console::UnbindArgs),
+    /// Suspend all access from abroad to a jurisdiction's data, by a signed order; its regulators can.
+    Suspend(console::OrderArgs),
+    /// Lift a suspension, by a signed order; the jurisdiction's regulators can.
+    Resume(console::OrderArgs),
     /// Take a grant back; its sessions are cut at once.
     Revoke(console::EndArgs),
     /// List the grants in force.
@@ -209,6 +213,8 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Narrow(args) => console::narrow(args).await,
         Command::Sessions(args) => console::sessions(args).await,
         Command::Cut(args) => console::cut(args).await,
+        Command::Suspend(args) => console::order(args, "suspend").await,
+        Command::Resume(args) => console::order(args, "resume").await,
         Command::Unbind(args) => console::unbind(args).await,
         Command::Revoke(args) => console::end(args, "revoke").await,
         Command::Ledger(command) => ledger::run(command),

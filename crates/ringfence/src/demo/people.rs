@@ -8,7 +8,14 @@ use ringfence_grants::approval;
 use crate::command::{Failure, write_secret};
 
 const PASSWORD: &str = "demo";
-const APPROVERS: [&str; 3] = ["us-approver-1", "us-approver-2", "us-approver-3"];
+const SECURITY: &str = "employer = \"clips-us\"\nteams = [\"us-security\"]";
+/// Who has a key, and what the registry says of them.
+const SIGNERS: [(&str, &str); 4] = [
+    ("us-approver-1", SECURITY),
+    ("us-approver-2", SECURITY),
+    ("us-approver-3", SECURITY),
+    ("us-regulator", "teams = [\"us-regulators\"]"),
+];
 
 const CATALOGUE: &str = include_str!("catalogue.toml");
 
@@ -17,6 +24,7 @@ approvals = 2
 
 [jurisdictions.us]
 countries = ["US"]
+regulators = ["us-regulators"]
 
 # The ownership graph. clips-technology is organised in a country of concern (28 CFR 202.601), so covered; clips-holding has
 # too little of it; clips-singapore works for the holding.
@@ -61,6 +69,7 @@ pub(super) fn invitation(dir: &Path, port: u16) -> String {
   beijing-engineer     CN     public columns only: employed by a covered entity
   us-approver-1, -2, -3  US   sign requests; masked like anybody without full access
   auditor              US     the ledger, no data
+  us-regulator         US     nothing; closes the border: {program} suspend us --as us-regulator --key {keys}/us-regulator --reason WHY
 
   export PGPASSWORD={PASSWORD} RINGFENCE_CONFIG={config}
   {singapore} -c "select id, email, phone, full_name from users where id = 4711"
@@ -101,7 +110,7 @@ pub(super) fn write_files(dir: &Path, verifier: &dyn Fn(&str) -> String) -> Resu
         person(
             "name = \"us-engineer\"\nlocation = \"US\"\ndomestic = true\nemployer = \"clips-us\"\nteams = [\"us-data\"]",
         );
-        for name in APPROVERS {
+        for (name, about) in SIGNERS {
             let (private, public) =
                 approval::generate_key(name).map_err(|e| Failure::setup(e.to_string()))?;
             let file = keys.join(name);
@@ -109,7 +118,7 @@ pub(super) fn write_files(dir: &Path, verifier: &dyn Fn(&str) -> String) -> Resu
             write_secret(&file, private.trim_end())?;
             std::fs::write(keys.join(format!("{name}.pub")), format!("{public}\n"))?;
             person(&format!(
-                "name = \"{name}\"\nlocation = \"US\"\ndomestic = true\nemployer = \"clips-us\"\nteams = [\"us-security\"]\nkey = \"{public}\""
+                "name = \"{name}\"\nlocation = \"US\"\ndomestic = true\n{about}\nkey = \"{public}\""
             ));
         }
         person(
