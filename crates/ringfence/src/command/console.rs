@@ -124,12 +124,11 @@ pub(crate) async fn order(args: OrderArgs, what: &str) -> Result<(), Failure> {
         print_json(&given);
         return Ok(());
     }
-    match order.what {
-        What::Suspend => println!("No data of {} crosses the border. Order {}.", args.jurisdiction, order.id),
-        What::Resume => {
-            println!("Data of {} may cross the border again. Order {}.", args.jurisdiction, order.id)
-        }
-    }
+    let now = match order.what {
+        What::Suspend => format!("No data of {} crosses the border.", args.jurisdiction),
+        What::Resume => format!("Data of {} may cross the border again.", args.jurisdiction),
+    };
+    println!("{now} Order {}.", order.id);
     Ok(())
 }
 
