@@ -62,12 +62,13 @@ impl From<tokio_postgres::Error> for Error {
 pub struct Control {
     target: Target,
     client: Mutex<Option<Client>>,
+    readings: requests::Readings,
 }
 
 impl Control {
     /// A control database at `target`, connected when first needed.
     pub fn new(target: Target) -> Self {
-        Self { target, client: Mutex::new(None) }
+        Self { target, client: Mutex::new(None), readings: requests::Readings::default() }
     }
 
     async fn client(&self) -> Result<MutexGuard<'_, Option<Client>>, Error> {

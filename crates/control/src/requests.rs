@@ -1,5 +1,8 @@
 //! Requests from asked to ended.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use ringfence_grants::{Approval, Request};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::{GenericClient, Row};
@@ -56,7 +59,9 @@ impl std::fmt::Display for State {
 #[derive(Clone, Debug)]
 pub struct Stored {
     /// The request, parsed from its canonical text.
-    pub request: Request,
+    pub request: Arc<Request>,
+    /// Its text, as it was signed.
+    pub canonical: Arc<str>,
     /// Where it stands.
     pub state: State,
     /// When the last approval came, in milliseconds since 1970.
@@ -94,19 +99,45 @@ fn signed(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-fn stored(row: &Row) -> Result<Stored, Error> {
-    let request = Request::parse(row.get(0)).map_err(|e| Error::Database(format!("a stored request {e}")))?;
-    let approvals = serde_json::from_str(row.get(6))
-        .map_err(|_| Error::Database("a stored approval is malformed".to_owned()))?;
-    let by: Option<String> = row.get(3);
-    Ok(Stored {
-        request,
-        state: State::parse(row.get(1))?,
-        granted: row.get::<_, Option<i64>>(2).map(unsigned),
-        ended: by.map(|by| (by, row.get::<_, Option<String>>(4).unwrap_or_default())),
-        rows_used: unsigned(row.get(5)),
-        approvals,
-    })
+/// How many texts are kept with what was read of them: more than people look at.
+const MOST_READ: usize = 4096;
+
+/// What was read of texts, which never change: a page shows many requests, and reading one costs more than showing it.
+#[derive(Default)]
+pub(crate) struct Readings(Mutex<HashMap<Arc<str>, Arc<Request>>>);
+
+impl Readings {
+    fn request(&self, canonical: &str) -> Result<(Arc<str>, Arc<Request>), Error> {
+        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((text, request)) = known().get_key_value(canonical) {
+            return Ok((Arc::clone(text), Arc::clone(request)));
+        }
+        let request =
+            Request::parse(canonical).map_err(|e| Error::Database(format!("a stored request {e}")))?;
+        let (text, request): (Arc<str>, _) = (canonical.into(), Arc::new(request));
+        let mut known = known();
+        if known.len() >= MOST_READ {
+            known.clear();
+        }
+        known.insert(Arc::clone(&text), Arc::clone(&request));
+        Ok((text, request))
+    }
+
+    fn stored(&self, row: &Row) -> Result<Stored, Error> {
+        let (canonical, request) = self.request(row.get(0))?;
+        let approvals = serde_json::from_str(row.get(6))
+            .map_err(|_| Error::Database("a stored approval is malformed".to_owned()))?;
+        let by: Option<String> = row.get(3);
+        Ok(Stored {
+            canonical,
+            request,
+            state: State::parse(row.get(1))?,
+            granted: row.get::<_, Option<i64>>(2).map(unsigned),
+            ended: by.map(|by| (by, row.get::<_, Option<String>>(4).unwrap_or_default())),
+            rows_used: unsigned(row.get(5)),
+            approvals,
+        })
+    }
 }
 
 fn readable(stored: Result<Stored, Error>) -> Option<Stored> {
@@ -140,7 +171,7 @@ impl Control {
         let guard = self.client().await?;
         let client = guard.as_ref().expect("connected by client()");
         let row = client.query_opt(&format!("{COLUMNS} WHERE r.id = $1"), &[&id]).await?;
-        stored(&row.ok_or_else(|| Error::NoSuchRequest(id.to_owned()))?)
+        self.readings.stored(&row.ok_or_else(|| Error::NoSuchRequest(id.to_owned()))?)
     }
 
     /// All requests that are pending or granted, however many: without texts and signatures, so that it can be asked for
@@ -172,7 +203,7 @@ impl Control {
         let guard = self.client().await?;
         let client = guard.as_ref().expect("connected by client()");
         let sql = format!("{COLUMNS} WHERE r.id = ANY($1)");
-        Ok(client.query(&sql, &[&ids]).await?.iter().map(stored).collect())
+        Ok(client.query(&sql, &[&ids]).await?.iter().map(|row| self.readings.stored(row)).collect())
     }
 
     /// Requests for somebody to read, in one of `states`: those at `stores`, and their own. What is open comes first, then the newest; at
@@ -191,7 +222,29 @@ impl Control {
              ORDER BY r.state IN ('pending', 'granted') DESC, r.created DESC LIMIT 1000"
         );
         let rows = client.query(&sql, &[&words, &stores, &requester]).await?;
-        Ok(rows.iter().map(stored).filter_map(readable).collect())
+        Ok(rows.iter().map(|row| self.readings.stored(row)).filter_map(readable).collect())
+    }
+
+    /// Of the newest requests that somebody may read (as in [`Self::list`]), those that are like one: by the same person, or of the same
+    /// table.
+    pub async fn like(&self, one: &Request, stores: &[&str], reader: &str) -> Result<Vec<Stored>, Error> {
+        /// How far back it is looked.
+        const NEWEST: i64 = 300;
+        let guard = self.client().await?;
+        let client = guard.as_ref().expect("connected by client()");
+        let sql = format!(
+            "{COLUMNS} WHERE r.id IN (
+                SELECT n.id FROM (
+                    SELECT id, canonical, requester, store FROM requests
+                    WHERE store = ANY($1) OR requester = $2 ORDER BY created DESC LIMIT $3
+                ) n
+                WHERE n.id <> $4 AND (n.requester = $5 OR n.store = $6 AND n.canonical::json ->> 'table' = $7)
+             ) ORDER BY r.created DESC LIMIT 5"
+        );
+        let rows = client
+            .query(&sql, &[&stores, &reader, &NEWEST, &one.id, &one.requester, &one.store, &one.table])
+            .await?;
+        Ok(rows.iter().map(|row| self.readings.stored(row)).filter_map(readable).collect())
     }
 
     /// Requests that are open, and those that were made or ended after `since` (milliseconds since 1970); at most 10,000.
@@ -202,7 +255,13 @@ impl Control {
             "{COLUMNS} WHERE r.state IN ('pending', 'granted') OR r.created >= $1 OR r.ended >= $1
              ORDER BY r.created DESC LIMIT 10000"
         );
-        Ok(client.query(&sql, &[&signed(since)]).await?.iter().map(stored).filter_map(readable).collect())
+        Ok(client
+            .query(&sql, &[&signed(since)])
+            .await?
+            .iter()
+            .map(|row| self.readings.stored(row))
+            .filter_map(readable)
+            .collect())
     }
 
     /// How many requests of somebody wait for a decision.
@@ -228,7 +287,7 @@ impl Control {
         )
         .await?;
         let row = tx.query_one(&format!("{COLUMNS} WHERE r.id = $1"), &[&id]).await?;
-        let after = stored(&row)?;
+        let after = self.readings.stored(&row)?;
         tx.commit().await?;
         Ok(after)
     }

@@ -39,6 +39,7 @@ enum Command {
     Grants,
     Request { ask: Ask },
     Show { id: String },
+    Like { id: String },
     Approve { id: String, signature: String },
     Deny { id: String, reason: String },
     Narrow { id: String, less: Less },
@@ -200,6 +201,7 @@ async fn command(
         Command::Requests => {
             desk.list(&[State::Pending, State::Granted, State::Denied, State::Revoked, State::Expired]).await
         }
+        Command::Like { id } => desk.like(&id).await,
         Command::Grants => desk.list(&[State::Granted]).await,
         Command::Show { id } => {
             let stored = shared.control.find(&id).await.map_err(|e| control_error(&e))?;

@@ -468,12 +468,7 @@ fn read_and_verified(
         };
         found.push((
             id,
-            Known {
-                sketch,
-                request: Arc::new(stored.request),
-                holds: verified.is_ok(),
-                since: Instant::now(),
-            },
+            Known { sketch, request: stored.request, holds: verified.is_ok(), since: Instant::now() },
         ));
     }
     found

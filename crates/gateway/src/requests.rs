@@ -28,19 +28,29 @@ impl Desk<'_> {
 
     pub(crate) async fn list(&self, states: &[State]) -> Result<Value, Refusal> {
         let me = self.principal;
-        let stores: Vec<&str> = self
-            .policy
-            .stores()
-            .filter(|(store, _)| self.policy.reads_records(me, store))
-            .map(|(store, _)| store.name.as_str())
-            .collect();
-        let stored = self.shared.control.list(states, &stores, &me.name).await;
+        let stored = self.shared.control.list(states, &self.readable(), &me.name).await;
         let stored = stored.map_err(|e| control_error(&e))?;
         Ok(stored.iter().filter(|s| self.may_read(s).is_ok()).map(|s| self.tell(s)).collect())
     }
 
+    /// What was asked for before that is like a request.
+    pub(crate) async fn like(&self, id: &str) -> Result<Value, Refusal> {
+        let one = self.shared.control.find(id).await.map_err(|e| control_error(&e))?;
+        self.may_read(&one)?;
+        let me = self.principal;
+        let found = self.shared.control.like(&one.request, &self.readable(), &me.name).await;
+        let found = found.map_err(|e| control_error(&e))?;
+        Ok(found.iter().filter(|s| self.may_read(s).is_ok()).map(|s| self.tell(s)).collect())
+    }
+
+    /// The stores whose requests this person reads, whosever they are.
+    fn readable(&self) -> Vec<&str> {
+        let stores = self.policy.stores().filter(|(s, _)| self.policy.reads_records(self.principal, s));
+        stores.map(|(store, _)| store.name.as_str()).collect()
+    }
+
     pub(crate) fn tell(&self, stored: &Stored) -> Value {
-        let r = &stored.request;
+        let r = stored.request.as_ref();
         let approvers: Vec<&str> = stored.approvals.iter().map(|a| a.approver.as_str()).collect();
         let expires = stored.granted.map(|g| rfc3339(r.expires(g)));
         json!({
@@ -50,7 +60,7 @@ impl Desk<'_> {
             "expires": expires, "rows_used": stored.rows_used, "max_rows": r.max_rows,
             "approved_by": approvers, "approvals_needed": self.policy.registry().approvals,
             "ended_by": stored.ended.as_ref().map(|e| &e.0), "reason": stored.ended.as_ref().map(|e| &e.1),
-            "narrows": r.narrows.as_ref().map(|n| &n.id), "canonical": r.canonical(),
+            "narrows": r.narrows.as_ref().map(|n| &n.id), "canonical": stored.canonical.as_ref(),
         })
     }
 

@@ -331,12 +331,33 @@ impl Policy {
 
     /// What `principal` sees of `store`, by default and by `grants` (which the caller has verified).
     pub fn outcome(&self, principal: &str, store: &str, grants: &[GrantScope]) -> Result<Outcome, Error> {
+        self.outcome_where(principal, store, grants, |_| true)
+    }
+
+    /// The same of one table, for a page that shows no other.
+    pub fn outcome_of_table(
+        &self,
+        principal: &str,
+        store: &str,
+        table: &str,
+        grants: &[GrantScope],
+    ) -> Result<Outcome, Error> {
+        self.outcome_where(principal, store, grants, |name| name == table)
+    }
+
+    fn outcome_where(
+        &self,
+        principal: &str,
+        store: &str,
+        grants: &[GrantScope],
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> Result<Outcome, Error> {
         let (principal, store, catalogue) = self.find(principal, store)?;
         let who = parse_uid(kind_of(principal), &principal.name)?;
         let clear = parse_uid("Action", "see_clear")?;
         let masked = parse_uid("Action", "see_masked")?;
         let mut outcome = Outcome::default();
-        for (table, classified) in &catalogue.tables {
+        for (table, classified) in catalogue.tables.iter().filter(|(name, _)| is_wanted(name)) {
             let mut columns = BTreeMap::new();
             for column in classified.columns.keys() {
                 let resource = || parse_uid("Column", &column_id(&store.name, table, column));

@@ -1,5 +1,7 @@
 //! What crosses the border: who is connected now, how much went where in the last thirty days, down to the single entry.
 
+use std::collections::BTreeSet;
+
 use axum::extract::{Form, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Redirect;
@@ -135,8 +137,13 @@ fn bars(sums: &[Sums], unit: &str) -> Markup {
 }
 
 fn live(desk: &Desk, person: &Person, sessions: &[Value], nobody: &str) -> Markup {
-    let may_cut =
-        |store: &str| matches!(desk.gateway.policy().may_approve(&person.principal.name, store), Ok(Ok(())));
+    let policy = desk.gateway.policy();
+    // Policy is asked once a store, not once a session.
+    let stores: BTreeSet<&str> = sessions.iter().map(|one| text(one, "store")).collect();
+    let cuts: BTreeSet<&str> = stores
+        .into_iter()
+        .filter(|store| matches!(policy.may_approve(&person.principal.name, store), Ok(Ok(()))))
+        .collect();
     html! {
         @if sessions.is_empty() { p.empty { (nobody) } } @else {
             div.scroll tabindex="0" role="region" aria-label="Sessions" {
@@ -152,7 +159,7 @@ fn live(desk: &Desk, person: &Person, sessions: &[Value], nobody: &str) -> Marku
                             td { (length(one["seconds"].as_u64().unwrap_or(0))) }
                             @for key in ["statements", "rows"] { td.n { (number(one[key].as_u64().unwrap_or(0))) } }
                             td.n { (bytes(one["bytes"].as_u64().unwrap_or(0))) }
-                            td { @if may_cut(text(one, "store")) {
+                            td { @if cuts.contains(text(one, "store")) {
                                 form.inline method="post" action="/border/cut" {
                                     input type="hidden" name="token" value=(person.session.csrf);
                                     input type="hidden" name="session" value=(text(one, "session"));

@@ -44,11 +44,8 @@ pub(crate) async fn show(State(desk): At, person: Person) -> Result<Page, Told> 
         others.into_iter().partition(|r| r["requester"] == person.principal.name.as_str());
     let (in_force, rest): (Vec<Value>, Vec<Value>) =
         others.into_iter().partition(|r| r["state"] == "granted");
-    let mut plans = Vec::new();
-    for what in ["erase", "flow"] {
-        let found = person.ask(&desk, &json!({ "do": "plans", "what": what })).await?;
-        plans.extend(found.as_array().cloned().unwrap_or_default());
-    }
+    let plans = person.ask(&desk, &json!({ "do": "plans", "what": "all" })).await?;
+    let plans = plans.as_array().cloned().unwrap_or_default();
     let (plans_waiting, plans): (Vec<Value>, Vec<Value>) =
         plans.into_iter().partition(|p| is_for_them(p, text(&p["plan"], "home")));
     let body = html! {

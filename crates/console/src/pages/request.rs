@@ -88,7 +88,9 @@ pub(super) fn names(one: &Value) -> String {
 /// What they see of the table now, and what they would see.
 fn face(desk: &Desk, request: &Request) -> Markup {
     let policy = desk.gateway.policy();
-    let outcome = |grants: &[_]| policy.outcome(&request.requester, &request.store, grants).ok();
+    let outcome = |grants: &[_]| {
+        policy.outcome_of_table(&request.requester, &request.store, &request.table, grants).ok()
+    };
     let (Some(now), Some((_, catalogue))) = (outcome(&[request.scope()]), policy.store(&request.store))
     else {
         return html! { p.warn { "What they would see cannot be decided under the rules as they are now." } };
@@ -180,14 +182,8 @@ fn is_about(policy: &ringfence_policy::Policy, counted: &str, categories: &[&str
 
 /// What was asked for before that is like this: by the same person, or of the same table.
 async fn history(desk: &Desk, person: &Person, request: &Request) -> Markup {
-    let all = person.ask(desk, &json!({ "do": "requests" })).await.unwrap_or_default();
-    let is_like = |one: &&Value| {
-        let canonical: Value = serde_json::from_str(text(one, "canonical")).unwrap_or_default();
-        one["id"] != request.id.as_str()
-            && (one["requester"] == request.requester.as_str()
-                || canonical["table"] == request.table.as_str() && one["store"] == request.store.as_str())
-    };
-    let like: Vec<&Value> = all.as_array().into_iter().flatten().filter(is_like).take(5).collect();
+    let like = person.ask(desk, &json!({ "do": "like", "id": request.id })).await.unwrap_or_default();
+    let like = like.as_array().map(Vec::as_slice).unwrap_or_default();
     html! {
         @if !like.is_empty() {
             section aria-labelledby="history" {
