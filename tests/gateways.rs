@@ -117,7 +117,102 @@ fn gateways_share_what_was_decided_and_survive_their_database() {
     until("the end does not count at the third", || email(third.port).ends_with("@masked.invalid"));
     what_one_gateway_decides_counts_at_the_other(&demo, &third);
     an_order_counts_everywhere_and_no_deletion_lifts_it(&demo, &third);
+    approvers_let_approvers_in(&demo);
     numbers_name_nobody(&demo);
+}
+
+/// Where the registry asks for it, whoever writes it puts nobody's key in an approver's place: approvers who are there sign.
+fn approvers_let_approvers_in(demo: &Demo) {
+    let mut gateway = demo.serve("enrolling", "");
+    let registry = demo.dir.join("registry-enrolling.toml");
+    let before = std::fs::read_to_string(&registry).unwrap();
+    let reload = |text: &str| {
+        std::fs::write(&registry, text).unwrap();
+        let pid = gateway.child.id().to_string();
+        assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    };
+    let ringfence = |arguments: &[&str]| demo.ringfence_with("enrolling", arguments);
+    let key = demo.dir.join("a-new-key");
+    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status();
+    assert!(made.unwrap().success());
+    let line = std::fs::read_to_string(key.with_extension("pub")).unwrap();
+    let with_key = |text: &str, person: &str| {
+        let at = text.find(&format!("name = \"{person}\"")).unwrap();
+        let at = at + text[at..].find("key = \"").unwrap() + "key = \"".len();
+        format!("{}{}\\n{}", &text[..at], line.trim(), &text[at..])
+    };
+    let asked = ringfence(&[
+        "request",
+        "--json",
+        "--as",
+        ANALYST,
+        "--store",
+        "us",
+        "--columns",
+        "users.email",
+        "--purpose",
+        "x",
+        "--for",
+        "1h",
+    ]);
+    let asked: serde_json::Value = serde_json::from_slice(&asked.stdout).unwrap();
+    let id = asked["id"].as_str().unwrap();
+    let key = key.display().to_string();
+    let approve = || text(&ringfence(&["approve", id, "--as", "us-approver-3", "--key", &key]));
+    let asking = format!("enrolment = \"signed\"\n{before}");
+    reload(&asking);
+    // The operator adds a key of theirs, for somebody who approves.
+    reload(&with_key(&asking, "us-approver-3"));
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(approve().contains("not by their key"), "{}", approve());
+    // Two who are there sign; one is not enough, and nobody signs for themselves.
+    let file = demo.dir.join("enrolment.json").display().to_string();
+    let written = ringfence(&[
+        "enrol",
+        "write",
+        "us-approver-3",
+        "--public-key",
+        &format!("{key}.pub"),
+        "--out",
+        &file,
+    ]);
+    assert!(written.status.success(), "{}", text(&written));
+    let sign = |who: &str| {
+        let key = demo.dir.join("keys").join(who).display().to_string();
+        ringfence(&["enrol", "sign", &file, "--as", who, "--key", &key])
+    };
+    assert!(text(&sign("us-approver-3")).contains("nobody enrols themselves"));
+    let enrolled = || {
+        let shown = text(&ringfence(&["enrol", "show", &file]));
+        format!("{}\n{shown}", with_key(&asking, "us-approver-3"))
+    };
+    assert!(sign("us-approver-1").status.success());
+    reload(&enrolled());
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(approve().contains("not by their key"), "one signature is not enough: {}", approve());
+    assert!(sign("us-approver-2").status.success());
+    reload(&enrolled());
+    until("the enrolled key does not count", || approve().contains("Signed."));
+    // Nor by a start, nor by asking no longer.
+    let good = enrolled();
+    gateway.kill();
+    let start = |text_of_registry: &str| {
+        std::fs::write(&registry, text_of_registry).unwrap();
+        let started =
+            ringfence(&["serve", "--config", &demo.dir.join("enrolling.toml").display().to_string()]);
+        assert!(!started.status.success());
+        text(&started)
+    };
+    let said = start(&with_key(&good, "us-approver-1"));
+    assert!(said.contains("a key of us-approver-1 is new"), "{said}");
+    let said = start(&good.replacen("enrolment = \"signed\"\n", "", 1));
+    assert!(said.contains("be enrolled by signature"), "{said}");
+    let verified = ringfence(&["ledger", "verify"]);
+    assert!(
+        verified.status.success() && text(&verified).contains("2 signatures of approvers let new keys in"),
+        "{}",
+        text(&verified)
+    );
 }
 
 /// A regulator suspends at one gateway what crosses at all; whoever has the control database does not undo it by removing it there.

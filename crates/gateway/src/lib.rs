@@ -30,6 +30,7 @@ pub mod config;
 pub mod connection;
 pub mod console;
 pub mod counting;
+pub(crate) mod enrolment;
 pub mod explain;
 pub mod flow;
 pub mod frame;

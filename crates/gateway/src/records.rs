@@ -1,6 +1,9 @@
 //! The private records of ledger entries. They stay in the jurisdiction; the public leaf only commits to them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+
+use ringfence_policy::EnrolmentBy;
+use ringfence_verifier::enrolment::Enrolled;
 
 use ringfence_ledger::{Counters, Entry, Kind};
 use ringfence_meter::Group;
@@ -144,9 +147,15 @@ pub struct PolicyRecord {
     pub approvals: usize,
     /// The approvers' public keys, with which the log's approvals verify.
     pub approver_keys: BTreeMap<String, String>,
-    /// Who may suspend access across the border, by jurisdiction.
+    /// The public keys of those who may suspend access across the border, by jurisdiction and name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub regulators: BTreeMap<String, BTreeSet<String>>,
+    pub regulators: BTreeMap<String, BTreeMap<String, String>>,
+    /// Whether new keys of approvers need the signatures of those who were there before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enrolment: Option<EnrolmentBy>,
+    /// Those signatures.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub enrolments: Vec<Enrolled>,
     /// The text that the digest is of, unless it is too long: what an auditor judges an access by.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rules: Option<String>,

@@ -1,6 +1,6 @@
 //! The gateway as a whole: what all sessions share, starting and stopping, and the housekeeping between sessions.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -24,6 +24,7 @@ use crate::certificate::Tls;
 use crate::client_side::unrecorded;
 use crate::config::Config;
 use crate::counting::Counting;
+use crate::enrolment::Before;
 use crate::flow::Traffic;
 use crate::grants::{Cut, LiveGrants};
 use crate::handover::{self, Inherited, Older};
@@ -254,6 +255,9 @@ pub enum StartError {
     /// What was reached before cannot be read.
     #[error("the meter cannot be read from the ledger: {0}")]
     Meter(#[from] ringfence_verifier::Error),
+    /// A key of an approver is in the rules, and nobody has enrolled it.
+    #[error("{0}")]
+    Enrolment(String),
     /// The log cannot be written.
     #[error(transparent)]
     Ledger(#[from] ringfence_ledger::Unavailable),
@@ -352,6 +356,9 @@ impl Gateway {
             clients: AtomicUsize::new(0),
             by_principal: Mutex::default(),
         });
+        if let Some(before) = Before::of_log(shared.ledger.dir())? {
+            before.must_allow(&shared.policy()).map_err(StartError::Enrolment)?;
+        }
         record_start(&shared).await?;
         shared.border.look(&shared);
         shared.refresh().await?;
@@ -430,6 +437,7 @@ impl Gateway {
     /// anew, which is for a start. Sessions through faces are cut, so that no one goes on under the old ones; so are those of
     /// people who have no full access any more.
     pub fn replace_policy(&self, policy: Policy) -> Result<(), String> {
+        Before::of(&self.shared.policy()).must_allow(&policy)?;
         if !self.shared.meter.replace_limits(policy.registry()) {
             return Err("other thresholds are in force from the next start on; a successor with --take-over cuts nobody".to_owned());
         }
@@ -487,17 +495,19 @@ impl Gateway {
 
 fn policy_entry(policy: &Policy) -> Entry {
     let registry = policy.registry();
-    let keys = registry.people.iter().filter_map(|p| Some((p.name.clone(), p.key.clone()?)));
     let regulators = registry.jurisdictions.keys().filter_map(|jurisdiction| {
         let people = registry.people.iter().filter(|p| policy.regulates(p, jurisdiction));
-        let names: BTreeSet<String> = people.map(|p| p.name.clone()).collect();
-        (!names.is_empty()).then(|| (jurisdiction.clone(), names))
+        let keys: BTreeMap<String, String> =
+            people.filter_map(|p| Some((p.name.clone(), p.key.clone()?))).collect();
+        (!keys.is_empty()).then(|| (jurisdiction.clone(), keys))
     });
     let record = PolicyRecord {
         regulators: regulators.collect(),
+        enrolment: registry.enrolment,
+        enrolments: registry.enrolments.clone(),
         digest: policy.digest().to_owned(),
         approvals: registry.approvals,
-        approver_keys: keys.collect(),
+        approver_keys: policy.approver_keys(),
         rules: Some(policy.rules()).filter(|text| text.len() <= MAX_RULES).map(str::to_owned),
     };
     Entry::new(Kind::PolicyChanged, "-", &record)

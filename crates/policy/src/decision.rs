@@ -310,6 +310,14 @@ impl Policy {
         is_theirs && self.standing(principal, store) == Standing::InCountry
     }
 
+    /// The keys of those who approve at any store, by name.
+    pub fn approver_keys(&self) -> BTreeMap<String, String> {
+        let approves =
+            |person: &Principal| self.stores().any(|(store, _)| !store.approvers.is_disjoint(&person.teams));
+        let people = self.registry.people.iter().filter(|person| approves(person));
+        people.filter_map(|p| Some((p.name.clone(), p.key.clone()?))).collect()
+    }
+
     /// Whether somebody may suspend access across the border to a jurisdiction's data, and lift that.
     pub fn regulates(&self, principal: &Principal, jurisdiction: &str) -> bool {
         let found = self.registry.jurisdictions.get(jurisdiction);

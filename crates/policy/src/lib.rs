@@ -14,7 +14,7 @@ pub mod thresholds;
 pub use catalogue::{Catalogue, Class, Column, Kind, Table};
 pub use decision::{Access, Outcome, Policy, Standing, Visibility};
 pub use ownership::{Coverage, Rule};
-pub use people::{Jurisdiction, Principal, PrincipalKind, Proof, Registry, Store, StoreKind};
+pub use people::{EnrolmentBy, Jurisdiction, Principal, PrincipalKind, Proof, Registry, Store, StoreKind};
 pub use thresholds::{Limit, Measure, Recipients, Threshold, Unit};
 
 /// What is wrong with the registry, the catalogue or the policies.

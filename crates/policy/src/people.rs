@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ringfence_verifier::enrolment::Enrolled;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -183,6 +184,12 @@ pub struct Registry {
     /// How many approvers must sign a request.
     #[serde(default = "approvals")]
     pub approvals: usize,
+    /// Whether new keys of approvers need the signatures of those who were there before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enrolment: Option<EnrolmentBy>,
+    /// Those signatures.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub enrolments: Vec<Enrolled>,
     /// Who connects.
     #[serde(default)]
     pub people: Vec<Principal>,
@@ -195,6 +202,14 @@ pub struct Registry {
     /// What happens at a share of a threshold; a warning at 80 % unless given.
     #[serde(default = "thresholds::usual_limits")]
     pub limits: Vec<Limit>,
+}
+
+/// How an approver's key comes into the rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EnrolmentBy {
+    /// With as many approvers' signatures as a grant needs ([`ringfence_verifier::enrolment`]).
+    Signed,
 }
 
 /// 28 CFR 202.601; Hong Kong and Macau count as China (DOJ guidance).

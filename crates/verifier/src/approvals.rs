@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use ssh_key::public::KeyData;
 use ssh_key::{PublicKey, SshSig};
 
+use crate::enrolment::{self, Enrolled, SIGNED};
 use crate::passkey;
 
 /// The SSHSIG namespace: a signature for another purpose is no approval.
@@ -90,6 +91,11 @@ pub struct Approvals {
     approved: BTreeMap<String, BTreeSet<String>>,
     /// How many signatures were verified.
     pub verified: u64,
+    /// Whether the log has rules yet, and whether they ask that new keys be enrolled.
+    has_rules: bool,
+    must_enrol: bool,
+    /// How many signatures of enrolments were verified.
+    pub enrolled: u64,
 }
 
 #[derive(Deserialize)]
@@ -100,6 +106,10 @@ struct PolicyRecord {
     digest: String,
     #[serde(default)]
     rules: Option<String>,
+    #[serde(default)]
+    enrolment: Option<String>,
+    #[serde(default)]
+    enrolments: Vec<Enrolled>,
 }
 
 #[derive(Deserialize)]
@@ -137,6 +147,16 @@ impl Approvals {
         if record.rules.is_some_and(|rules| hex::encode(Sha256::digest(rules)) != record.digest) {
             return Err("its rules are not those that its digest is of".to_owned());
         }
+        let asks = record.enrolment.as_deref() == Some(SIGNED);
+        if self.must_enrol && !asks {
+            return Err("its rules no longer ask that approvers' keys be enrolled by signature".to_owned());
+        }
+        if asks && self.has_rules {
+            // A key that nobody has enrolled is nobody's here: what it signs later does not count either.
+            let quorum = self.quorum;
+            self.enrolled += enrolment::judge(&self.keys, &record.approver_keys, &record.enrolments, quorum)?;
+        }
+        (self.has_rules, self.must_enrol) = (true, asks);
         self.keys = record.approver_keys;
         self.quorum = record.approvals;
         Ok(())
@@ -247,6 +267,38 @@ mod tests {
         assert!(judged("console.example", 5).unwrap_err().contains("passkey"));
         let (key, signature) = by_security_key("ssh:", 1, "{}");
         assert!(verify_signature("{ }", &signature, &key).is_err());
+    }
+
+    #[test]
+    fn rules_that_ask_for_enrolment_go_on_asking_and_take_no_other_key() {
+        let line = |seed: u8| {
+            let secret = ed25519_dalek::SigningKey::from_bytes(&[seed; 32]);
+            let public = ssh_key::public::Ed25519PublicKey(secret.verifying_key().to_bytes());
+            PublicKey::from(KeyData::Ed25519(public)).to_openssh().unwrap()
+        };
+        let rules = |keys: &[(&str, String)], asks: bool| {
+            let keys: BTreeMap<&str, &String> = keys.iter().map(|(name, key)| (*name, key)).collect();
+            let enrolment = if asks { r#","enrolment":"signed""# } else { "" };
+            format!(
+                r#"{{"approvals":1,"approver_keys":{}{enrolment}}}"#,
+                serde_json::to_string(&keys).unwrap()
+            )
+        };
+        let ann = [("ann", line(1))];
+        let both = [("ann", line(1)), ("bob", line(2))];
+        let mut approvals = Approvals::default();
+        assert_eq!(approvals.policy(rules(&ann, true).as_bytes()), Ok(()), "where trust begins");
+        assert_eq!(approvals.policy(rules(&ann, true).as_bytes()), Ok(()));
+        let problem = approvals.policy(rules(&both, true).as_bytes()).unwrap_err();
+        assert!(problem.contains("a key of bob is new") && !approvals.keys.contains_key("bob"), "{problem}");
+        assert!(approvals.policy(rules(&ann, false).as_bytes()).unwrap_err().contains("no longer ask"));
+        assert!(approvals.policy(rules(&both, true).as_bytes()).is_err(), "still");
+        // Rules that never asked take what they are given, as before; asking and adding at once needs signatures.
+        let mut never = Approvals::default();
+        for keys in [&ann[..], &both[..], &ann[..]] {
+            assert_eq!(never.policy(rules(keys, false).as_bytes()), Ok(()));
+        }
+        assert!(never.policy(rules(&both, true).as_bytes()).is_err());
     }
 
     #[test]

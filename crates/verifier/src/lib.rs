@@ -15,6 +15,7 @@ pub mod approvals;
 pub mod bundle;
 pub mod checkpoint;
 pub mod cosignature;
+pub mod enrolment;
 pub mod installation;
 pub mod keys;
 pub mod manifest;

@@ -191,6 +191,9 @@ fn check_log(path: &Path, vkeys: &str, trust: Option<&Quorum>, json: bool) -> bo
         ));
         say(format!("PROVEN   {} private records are the ones that the entries commit to", report.records));
         say(format!("PROVEN   {} approvals are signed by the approvers' own keys", judge.approvals.verified));
+        if judge.approvals.enrolled > 0 {
+            say(format!("PROVEN   {} signatures of approvers let new keys in", judge.approvals.enrolled));
+        }
         if judge.orders.verified > 0 {
             say(format!(
                 "PROVEN   {} orders are signed by regulators' own keys, and nothing crossed the border behind a suspension",

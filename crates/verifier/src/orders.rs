@@ -1,7 +1,7 @@
 //! A regulator's switch: orders that suspend access to a jurisdiction's data across the border, and lift that. Each is signed by somebody
 //! whom the rules on record name for it; while a suspension stands in a log, no statement from abroad may stand behind it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -76,9 +76,7 @@ pub struct OrderRecord {
 #[derive(Deserialize)]
 struct PolicyRecord {
     #[serde(default)]
-    approver_keys: BTreeMap<String, String>,
-    #[serde(default)]
-    regulators: BTreeMap<String, BTreeSet<String>>,
+    regulators: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 /// A suspension that stands.
@@ -93,8 +91,8 @@ struct Standing {
 /// Follows a log and judges orders, and what stands behind them.
 #[derive(Default)]
 pub struct Orders {
-    keys: BTreeMap<String, String>,
-    regulators: BTreeMap<String, BTreeSet<String>>,
+    /// Keys by jurisdiction and name.
+    regulators: BTreeMap<String, BTreeMap<String, String>>,
     suspended: BTreeMap<String, Standing>,
     /// How many signatures were verified.
     pub verified: u64,
@@ -108,7 +106,7 @@ impl Orders {
                 let Some(record) = record else { return Ok(()) };
                 let record: PolicyRecord = serde_json::from_slice(record)
                     .map_err(|_| "its record lacks what this kind of entry must have".to_owned())?;
-                (self.keys, self.regulators) = (record.approver_keys, record.regulators);
+                self.regulators = record.regulators;
                 Ok(())
             }
             Kind::Suspended => {
@@ -153,8 +151,7 @@ impl Orders {
         if order.jurisdiction != leaf.jurisdiction {
             return Err("its order is about another jurisdiction".to_owned());
         }
-        let is_regulator = self.regulators.get(&order.jurisdiction).is_some_and(|r| r.contains(&order.by));
-        let key = self.keys.get(&order.by).filter(|_| is_regulator);
+        let key = self.regulators.get(&order.jurisdiction).and_then(|theirs| theirs.get(&order.by));
         let key = key.ok_or_else(|| {
             format!("{} is no regulator of {} in the log's policy", order.by, order.jurisdiction)
         })?;
@@ -216,7 +213,10 @@ mod tests {
     fn nothing_crosses_behind_an_order_until_the_one_that_lifts_it() {
         let (doj, ann) = (key(), key());
         let public = |key: &PrivateKey| key.public_key().to_openssh().unwrap();
-        let rules = json!({ "digest": "d", "approvals": 2, "approver_keys": { "doj": public(&doj), "ann": public(&ann) }, "regulators": { "us": ["doj"] } });
+        let rules = json!({
+            "digest": "d", "approvals": 2, "approver_keys": { "ann": public(&ann) },
+            "regulators": { "us": { "doj": public(&doj) } },
+        });
         let begun = || {
             let mut orders = Orders::default();
             orders.entry(&leaf(Kind::PolicyChanged, 0), Some(rules.to_string().as_bytes())).unwrap();

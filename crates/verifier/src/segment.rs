@@ -134,6 +134,17 @@ pub fn find(root: &Path, index: u64) -> Result<Option<Sealed>, Error> {
     Ok(decode(&bytes[at..]).map(|(entry, _)| entry))
 }
 
+/// The last entry that is wanted, also of those that wait for a checkpoint. Reads the segments from the newest on.
+pub fn last(root: &Path, is_wanted: impl Fn(&Sealed) -> bool) -> Result<Option<Sealed>, Error> {
+    for segment in list(root)?.iter().rev() {
+        let found = read(segment)?.entries.into_iter().rev().find(&is_wanted);
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
 /// How many bytes the frame at the front of `bytes` takes; `None` if it is not whole.
 fn frame_length(bytes: &[u8]) -> Option<usize> {
     let length = u32::from_be_bytes(bytes.get(..4)?.try_into().ok()?) as usize;

@@ -330,6 +330,9 @@ fn verify_log(place: &PlaceArgs) -> Result<(), Failure> {
                 "{} private records match their commitments; {} approvals are signed by the approvers' keys.",
                 report.records, judge.approvals.verified
             );
+            if judge.approvals.enrolled > 0 {
+                println!("{} signatures of approvers let new keys in.", judge.approvals.enrolled);
+            }
             if judge.orders.verified > 0 {
                 println!(
                     "{} orders are signed by regulators' keys, and nothing crossed the border behind a suspension.",

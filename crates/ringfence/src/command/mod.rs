@@ -4,6 +4,7 @@ mod audit;
 mod backup;
 mod console;
 mod copies;
+mod enrol;
 mod erase;
 mod erase_looking;
 mod erase_person;
@@ -60,6 +61,8 @@ enum Command {
     Sessions(console::SessionsArgs),
     /// Cut a session; approvers of its store can.
     Cut(console::CutArgs),
+    /// Have approvers sign that a key is somebody's, where the registry asks for it.
+    Enrol(enrol::EnrolArgs),
     /// Forget what the identity provider calls somebody, who has a new account there; approvers can, for others.
     Unbind(console::UnbindArgs),
     /// Suspend all access from abroad to a jurisdiction's data, by a signed order; its regulators can.
@@ -215,6 +218,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Cut(args) => console::cut(args).await,
         Command::Suspend(args) => console::order(args, "suspend").await,
         Command::Resume(args) => console::order(args, "resume").await,
+        Command::Enrol(args) => enrol::run(&args),
         Command::Unbind(args) => console::unbind(args).await,
         Command::Revoke(args) => console::end(args, "revoke").await,
         Command::Ledger(command) => ledger::run(command),
