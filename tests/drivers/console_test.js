@@ -111,6 +111,7 @@ const commands = {
     const { context } = await person(as);
     const cookie = (await context.cookies(origin)).map((c) => `${c.name}=${c.value}`).join("; ");
     const took = [];
+    const by = {};
     let wrong = 0;
     const until = Date.now() + seconds * 1000;
     const get = (agent, path) =>
@@ -120,7 +121,9 @@ const commands = {
           answer.resume();
           answer.on("end", () => {
             if (answer.statusCode !== 200) wrong += 1;
-            took.push(Number(process.hrtime.bigint() - began) / 1e6);
+            const ms = Number(process.hrtime.bigint() - began) / 1e6;
+            took.push(ms);
+            (by[path.replace(/R-\w+/, "one")] ??= []).push(ms);
             resolve();
           });
         });
@@ -137,9 +140,9 @@ const commands = {
         agent.destroy();
       }),
     );
-    took.sort((a, b) => a - b);
-    const at = (share) => took[Math.min(took.length - 1, Math.floor(took.length * share))];
-    return { pages: took.length, wrong, p50: at(0.5), p90: at(0.9), p99: at(0.99), most: took.at(-1) };
+    const at = (all, share) => Math.round(all.sort((a, b) => a - b)[Math.min(all.length - 1, Math.floor(all.length * share))] * 10) / 10;
+    const pages = Object.fromEntries(Object.entries(by).map(([path, all]) => [path, { p50: at(all, 0.5), p99: at(all, 0.99) }]));
+    return { pages: took.length, wrong, p50: at(took, 0.5), p90: at(took, 0.9), p99: at(took, 0.99), most: at(took, 1), by: pages };
   },
   // Any request, by no browser.
   async send({ path, method = "POST", headers = {}, body }) {

@@ -23,15 +23,16 @@ pub mod pages;
 pub mod session;
 pub mod traffic;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::http::StatusCode;
 use ringfence_gateway::refusal::Refusal;
 use ringfence_gateway::server::Shared;
 use ringfence_ledger::SparseIndex;
+use ringfence_policy::Outcome;
 use tokio_rustls::rustls::ServerConfig;
 
 pub use identity::Provider;
@@ -101,6 +102,8 @@ pub struct Desk {
     pub entries: Arc<SparseIndex>,
     /// How much may be asked for.
     pub limits: Limits,
+    /// What requesters would see, by request and version of the rules.
+    pub outcomes: Mutex<HashMap<(String, String), Arc<Outcome>>>,
 }
 
 /// The HTTP status of a refusal.
@@ -131,7 +134,8 @@ impl Console {
         let entries = Arc::new(SparseIndex::new(gateway.ledger.dir()));
         let limits = Limits::new(!config.is_behind_proxy);
         let sessions = Sessions::default();
-        let desk = Arc::new(Desk { gateway, config, sessions, traffic, entries, limits });
+        let outcomes = Mutex::default();
+        let desk = Arc::new(Desk { gateway, config, sessions, traffic, entries, limits, outcomes });
         pages::public::check(&desk)?;
         std::thread::Builder::new().name("console".to_owned()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

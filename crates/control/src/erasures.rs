@@ -1,5 +1,7 @@
 //! Erasures from asked to certified.
 
+use std::sync::Arc;
+
 use ringfence_grants::Approval;
 
 use crate::{Control, Error};
@@ -38,6 +40,7 @@ impl Control {
                 &[&id, &canonical, &requester, &now],
             )
             .await?;
+        self.recent_plans.touch();
         Ok(())
     }
 
@@ -62,12 +65,31 @@ impl Control {
         })
     }
 
-    /// The names of all, the newest first.
-    pub async fn erasures(&self) -> Result<Vec<String>, Error> {
+    /// The newest two hundred, the newest first: to look at, as they were within the last second.
+    pub async fn erasures(&self) -> Result<Arc<Vec<StoredErasure>>, Error> {
+        if let Some(found) = self.recent_plans.get("") {
+            return Ok(found);
+        }
         let guard = self.client().await?;
         let client = guard.as_ref().expect("connected by client()");
-        let rows = client.query("SELECT id FROM erasures ORDER BY created DESC LIMIT 200", &[]).await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+        let number = self.recent_plans.number();
+        let sql = "SELECT e.id, e.canonical, e.requester, e.state, e.certificate,
+                (SELECT coalesce(json_agg(json_build_object('approver', a.approver, 'signature', a.signature) ORDER BY a.at)::text, '[]')
+                 FROM erasure_approvals a WHERE a.erasure = e.id)
+             FROM erasures e ORDER BY e.created DESC LIMIT 200";
+        let stored = |row: &tokio_postgres::Row| {
+            Ok(StoredErasure {
+                id: row.get(0),
+                canonical: row.get(1),
+                requester: row.get(2),
+                state: row.get(3),
+                certificate: row.get(4),
+                approvals: serde_json::from_str(row.get(5))
+                    .map_err(|_| Error::Database("a stored approval is malformed".to_owned()))?,
+            })
+        };
+        let found: Result<_, Error> = client.query(sql, &[]).await?.iter().map(stored).collect();
+        Ok(self.recent_plans.put(String::new(), number, found?))
     }
 
     /// Stores a signature.
@@ -80,6 +102,7 @@ impl Control {
                 &[&id, &approval.approver, &approval.signature, &now],
             )
             .await?;
+        self.recent_plans.touch();
         Ok(())
     }
 
@@ -94,6 +117,7 @@ impl Control {
         let client = guard.as_ref().expect("connected by client()");
         let sql = "UPDATE erasures SET state = $2, certificate = coalesce($3, certificate) WHERE id = $1";
         client.execute(sql, &[&id, &state, &certificate]).await?;
+        self.recent_plans.touch();
         Ok(())
     }
 }

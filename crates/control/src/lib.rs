@@ -7,6 +7,7 @@ mod erasures;
 mod migrations;
 mod orders;
 mod presence;
+mod recent;
 mod requests;
 
 use ringfence_face::Target;
@@ -63,12 +64,20 @@ pub struct Control {
     target: Target,
     client: Mutex<Option<Client>>,
     readings: requests::Readings,
+    recent: recent::Recent<Vec<Stored>>,
+    recent_plans: recent::Recent<Vec<StoredErasure>>,
 }
 
 impl Control {
     /// A control database at `target`, connected when first needed.
     pub fn new(target: Target) -> Self {
-        Self { target, client: Mutex::new(None), readings: requests::Readings::default() }
+        Self {
+            target,
+            client: Mutex::new(None),
+            readings: requests::Readings::default(),
+            recent: recent::Recent::default(),
+            recent_plans: recent::Recent::default(),
+        }
     }
 
     async fn client(&self) -> Result<MutexGuard<'_, Option<Client>>, Error> {
@@ -79,6 +88,20 @@ impl Control {
             *guard = Some(client);
         }
         Ok(guard)
+    }
+
+    /// Something was seen to have changed, as at another gateway: what was read before is not shown again.
+    pub fn touch(&self) {
+        self.recent.touch();
+        self.recent_plans.touch();
+    }
+
+    /// Whether it answers.
+    pub async fn ping(&self) -> Result<(), Error> {
+        let guard = self.client().await?;
+        let client = guard.as_ref().expect("connected by client()");
+        client.simple_query("").await?;
+        Ok(())
     }
 
     /// Gives the connection up, if nobody waits for an answer on it: the next who asks connects anew.

@@ -163,6 +163,7 @@ impl Control {
                 &[&request.id, &canonical, &request.requester, &request.store, &signed(request.created)],
             )
             .await?;
+        self.recent.touch();
         Ok(())
     }
 
@@ -172,6 +173,18 @@ impl Control {
         let client = guard.as_ref().expect("connected by client()");
         let row = client.query_opt(&format!("{COLUMNS} WHERE r.id = $1"), &[&id]).await?;
         self.readings.stored(&row.ok_or_else(|| Error::NoSuchRequest(id.to_owned()))?)
+    }
+
+    /// The same to look at: as it was within the last second.
+    pub async fn look(&self, id: &str) -> Result<Stored, Error> {
+        let question = format!("one {id}");
+        let found = if let Some(found) = self.recent.get(&question) {
+            found
+        } else {
+            let number = self.recent.number();
+            self.recent.put(question, number, vec![self.find(id).await?])
+        };
+        found.first().cloned().ok_or_else(|| Error::NoSuchRequest(id.to_owned()))
     }
 
     /// All requests that are pending or granted, however many: without texts and signatures, so that it can be asked for
@@ -213,8 +226,17 @@ impl Control {
         states: &[State],
         stores: &[&str],
         requester: &str,
-    ) -> Result<Vec<Stored>, Error> {
+    ) -> Result<Arc<Vec<Stored>>, Error> {
+        let question = format!("{states:?} {stores:?} {requester:?}");
+        if let Some(found) = self.recent.get(&question) {
+            return Ok(found);
+        }
         let guard = self.client().await?;
+        // Whoever was before us may have asked the same.
+        if let Some(found) = self.recent.get(&question) {
+            return Ok(found);
+        }
+        let number = self.recent.number();
         let client = guard.as_ref().expect("connected by client()");
         let words: Vec<&str> = states.iter().map(|s| s.word()).collect();
         let sql = format!(
@@ -222,15 +244,29 @@ impl Control {
              ORDER BY r.state IN ('pending', 'granted') DESC, r.created DESC LIMIT 1000"
         );
         let rows = client.query(&sql, &[&words, &stores, &requester]).await?;
-        Ok(rows.iter().map(|row| self.readings.stored(row)).filter_map(readable).collect())
+        let found = rows.iter().map(|row| self.readings.stored(row)).filter_map(readable).collect();
+        Ok(self.recent.put(question, number, found))
     }
 
     /// Of the newest requests that somebody may read (as in [`Self::list`]), those that are like one: by the same person, or of the same
     /// table.
-    pub async fn like(&self, one: &Request, stores: &[&str], reader: &str) -> Result<Vec<Stored>, Error> {
+    pub async fn like(
+        &self,
+        one: &Request,
+        stores: &[&str],
+        reader: &str,
+    ) -> Result<Arc<Vec<Stored>>, Error> {
         /// How far back it is looked.
         const NEWEST: i64 = 300;
+        let question = format!("like {} {stores:?} {reader:?}", one.id);
+        if let Some(found) = self.recent.get(&question) {
+            return Ok(found);
+        }
         let guard = self.client().await?;
+        if let Some(found) = self.recent.get(&question) {
+            return Ok(found);
+        }
+        let number = self.recent.number();
         let client = guard.as_ref().expect("connected by client()");
         let sql = format!(
             "{COLUMNS} WHERE r.id IN (
@@ -244,7 +280,8 @@ impl Control {
         let rows = client
             .query(&sql, &[&stores, &reader, &NEWEST, &one.id, &one.requester, &one.store, &one.table])
             .await?;
-        Ok(rows.iter().map(|row| self.readings.stored(row)).filter_map(readable).collect())
+        let found = rows.iter().map(|row| self.readings.stored(row)).filter_map(readable).collect();
+        Ok(self.recent.put(question, number, found))
     }
 
     /// Requests that are open, and those that were made or ended after `since` (milliseconds since 1970); at most 10,000.
@@ -289,6 +326,7 @@ impl Control {
         let row = tx.query_one(&format!("{COLUMNS} WHERE r.id = $1"), &[&id]).await?;
         let after = self.readings.stored(&row)?;
         tx.commit().await?;
+        self.recent.touch();
         Ok(after)
     }
 
@@ -297,7 +335,9 @@ impl Control {
         let guard = self.client().await?;
         let client = guard.as_ref().expect("connected by client()");
         let sql = "UPDATE requests SET state = 'granted', granted = $2 WHERE id = $1 AND state = 'pending'";
-        Ok(client.execute(sql, &[&id, &signed(now)]).await? == 1)
+        let granted = client.execute(sql, &[&id, &signed(now)]).await? == 1;
+        self.recent.touch();
+        Ok(granted)
     }
 
     /// Ends a request: denied from pending, revoked or expired from granted.
@@ -321,6 +361,7 @@ impl Control {
         )
         .await?;
         tx.commit().await?;
+        self.recent.touch();
         Ok(())
     }
 

@@ -204,7 +204,7 @@ async fn command(
         Command::Like { id } => desk.like(&id).await,
         Command::Grants => desk.list(&[State::Granted]).await,
         Command::Show { id } => {
-            let stored = shared.control.find(&id).await.map_err(|e| control_error(&e))?;
+            let stored = shared.control.look(&id).await.map_err(|e| control_error(&e))?;
             desk.may_read(&stored)?;
             Ok(desk.tell(&stored))
         }

@@ -350,6 +350,7 @@ impl LiveGrants {
         let is_open: HashSet<&str> = open.iter().map(|s| s.id.as_str()).collect();
         inner.known.retain(|id, _| is_open.contains(id.as_str()));
         if !changed.is_empty() || inner.known.len() != before {
+            self.control.touch();
             self.changes.send_modify(|n| *n += 1);
         }
         inner.ended.retain(|id| !ended_before.contains(id) || is_open.contains(id.as_str()));

@@ -109,17 +109,21 @@ fn tell(policy: &Policy, stored: &StoredErasure) -> Value {
     })
 }
 
-/// Who may read it: whoever has to do with the store that has the rows.
 async fn find(shared: &Shared, person: &Principal, id: &str) -> Result<(StoredErasure, Store), Refusal> {
     let stored = shared.control.erasure(id).await.map_err(|e| broken(&e))?;
+    let store = may_read(&shared.policy(), person, &stored)?;
+    Ok((stored, store))
+}
+
+/// Who may read it: whoever has to do with the store that has the rows, which is returned.
+fn may_read(policy: &Policy, person: &Principal, stored: &StoredErasure) -> Result<Store, Refusal> {
     let plan: Value = serde_json::from_str(&stored.canonical).unwrap_or_default();
-    let policy = shared.policy();
-    let store = home(&policy, &plan)?;
+    let store = home(policy, &plan)?;
     let teams = [&store.full_access, &store.approvers, &store.auditors];
     if teams.iter().all(|t| person.teams.is_disjoint(t)) && stored.requester != person.name {
-        return Err(refuse(format!("{id} is not yours to read")));
+        return Err(refuse(format!("{} is not yours to read", stored.id)));
     }
-    Ok((stored, store.clone()))
+    Ok(store.clone())
 }
 
 /// One erasure.
@@ -130,10 +134,11 @@ pub async fn show(shared: &Shared, person: &Principal, id: &str) -> Result<Value
 
 /// All of a kind, or of every one (`all`), that this person may read.
 pub async fn list(shared: &Shared, person: &Principal, what: &str) -> Result<Value, Refusal> {
+    let policy = shared.policy();
     let mut all = Vec::new();
-    for id in shared.control.erasures().await.map_err(|e| broken(&e))? {
-        if let Ok((stored, _)) = find(shared, person, &id).await {
-            let told = tell(&shared.policy(), &stored);
+    for stored in shared.control.erasures().await.map_err(|e| broken(&e))?.iter() {
+        if may_read(&policy, person, stored).is_ok() {
+            let told = tell(&policy, stored);
             if what == "all" || told["plan"]["what"] == what {
                 all.push(told);
             }

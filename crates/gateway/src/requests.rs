@@ -35,7 +35,7 @@ impl Desk<'_> {
 
     /// What was asked for before that is like a request.
     pub(crate) async fn like(&self, id: &str) -> Result<Value, Refusal> {
-        let one = self.shared.control.find(id).await.map_err(|e| control_error(&e))?;
+        let one = self.shared.control.look(id).await.map_err(|e| control_error(&e))?;
         self.may_read(&one)?;
         let me = self.principal;
         let found = self.shared.control.like(&one.request, &self.readable(), &me.name).await;

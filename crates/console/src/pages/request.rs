@@ -1,12 +1,14 @@
 //! One request on one screen: who, from where, why they are covered, what exactly they would see, and the decision.
 
+use std::sync::{Arc, PoisonError};
+
 use axum::extract::{Form, Json, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 use ringfence_grants::Request;
-use ringfence_policy::Column;
 use ringfence_policy::decision::Visibility;
+use ringfence_policy::{Column, Outcome, Policy};
 use ringfence_verifier::passkey;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -85,13 +87,30 @@ pub(super) fn names(one: &Value) -> String {
     format!("{who} ({} of {})", signed.len(), one["approvals_needed"])
 }
 
+/// How many outcomes are kept.
+const MOST_OUTCOMES: usize = 1024;
+
+/// What the requester sees of the table with this grant. Policy is asked once for a request and a version of the rules.
+fn outcome(desk: &Desk, policy: &Policy, request: &Request) -> Option<Arc<Outcome>> {
+    let kept = || desk.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = (request.id.clone(), policy.digest().to_owned());
+    if let Some(found) = kept().get(&key) {
+        return Some(Arc::clone(found));
+    }
+    let (who, store, table) = (&request.requester, &request.store, &request.table);
+    let found = Arc::new(policy.outcome_of_table(who, store, table, &[request.scope()]).ok()?);
+    let mut kept = kept();
+    if kept.len() >= MOST_OUTCOMES {
+        kept.clear();
+    }
+    kept.insert(key, Arc::clone(&found));
+    Some(found)
+}
+
 /// What they see of the table now, and what they would see.
 fn face(desk: &Desk, request: &Request) -> Markup {
     let policy = desk.gateway.policy();
-    let outcome = |grants: &[_]| {
-        policy.outcome_of_table(&request.requester, &request.store, &request.table, grants).ok()
-    };
-    let (Some(now), Some((_, catalogue))) = (outcome(&[request.scope()]), policy.store(&request.store))
+    let (Some(now), Some((_, catalogue))) = (outcome(desk, &policy, request), policy.store(&request.store))
     else {
         return html! { p.warn { "What they would see cannot be decided under the rules as they are now." } };
     };
@@ -172,7 +191,7 @@ fn meter(desk: &Desk, request: &Request) -> Markup {
 }
 
 /// Whether what is counted under a name counts one of these categories.
-fn is_about(policy: &ringfence_policy::Policy, counted: &str, categories: &[&str]) -> bool {
+fn is_about(policy: &Policy, counted: &str, categories: &[&str]) -> bool {
     let thresholds = &policy.registry().thresholds;
     categories.contains(&counted)
         || thresholds
