@@ -429,6 +429,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_token_of_another_application_is_not_ours_though_its_audience_is() {
+        let provider = Provider {
+            issuer: "https://login.example".to_owned(),
+            client_id: "ringfence".to_owned(),
+            cli_client_id: Some("ringfence-cli".to_owned()),
+            client_secret: String::new(),
+            claim: NameClaim::default(),
+            confirming: Confirming::default(),
+            agent: agent(None).unwrap(),
+            known: Known::default(),
+        };
+        let is_ours = |party: serde_json::Value| {
+            let mut claims = serde_json::json!({
+                "iss": "https://login.example", "aud": ["ringfence"], "exp": 2, "iat": 1, "sub": "s",
+            });
+            if !party.is_null() {
+                claims["azp"] = party;
+            }
+            provider.is_authorized(&serde_json::from_value::<Claims>(claims).unwrap())
+        };
+        assert!(
+            is_ours(serde_json::Value::Null)
+                && is_ours("ringfence".into())
+                && is_ours("ringfence-cli".into())
+        );
+        assert!(!is_ours("another".into()) && !is_ours("".into()));
+    }
+
+    #[test]
     fn the_provider_confirms_the_registry_or_nobody_is_let_in() {
         let by = |l: bool, e: bool, t: bool| Confirming {
             location: l.then(|| "country".to_owned()),
