@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ringfence_grants::{Approval, Request};
 use serde::{Deserialize, Serialize};
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{GenericClient, Row};
 
 use crate::{Control, Error};
@@ -227,25 +228,13 @@ impl Control {
         stores: &[&str],
         requester: &str,
     ) -> Result<Arc<Vec<Stored>>, Error> {
-        let question = format!("{states:?} {stores:?} {requester:?}");
-        if let Some(found) = self.recent.get(&question) {
-            return Ok(found);
-        }
-        let guard = self.client().await?;
-        // Whoever was before us may have asked the same.
-        if let Some(found) = self.recent.get(&question) {
-            return Ok(found);
-        }
-        let number = self.recent.number();
-        let client = guard.as_ref().expect("connected by client()");
         let words: Vec<&str> = states.iter().map(|s| s.word()).collect();
         let sql = format!(
             "{COLUMNS} WHERE r.state = ANY($1) AND (r.store = ANY($2) OR r.requester = $3)
              ORDER BY r.state IN ('pending', 'granted') DESC, r.created DESC LIMIT 1000"
         );
-        let rows = client.query(&sql, &[&words, &stores, &requester]).await?;
-        let found = rows.iter().map(|row| self.readings.stored(row)).filter_map(readable).collect();
-        Ok(self.recent.put(question, number, found))
+        let question = format!("{states:?} {stores:?} {requester:?}");
+        self.recently(question, &sql, &[&words, &stores, &requester]).await
     }
 
     /// Of the newest requests that somebody may read (as in [`Self::list`]), those that are like one: by the same person, or of the same
@@ -258,16 +247,6 @@ impl Control {
     ) -> Result<Arc<Vec<Stored>>, Error> {
         /// How far back it is looked.
         const NEWEST: i64 = 300;
-        let question = format!("like {} {stores:?} {reader:?}", one.id);
-        if let Some(found) = self.recent.get(&question) {
-            return Ok(found);
-        }
-        let guard = self.client().await?;
-        if let Some(found) = self.recent.get(&question) {
-            return Ok(found);
-        }
-        let number = self.recent.number();
-        let client = guard.as_ref().expect("connected by client()");
         let sql = format!(
             "{COLUMNS} WHERE r.id IN (
                 SELECT n.id FROM (
@@ -277,9 +256,30 @@ impl Control {
                 WHERE n.id <> $4 AND (n.requester = $5 OR n.store = $6 AND n.canonical::json ->> 'table' = $7)
              ) ORDER BY r.created DESC LIMIT 5"
         );
-        let rows = client
-            .query(&sql, &[&stores, &reader, &NEWEST, &one.id, &one.requester, &one.store, &one.table])
-            .await?;
+        let question = format!("like {} {stores:?} {reader:?}", one.id);
+        let values: [&(dyn ToSql + Sync); 7] =
+            [&stores, &reader, &NEWEST, &one.id, &one.requester, &one.store, &one.table];
+        self.recently(question, &sql, &values).await
+    }
+
+    /// What was read within the last second, or is now: for looking. What is malformed is left out.
+    async fn recently(
+        &self,
+        question: String,
+        sql: &str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Arc<Vec<Stored>>, Error> {
+        if let Some(found) = self.recent.get(&question) {
+            return Ok(found);
+        }
+        let guard = self.client().await?;
+        // Whoever was before us may have asked the same.
+        if let Some(found) = self.recent.get(&question) {
+            return Ok(found);
+        }
+        let client = guard.as_ref().expect("connected by client()");
+        let number = self.recent.number();
+        let rows = client.query(sql, values).await?;
         let found = rows.iter().map(|row| self.readings.stored(row)).filter_map(readable).collect();
         Ok(self.recent.put(question, number, found))
     }
