@@ -79,6 +79,25 @@ pub(crate) fn broken(e: &impl std::fmt::Display) -> Refusal {
     Refusal::new(code::CANNOT_CONNECT, e.to_string())
 }
 
+/// The longest reason, in bytes.
+const MAX_REASON: usize = 500;
+
+/// A reason that somebody gives, without the space around it.
+pub(crate) fn reason(text: &str) -> Result<&str, Refusal> {
+    if text.trim().is_empty() || text.len() > MAX_REASON || text.chars().any(char::is_control) {
+        return Err(Refusal::new("22023", format!("say why, in one line of at most {MAX_REASON} bytes")));
+    }
+    Ok(text.trim())
+}
+
+/// A name for what waits for signatures: a letter, and forty random bits in hex.
+pub(crate) fn new_name(letter: char) -> String {
+    use rand_core::RngCore as _;
+    let mut bytes = [0; 5];
+    rand_core::OsRng.fill_bytes(&mut bytes);
+    format!("{letter}-{}", hex::encode(bytes))
+}
+
 pub(crate) fn control_error(e: &ringfence_control::Error) -> Refusal {
     match e {
         ringfence_control::Error::Database(_) => broken(e),

@@ -16,13 +16,10 @@ use ringfence_verifier::approvals::verify_signature;
 use ringfence_verifier::orders::{Order, OrderRecord, What};
 use serde_json::{Value, json};
 
-use crate::console::{control_error, refuse};
+use crate::console::{self, control_error, refuse};
 use crate::grants::Cut;
 use crate::refusal::Refusal;
 use crate::server::Shared;
-
-/// The longest reason, in bytes.
-const MAX_REASON: usize = 500;
 
 /// A suspension in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,11 +140,8 @@ impl Suspensions {
         }
         let mut suspended = Vec::new();
         for (jurisdiction, found) in now {
-            let is_new = state.in_force.get(&jurisdiction).is_none_or(|s| s.order.id != found.order.id);
-            // Another one that stands takes the place of one that is lifted.
-            let may_enter =
-                !state.in_force.contains_key(&jurisdiction) || lifting.contains_key(&jurisdiction);
-            if is_new && may_enter && !lifting.contains_key(&jurisdiction) {
+            // One that is in force stays until it is lifted, on record: then the next that stands takes its place.
+            if !state.in_force.contains_key(&jurisdiction) {
                 if state.recorded.insert(found.order.id.clone()) {
                     suspended.push(found.clone());
                 }
@@ -191,10 +185,7 @@ pub async fn propose(
 ) -> Result<Value, Refusal> {
     must_regulate(shared, person, jurisdiction)?;
     let bad = |text: String| Refusal::new("22023", text);
-    let reason = reason.trim();
-    if reason.is_empty() || reason.len() > MAX_REASON || reason.chars().any(char::is_control) {
-        return Err(bad(format!("say why, in one line of at most {MAX_REASON} bytes")));
-    }
+    let reason = console::reason(reason.trim())?;
     let standing = shared.suspensions.in_force().into_iter().find(|o| o.jurisdiction == jurisdiction);
     let lifts = match (what, standing) {
         (What::Suspend, None) => None,
@@ -209,12 +200,7 @@ pub async fn propose(
             return Err(bad(format!("access to data of {jurisdiction} is not suspended")));
         }
     };
-    let id = {
-        use rand_core::RngCore as _;
-        let mut bytes = [0; 5];
-        rand_core::OsRng.fill_bytes(&mut bytes);
-        format!("S-{}", hex::encode(bytes))
-    };
+    let id = console::new_name('S');
     let order = Order {
         v: 1,
         id: id.clone(),

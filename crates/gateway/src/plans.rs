@@ -9,6 +9,7 @@ use ringfence_policy::{Policy, Principal, Store};
 use ringfence_verifier::approvals::verify_signature;
 use serde_json::{Value, json};
 
+use crate::console::new_name;
 use crate::refusal::{Refusal, code};
 use crate::server::Shared;
 
@@ -76,12 +77,7 @@ pub async fn request(
     let kinds = kinds
         .ok_or_else(|| Refusal::new("22023", "this is no plan of an erasure or a flow with a purpose"))?;
     let now = shared.now();
-    let id = {
-        use rand_core::RngCore as _;
-        let mut bytes = [0; 5];
-        rand_core::OsRng.fill_bytes(&mut bytes);
-        format!("{}-{}", kinds.letter, hex::encode(bytes))
-    };
+    let id = new_name(kinds.letter);
     if let Some(fields) = plan.as_object_mut() {
         fields.insert("id".to_owned(), json!(id));
         fields.insert("requester".to_owned(), json!(person.name));

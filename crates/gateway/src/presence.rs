@@ -10,7 +10,7 @@ use ringfence_ledger::{Entry, Kind};
 use ringfence_policy::Principal;
 use serde_json::{Value, json};
 
-use crate::console::{broken, control_error, refuse};
+use crate::console::{self, broken, control_error, refuse};
 use crate::grants::Cut;
 use crate::refusal::Refusal;
 use crate::server::Shared;
@@ -232,13 +232,11 @@ pub async fn unbind(shared: &Shared, person: &Principal, name: &str, reason: &st
         shared.record_refused(&person.name, "console", &format!("the unbinding of {name}: {why}"));
         return Err(refuse(why));
     }
-    if reason.trim().is_empty() || reason.len() > 500 || reason.chars().any(char::is_control) {
-        return Err(Refusal::new("22023", "say why, in one line of at most 500 bytes"));
-    }
+    let reason = console::reason(reason)?;
     if policy.registry().principal(name).is_none() {
         return Err(Refusal::new("22023", format!("the registry has no {name}")));
     }
-    let record = json!({ "principal": name, "state": "unbound", "by": person.name, "reason": reason.trim() });
+    let record = json!({ "principal": name, "state": "unbound", "by": person.name, "reason": reason });
     shared.on_record(Entry::new(Kind::Presence, "-", &record)).await?;
     let forgotten = shared.control.unbind(name).await.map_err(|e| control_error(&e))?;
     Ok(json!({ "principal": name, "forgotten": forgotten }))

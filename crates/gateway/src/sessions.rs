@@ -3,7 +3,7 @@
 use ringfence_policy::Principal;
 use serde_json::{Value, json};
 
-use crate::console::{broken, refuse};
+use crate::console::{self, broken, refuse};
 use crate::grants::Cut;
 use crate::refusal::Refusal;
 use crate::server::Shared;
@@ -39,10 +39,8 @@ pub fn cut(shared: &Shared, person: &Principal, session: &str, reason: &str) -> 
         shared.record_refused(&person.name, &found.who.store, &format!("the end of a session: {why}"));
         return Err(refuse(why));
     }
-    if reason.trim().is_empty() || reason.len() > 500 || reason.chars().any(char::is_control) {
-        return Err(Refusal::new("22023", "say why, in one line of at most 500 bytes"));
-    }
-    let cut = Cut::ByHand { by: person.name.clone(), reason: reason.trim().to_owned() };
+    let reason = console::reason(reason)?.to_owned();
+    let cut = Cut::ByHand { by: person.name.clone(), reason };
     shared.grants.cut_where(&cut, |who| who.session == session);
     Ok(json!({ "session": session, "cut": true }))
 }
