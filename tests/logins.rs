@@ -51,6 +51,28 @@ struct Door<'a> {
 impl Door<'_> {
     /// Who one is at the store, or why not.
     fn knock(&self, user: &str, certificate: Option<&str>, password: Option<&str>, more: &str) -> Output {
+        self.ask(user, certificate, password, more, "select 'in'")
+    }
+
+    fn ask(
+        &self,
+        user: &str,
+        certificate: Option<&str>,
+        password: Option<&str>,
+        more: &str,
+        sql: &str,
+    ) -> Output {
+        self.command(user, certificate, password, more, sql).output().expect("psql runs")
+    }
+
+    fn command(
+        &self,
+        user: &str,
+        certificate: Option<&str>,
+        password: Option<&str>,
+        more: &str,
+        sql: &str,
+    ) -> Command {
         let path = |suffix: &str| self.dir.join(suffix).display().to_string();
         let certificate = certificate.map_or_else(
             || "sslcert=/nonexistent".to_owned(),
@@ -60,13 +82,13 @@ impl Door<'_> {
         );
         let mut psql = Command::new("psql");
         psql.arg(format!("host=127.0.0.1 port={} dbname=us user={user} {certificate} {more}", self.port))
-            .args(["-X", "-A", "-t", "-w", "-c", "select 'in'"])
+            .args(["-X", "-A", "-t", "-w", "-c", sql])
             .env_remove("PGPASSWORD")
             .stdin(Stdio::null());
         if let Some(password) = password {
             psql.env("PGPASSWORD", password);
         }
-        psql.output().expect("psql runs")
+        psql
     }
 
     #[track_caller]
@@ -209,6 +231,88 @@ fn a_password_is_bound_to_the_channel_and_a_certificate_needs_none() {
         assert!(opened.iter().any(|e| e.contains(&who) && e.contains(&how)), "{who} {how}: {shown}");
     }
 }
+
+/// Whose device somebody comes with: policy asks for it, the ledger has it, and only an authority for devices says it.
+#[test]
+fn policy_can_ask_whose_device_somebody_comes_with() {
+    let demo = Demo::start("devices");
+    let dir = demo.dir.as_path();
+    let (people, devices) = (authority("people"), authority("devices"));
+    let of = |owner: &'static str| {
+        move |params: &mut CertificateParams| {
+            params.distinguished_name.push(DnType::OrganizationName, owner);
+            params.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 5]), format!("SN-{owner}"));
+        }
+    };
+    issue(dir, "ours", &devices, "laptop-17", of("Clips US, Inc."));
+    issue(dir, "theirs", &devices, "laptop-18", of("clips-technology"));
+    issue(dir, "strange", &devices, "laptop-19", of("Acme"));
+    issue(dir, "named", &devices, "us-engineer", of("clips-us"));
+    issue(dir, "boast", &people, "us-engineer", of("clips-us"));
+    std::fs::write(dir.join("people.crt"), people.pem()).unwrap();
+    std::fs::write(dir.join("devices.crt"), devices.pem()).unwrap();
+    let registry = std::fs::read_to_string(dir.join("registry.toml")).unwrap();
+    let called = "name = \"clips-us\"\n";
+    let registry = registry.replacen(called, &format!("{called}devices = [\"Clips US, Inc.\"]\n"), 1);
+    std::fs::write(dir.join("registry.toml"), registry).unwrap();
+    let served = demo.serve_with("devices", "", |text| {
+        let authorities = "client_ca = \"people.crt\"\ndevice_ca = \"devices.crt\"\n";
+        std::fs::write(dir.join("devices.cedar"), ringfence_policy::decision::DEFAULT_POLICIES).unwrap();
+        let text = text.replace("[gateway.tls]\n", &format!("[gateway.tls]\n{authorities}"));
+        text.replace("[policy]\n", "[policy]\npolicies = \"devices.cedar\"\n")
+    });
+    let door = Door { dir, port: served.port };
+    let password = Some("demo");
+
+    // A certificate for a device proves no name, whatever its common name is.
+    door.stays_shut("us-engineer", Some("named"), None, TLS, "no password supplied");
+    door.opens("us-engineer", Some("boast"), None, TLS);
+    // Who has full access has it, but not on a covered company's machine.
+    let messages = |certificate: Option<&str>| {
+        let sql = "select 'in' from messages limit 1";
+        text(&door.ask("us-engineer", certificate, password, TLS, sql))
+    };
+    for certificate in [None, Some("ours"), Some("strange"), Some("named")] {
+        assert_eq!(messages(certificate), "in\n", "{certificate:?}");
+    }
+    assert!(messages(Some("theirs")).contains("messages"), "{}", messages(Some("theirs")));
+
+    // A policy that asks for a device of the company: at a reload it cuts who came without.
+    let session = |certificate| {
+        let mut psql = door.command("us-engineer", certificate, password, TLS, "\\! echo in");
+        psql.args(["-c", "select pg_sleep(20)"]).stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let (mut without, mut with) = (session(None), session(Some("ours")));
+    for psql in [&mut without, &mut with] {
+        let mut line = String::new();
+        BufReader::new(psql.stdout.as_mut().expect("piped")).read_line(&mut line).unwrap();
+        assert_eq!(line, "in\n");
+    }
+    let policies = format!("{}\n{ASKING}", ringfence_policy::decision::DEFAULT_POLICIES);
+    std::fs::write(dir.join("devices.cedar"), policies).unwrap();
+    let gateway = served.child.id().to_string();
+    assert!(Command::new("kill").args(["-HUP", &gateway]).status().unwrap().success());
+    assert!(!without.wait().unwrap().success(), "it is cut");
+    assert!(with.try_wait().unwrap().is_none(), "it goes on");
+    door.opens("us-engineer", Some("ours"), password, TLS);
+    door.opens("us-engineer", Some("named"), password, TLS);
+    // Neither no device, nor a stranger's, nor what an authority for people says about devices.
+    for certificate in [None, Some("strange"), Some("theirs"), Some("boast")] {
+        door.stays_shut("us-engineer", certificate, password, TLS, "come with a machine of the company's");
+    }
+    // On record is what each came with.
+    let shown = text(&demo.ringfence_with("devices", &["ledger", "show", "--from", "0", "--json"]));
+    assert!(shown.contains("SN-Clips US, Inc.") && shown.contains("SN-clips-technology"), "{shown}");
+    let _ = with.kill();
+    let _ = with.wait();
+}
+
+const ASKING: &str = r#"
+@id("machines-of-the-company")
+@advice("come with a machine of the company's: its certificate is in ~/.postgresql")
+forbid (principal == Ringfence::Person::"us-engineer", action == Ringfence::Action::"connect", resource)
+unless { context has device && context.device.owner == Ringfence::Company::"clips-us" };
+"#;
 
 /// Somebody who reads along: takes TLS with a certificate of their own and speaks TLS to the gateway.
 struct Middle {

@@ -93,14 +93,14 @@ fn policy(people: usize) -> Policy {
 #[divan::bench(args = [10, 10_000])]
 fn decision_access(bencher: Bencher, people: usize) {
     let policy = policy(people);
-    bencher.bench(|| policy.access(black_box("p7"), "us"));
+    bencher.bench(|| policy.access(black_box("p7"), "us", None));
 }
 
 /// What they see of each column.
 #[divan::bench(args = [10, 10_000])]
 fn decision_columns(bencher: Bencher, people: usize) {
     let policy = policy(people);
-    bencher.bench(|| policy.outcome(black_box("p7"), "us", &[]));
+    bencher.bench(|| policy.outcome(black_box("p7"), "us", None, &[]));
 }
 
 /// Entries made durable together: the disk's own sync is most of it.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ringfence_face::{Filter, Login, Relations, Steward};
-use ringfence_policy::{Access, Outcome, Policy, Standing, Store};
+use ringfence_policy::{Access, Device, Outcome, Policy, Standing, Store};
 
 use crate::connection::cannot_connect;
 use crate::grants::ActiveGrant;
@@ -77,6 +77,7 @@ impl Admission {
 struct Question {
     principal: String,
     store: String,
+    device: Option<Device>,
     policy: String,
     grants: Vec<String>,
 }
@@ -105,18 +106,20 @@ impl Admissions {
         policy: &Policy,
         principal: &str,
         store: &Store,
+        device: Option<&Device>,
         grants: &[Arc<ActiveGrant>],
     ) -> Result<Arc<Admission>, Refusal> {
         let question = Question {
             principal: principal.to_owned(),
             store: store.name.clone(),
+            device: device.cloned(),
             policy: policy.digest().to_owned(),
             grants: grants.iter().map(|g| g.request.id.clone()).collect(),
         };
         if let Some(known) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&question) {
             return Ok(Arc::clone(known));
         }
-        let admission = Arc::new(decide(policy, principal, store, grants)?);
+        let admission = Arc::new(decide(policy, principal, store, device, grants)?);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REMEMBERED {
             known.clear();
@@ -130,6 +133,7 @@ fn decide(
     policy: &Policy,
     principal: &str,
     store: &Store,
+    device: Option<&Device>,
     grants: &[Arc<ActiveGrant>],
 ) -> Result<Admission, Refusal> {
     let undecided = |e: ringfence_policy::Error| {
@@ -139,21 +143,22 @@ fn decide(
     let (mut outcome, mut filters) = (None, Vec::new());
     let standing = policy.registry().principal(principal).map(|who| policy.standing(who, store));
     let is_cross_border = standing != Some(Standing::InCountry);
-    let mode = match policy.access(principal, &store.name).map_err(undecided)? {
+    let mode = match policy.access(principal, &store.name, device).map_err(undecided)? {
         Access::Refused(why) => {
             return Err(Refusal::new(code::INVALID_AUTHORIZATION, format!("access to {} is refused: {why}", store.name))
                 .hint("The in-country security team decides about access; policies are in the gateway's configuration."));
         }
         // Who reads across the border is on record one by one, whatever policy says of workloads.
         Access::Full
-            if !is_cross_border && policy.is_counted(principal, &store.name).map_err(undecided)? =>
+            if !is_cross_border
+                && policy.is_counted(principal, &store.name, device).map_err(undecided)? =>
         {
             Mode::Counted
         }
         Access::Full => Mode::Full,
         Access::Face => {
             let scopes: Vec<_> = grants.iter().map(|g| g.request.scope()).collect();
-            outcome = Some(policy.outcome(principal, &store.name, &scopes).map_err(undecided)?);
+            outcome = Some(policy.outcome(principal, &store.name, device, &scopes).map_err(undecided)?);
             let (_, catalogue) = policy.store(&store.name).ok_or_else(|| {
                 Refusal::new(code::NO_SUCH_DATABASE, format!("there are no rules for {}", store.name))
             })?;

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use ringfence_policy::Device;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use x509_cert::Certificate;
 use x509_cert::attr::AttributeValue;
 use x509_cert::der::asn1::{PrintableStringRef, Utf8StringRef};
@@ -19,12 +21,43 @@ pub struct Tls {
     pub server: Arc<ServerConfig>,
     /// The channel binding of the certificate, where its signature names a hash.
     pub end_point: Option<Box<[u8]>>,
+    believed: Believed,
+}
+
+/// Which authorities' certificates say what. Those that rustls lets in are of one of them.
+#[derive(Debug, Default)]
+pub struct Believed {
+    /// Those who name people.
+    pub people: Option<Arc<dyn ClientCertVerifier>>,
+    /// Those who name devices.
+    pub devices: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl Tls {
     /// `server` shows `leaf`.
-    pub fn new(server: Arc<ServerConfig>, leaf: &CertificateDer<'_>) -> Self {
-        Self { server, end_point: end_point(leaf) }
+    pub fn new(server: Arc<ServerConfig>, leaf: &CertificateDer<'_>, believed: Believed) -> Self {
+        Self { server, end_point: end_point(leaf), believed }
+    }
+
+    /// What follows from a client's certificates, its own first. rustls has verified that it has the key.
+    pub fn channel(self: Arc<Self>, shown: Option<&[CertificateDer<'_>]>) -> Channel {
+        let mut channel = Channel { tls: Some(Arc::clone(&self)), ..Channel::default() };
+        let Some((leaf, chain)) = shown.and_then(<[_]>::split_first) else { return channel };
+        let Believed { people, devices } = &self.believed;
+        // Where there is one kind of authority only, rustls has verified that it is of that kind.
+        let is_certain = people.is_none() || devices.is_none();
+        let says = |authority: &Option<Arc<dyn ClientCertVerifier>>| {
+            let verify = |v: &Arc<dyn ClientCertVerifier>| v.verify_client_cert(leaf, chain, UnixTime::now());
+            authority.as_ref().is_some_and(|authority| is_certain || verify(authority).is_ok())
+        };
+        if says(people) {
+            channel.named = common_name(leaf);
+            channel.given = given_by_login(leaf);
+        }
+        if says(devices) {
+            channel.device = device(leaf);
+        }
+        channel
     }
 }
 
@@ -37,6 +70,8 @@ pub struct Channel {
     pub named: Option<String>,
     /// When it was given, if `ringfence login` gave it: milliseconds since 1970.
     pub given: Option<u64>,
+    /// Which device the certificate names, if an authority for devices gave it.
+    pub device: Option<Device>,
 }
 
 /// The channel binding `tls-server-end-point` (RFC 5929 section 4.1): the certificate's hash by the algorithm of its own
@@ -81,9 +116,25 @@ fn text(value: &AttributeValue) -> Option<String> {
 
 /// The common name of a certificate's subject, as PostgreSQL reads it; `None` unless there is exactly one.
 pub fn common_name(leaf: &CertificateDer<'_>) -> Option<String> {
+    only(&Certificate::from_der(leaf).ok()?, rfc4519::CN)
+}
+
+/// The device that a certificate names: whose it is by the subject's organisation (O), which one by its serial number (RFC 4519,
+/// section 2.31), or else its common name. `None` unless both are there, once, and short.
+pub fn device(leaf: &CertificateDer<'_>) -> Option<Device> {
+    /// The longest of each, in bytes.
+    const LONGEST: usize = 128;
     let certificate = Certificate::from_der(leaf).ok()?;
+    let owner = only(&certificate, rfc4519::O)?;
+    let id = only(&certificate, rfc4519::SERIAL_NUMBER).or_else(|| only(&certificate, rfc4519::CN))?;
+    let fits = |text: &str| (1..=LONGEST).contains(&text.len()) && !text.chars().any(char::is_control);
+    (fits(&owner) && fits(&id)).then_some(Device { id, owner })
+}
+
+/// An attribute of a certificate's subject; `None` unless there is exactly one.
+fn only(certificate: &Certificate, attribute: ObjectIdentifier) -> Option<String> {
     let attributes = certificate.tbs_certificate.subject.0.iter().flat_map(|relative| relative.0.iter());
-    let mut names = attributes.filter(|attribute| attribute.oid == rfc4519::CN);
-    let (name, None) = (names.next()?, names.next()) else { return None };
-    text(&name.value)
+    let mut found = attributes.filter(|a| a.oid == attribute);
+    let (found, None) = (found.next()?, found.next()) else { return None };
+    text(&found.value)
 }

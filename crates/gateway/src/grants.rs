@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ringfence_control::{Control, Sketch, State, Stored};
 use ringfence_grants::Request;
-use ringfence_policy::Policy;
+use ringfence_policy::{Device, Policy};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -136,6 +136,8 @@ pub struct Dependent {
     pub location: String,
     /// When they were given what they came in by, if a login gave it: milliseconds since 1970.
     pub given: Option<u64>,
+    /// What they come with.
+    pub device: Option<Device>,
     /// Whose it is.
     pub principal: String,
     /// Where to.

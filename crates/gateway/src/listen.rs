@@ -167,7 +167,7 @@ async fn client(
     let mut buffer = Buffer::default();
     let login = Box::pin(login::run(shared, &mut stream, &mut buffer, address.is_some()));
     let Ok(proven) = tokio::time::timeout(shared.config.login_timeout, login).await else { return Ok(()) };
-    let Some(Proven { principal, startup, proof, given }) = proven? else { return Ok(()) };
+    let Some(Proven { principal, startup, proof, given, device }) = proven? else { return Ok(()) };
     let Some(_place) = Place::take(shared, &principal.name) else {
         let most = shared.config.max_per_principal;
         let refusal = Refusal::new(
@@ -181,5 +181,5 @@ async fn client(
         return console::run(shared, stream, buffer, principal, given).await;
     }
     let address = address.map_or_else(|| "unix".to_owned(), |a| a.to_string());
-    session::run(shared, stream, buffer, Client { principal, startup, proof, given, address }).await
+    session::run(shared, stream, buffer, Client { principal, startup, proof, given, device, address }).await
 }

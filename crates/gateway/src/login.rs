@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ringfence_policy::{Principal, Proof};
+use ringfence_policy::{Device, Principal, Proof};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 
 use crate::auth::{self, AuthError};
 use crate::backend::{Stream, take_stream};
-use crate::certificate::{Channel, common_name, given_by_login};
+use crate::certificate::Channel;
 use crate::frame::Buffer;
 use crate::refusal::{Refusal, code};
 use crate::scram::Verifier;
@@ -30,6 +30,8 @@ pub struct Proven {
     pub proof: Proof,
     /// When they were given the certificate that they proved it by, if a login gave it.
     pub given: Option<u64>,
+    /// What they come with.
+    pub device: Option<Device>,
 }
 
 /// Tells a client why it is not let in.
@@ -70,7 +72,7 @@ pub async fn run(
                 return Ok(None);
             }
             auth::welcome(stream).await?;
-            Ok(Some(Proven { principal, startup, proof, given }))
+            Ok(Some(Proven { principal, startup, proof, given, device: channel.device }))
         }
         Err(Unproven::Io(e)) => Err(e),
         Err(Unproven::Refused { name, refusal, reason }) => {
@@ -161,12 +163,7 @@ async fn first_packets(
                     stream.write_all(b"S").await?;
                     let acceptor = TlsAcceptor::from(Arc::clone(&tls.server));
                     let encrypted = acceptor.accept(take_stream(stream)).await?;
-                    let shown = encrypted.get_ref().1.peer_certificates().and_then(<[_]>::first);
-                    channel = Channel {
-                        tls: Some(tls),
-                        named: shown.and_then(common_name),
-                        given: shown.and_then(given_by_login),
-                    };
+                    channel = tls.channel(encrypted.get_ref().1.peer_certificates());
                     *stream = Box::new(encrypted);
                 }
                 _ => stream.write_all(b"N").await?,

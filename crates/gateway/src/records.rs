@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use ringfence_policy::EnrolmentBy;
 use ringfence_verifier::enrolment::Enrolled;
 
 use ringfence_ledger::{Counters, Entry, Kind};
 use ringfence_meter::Group;
-use ringfence_policy::Proof;
+use ringfence_policy::{Device, EnrolmentBy, Proof};
 use ringfence_verifier::manifest::Mention;
 use serde::Serialize;
 
@@ -46,6 +45,9 @@ pub struct SessionRecord {
     pub policy: String,
     /// How they proved who they are.
     pub login: Proof,
+    /// What they came with, by a certificate of an authority for devices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
     /// The client's address.
     pub address: String,
     /// What the client calls itself.

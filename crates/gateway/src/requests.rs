@@ -4,6 +4,7 @@ use ringfence_control::{State, Stored};
 use ringfence_grants::request::rfc3339;
 use ringfence_grants::{Approval, Ask, Less, Request};
 use ringfence_ledger::{Entry, Kind};
+use ringfence_policy::Device;
 use serde_json::{Value, json};
 
 use crate::console::{Desk, broken, control_error, refuse};
@@ -90,8 +91,11 @@ impl Desk<'_> {
     async fn put_forward(&self, request: &Request) -> Result<Value, Refusal> {
         let bad = |e: &dyn std::fmt::Display| Refusal::new("22023", e.to_string());
         let store = self.store(&request.store)?;
+        let requester = self.policy.registry().principal(&request.requester);
+        let device = requester.and_then(Device::presumed);
         let outcome =
-            self.policy.outcome(&request.requester, &store.name, &[request.scope()]).map_err(|e| bad(&e))?;
+            self.policy.outcome(&request.requester, &store.name, device.as_ref(), &[request.scope()]);
+        let outcome = outcome.map_err(|e| bad(&e))?;
         let opens =
             outcome.tables.get(&request.table).is_some_and(|t| t.values().any(|c| !c.granted_by.is_empty()));
         if !opens {

@@ -449,7 +449,10 @@ impl Gateway {
             self.shared.admissions.forget_all();
             self.shared.grants.cut_where(&Cut::PolicyChanged, |session| {
                 session.is_face
-                    || !matches!(policy.access(&session.principal, &session.store), Ok(Access::Full))
+                    || !matches!(
+                        policy.access(&session.principal, &session.store, session.device.as_ref()),
+                        Ok(Access::Full)
+                    )
             });
         }
         Ok(())

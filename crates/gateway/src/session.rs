@@ -9,7 +9,7 @@ use std::time::Duration;
 use ringfence_face::{Login, Steward};
 use ringfence_ledger::{Crossing, Entry, Kind};
 use ringfence_meter::Who;
-use ringfence_policy::{Policy, Principal, Proof, Standing, Store};
+use ringfence_policy::{Device, Policy, Principal, Proof, Standing, Store};
 use tokio::io::{AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, watch};
 
@@ -198,6 +198,8 @@ pub struct Client {
     pub proof: Proof,
     /// When they were given the certificate that they proved it by, if a login gave it.
     pub given: Option<u64>,
+    /// What they come with.
+    pub device: Option<Device>,
     /// From where.
     pub address: String,
 }
@@ -214,7 +216,7 @@ struct Opened {
 }
 
 async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
-    let Client { principal, startup, proof, given, address } = client;
+    let Client { principal, startup, proof, given, device, address } = client;
     let policy = shared.policy();
     let name = principal.name.clone();
     let route = shared.routes.get(&startup.database).cloned();
@@ -228,7 +230,7 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         )
     })?;
     let grants = shared.grants.of(&name, &store.name);
-    let admission = shared.admissions.admit(&policy, &name, store, &grants)?;
+    let admission = shared.admissions.admit(&policy, &name, store, device.as_ref(), &grants)?;
     let grants = if admission.is_face() { grants } else { Vec::new() };
     let parameters = start_parameters(admission.is_face(), &startup)?;
     let ids: Vec<String> = grants.iter().map(|g| g.request.id.clone()).collect();
@@ -244,6 +246,7 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         session: id.clone(),
         location: principal.place().to_owned(),
         given,
+        device: device.clone(),
         principal: name.clone(),
         store: store.name.clone(),
         is_face: admission.is_face(),
@@ -296,6 +299,7 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         grants: ids,
         policy: policy.digest().to_owned(),
         login: proof,
+        device,
         address,
         application: startup.parameter("application_name").unwrap_or_default().to_owned(),
     };

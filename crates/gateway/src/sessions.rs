@@ -21,7 +21,7 @@ pub fn list(shared: &Shared, person: &Principal) -> Value {
             json!({
                 "session": who.session, "principal": who.principal, "location": who.location, "store": who.store,
                 "access": if who.is_face { "face" } else { "full" }, "crosses": who.is_cross_border, "grants": who.grants,
-                "address": who.address, "application": who.application, "seconds": live.since.elapsed().as_secs(),
+                "device": who.device, "address": who.address, "application": who.application, "seconds": live.since.elapsed().as_secs(),
                 "statements": live.passed.statements(), "rows": live.passed.rows(), "bytes": live.passed.bytes(),
             })
         })

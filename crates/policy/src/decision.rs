@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::Error;
 use crate::catalogue::Catalogue;
+use crate::device::{Device, context};
 use crate::ownership::{Coverage, CoveredCompanies, coverage, covered_companies};
 use crate::people::{Principal, PrincipalKind, Registry, Store};
 
@@ -90,6 +91,21 @@ pub struct Policy {
     stores: BTreeMap<String, (Store, Catalogue)>,
     digest: String,
     rules: String,
+}
+
+/// What Cedar says.
+enum Verdict<'a> {
+    Permitted,
+    Refused {
+        /// What to do, by the words of a policy that forbids it (`@advice("…")`).
+        advice: Option<&'a str>,
+    },
+}
+
+impl Verdict<'_> {
+    fn is_permitted(&self) -> bool {
+        matches!(self, Self::Permitted)
+    }
 }
 
 fn uid(kind: &str, id: &str) -> Value {
@@ -224,7 +240,7 @@ impl Policy {
         resource: EntityUid,
         context: Context,
         entities: &Entities,
-    ) -> Result<bool, Error> {
+    ) -> Result<Verdict<'_>, Error> {
         let request = Request::new(principal.clone(), action.clone(), resource, context, Some(&self.schema))
             .map_err(|e| Error::Undecided(e.to_string()))?;
         let response = Authorizer::new().is_authorized(&request, &self.policies, entities);
@@ -232,27 +248,55 @@ impl Policy {
         if let Some(error) = response.diagnostics().errors().next() {
             return Err(Error::Undecided(error.to_string()));
         }
-        Ok(response.decision() == Decision::Allow)
+        let forbidding = || response.diagnostics().reason().filter_map(|id| self.policies.policy(id));
+        Ok(match response.decision() {
+            Decision::Allow => Verdict::Permitted,
+            Decision::Deny => {
+                Verdict::Refused { advice: forbidding().filter_map(|p| p.annotation("advice")).min() }
+            }
+        })
     }
 
-    fn permits_store(&self, principal: &Principal, action: &str, store: &Store) -> Result<bool, Error> {
+    fn permits_store(
+        &self,
+        principal: &Principal,
+        action: &str,
+        store: &Store,
+        context: Context,
+    ) -> Result<Verdict<'_>, Error> {
         let who = parse_uid(kind_of(principal), &principal.name)?;
         let action = parse_uid("Action", action)?;
         let resource = parse_uid("Store", &store.name)?;
-        self.permits(&who, &action, resource, Context::empty(), &self.entities)
+        self.permits(&who, &action, resource, context, &self.entities)
     }
 
-    /// Whether and how `principal` may use `store`.
-    pub fn access(&self, principal: &str, store: &str) -> Result<Access, Error> {
+    /// What policies know of a request for `action`, beside who and what.
+    fn context(&self, action: &str, device: Option<&Device>, grant: Option<&str>) -> Result<Context, Error> {
+        let action = parse_uid("Action", action)?;
+        let context = context(&self.registry, device, grant);
+        Context::from_json_value(context, Some((&self.schema, &action)))
+            .map_err(|e| Error::Undecided(e.to_string()))
+    }
+
+    /// Whether and how `principal` may use `store`, coming with `device`.
+    pub fn access(&self, principal: &str, store: &str, device: Option<&Device>) -> Result<Access, Error> {
         let (principal, store, _) = self.find(principal, store)?;
-        if !self.permits_store(principal, "connect", store)? {
-            return Ok(Access::Refused(self.why_no_connect(principal, store)));
+        let context = |action| self.context(action, device, None);
+        if let Verdict::Refused { advice } =
+            self.permits_store(principal, "connect", store, context("connect")?)?
+        {
+            return Ok(Access::Refused(self.why_no_connect(principal, store, advice)));
         }
-        Ok(if self.permits_store(principal, "full_access", store)? { Access::Full } else { Access::Face })
+        let full = self.permits_store(principal, "full_access", store, context("full_access")?)?;
+        Ok(if full.is_permitted() { Access::Full } else { Access::Face })
     }
 
-    fn why_no_connect(&self, principal: &Principal, store: &Store) -> String {
+    fn why_no_connect(&self, principal: &Principal, store: &Store, advice: Option<&str>) -> String {
         let name = &principal.name;
+        // Who wrote the policy says best what to do.
+        if let Some(advice) = advice {
+            return advice.to_owned();
+        }
         if principal.teams.intersection(&store.auditors).next().is_some() {
             return format!("{name} is an auditor and verifies the ledger; auditors reach no user data");
         }
@@ -273,17 +317,18 @@ impl Policy {
     }
 
     /// Whether statements are counted instead of logged one by one.
-    pub fn is_counted(&self, principal: &str, store: &str) -> Result<bool, Error> {
+    pub fn is_counted(&self, principal: &str, store: &str, device: Option<&Device>) -> Result<bool, Error> {
         let (principal, store, _) = self.find(principal, store)?;
-        self.permits_store(principal, "count_only", store)
+        let context = self.context("count_only", device, None)?;
+        Ok(self.permits_store(principal, "count_only", store, context)?.is_permitted())
     }
 
     /// `Err` says why `principal` may not sign requests for `store`.
     pub fn may_approve(&self, principal: &str, store: &str) -> Result<Result<(), String>, Error> {
         let (principal, store, _) = self.find(principal, store)?;
         let name = &principal.name;
-        let permitted = principal.is_person() && self.permits_store(principal, "approve", store)?;
-        if permitted {
+        let verdict = || self.permits_store(principal, "approve", store, Context::empty());
+        if principal.is_person() && verdict()?.is_permitted() {
             return Ok(Ok(()));
         }
         Ok(Err(match self.standing(principal, store) {
@@ -337,9 +382,15 @@ impl Policy {
         }
     }
 
-    /// What `principal` sees of `store`, by default and by `grants` (which the caller has verified).
-    pub fn outcome(&self, principal: &str, store: &str, grants: &[GrantScope]) -> Result<Outcome, Error> {
-        self.outcome_where(principal, store, grants, |_| true)
+    /// What `principal`, coming with `device`, sees of `store`, by default and by `grants` (which the caller has verified).
+    pub fn outcome(
+        &self,
+        principal: &str,
+        store: &str,
+        device: Option<&Device>,
+        grants: &[GrantScope],
+    ) -> Result<Outcome, Error> {
+        self.outcome_where(principal, store, device, grants, |_| true)
     }
 
     /// The same of one table, for a page that shows no other.
@@ -348,29 +399,33 @@ impl Policy {
         principal: &str,
         store: &str,
         table: &str,
+        device: Option<&Device>,
         grants: &[GrantScope],
     ) -> Result<Outcome, Error> {
-        self.outcome_where(principal, store, grants, |name| name == table)
+        self.outcome_where(principal, store, device, grants, |name| name == table)
     }
 
     fn outcome_where(
         &self,
         principal: &str,
         store: &str,
+        device: Option<&Device>,
         grants: &[GrantScope],
         is_wanted: impl Fn(&str) -> bool,
     ) -> Result<Outcome, Error> {
         let (principal, store, catalogue) = self.find(principal, store)?;
         let who = parse_uid(kind_of(principal), &principal.name)?;
-        let clear = parse_uid("Action", "see_clear")?;
-        let masked = parse_uid("Action", "see_masked")?;
+        let with_context =
+            |action: &str| Ok((parse_uid("Action", action)?, self.context(action, device, None)?));
+        let (clear, masked) = (with_context("see_clear")?, with_context("see_masked")?);
         let mut outcome = Outcome::default();
         for (table, classified) in catalogue.tables.iter().filter(|(name, _)| is_wanted(name)) {
             let mut columns = BTreeMap::new();
             for column in classified.columns.keys() {
                 let resource = || parse_uid("Column", &column_id(&store.name, table, column));
-                let sees = |action: &EntityUid| {
-                    self.permits(&who, action, resource()?, Context::empty(), &self.entities)
+                let sees = |(action, context): &(EntityUid, Context)| {
+                    let verdict = self.permits(&who, action, resource()?, context.clone(), &self.entities);
+                    verdict.map(|v| v.is_permitted())
                 };
                 let base = if sees(&clear)? {
                     Visibility::Clear
@@ -384,7 +439,7 @@ impl Policy {
             outcome.tables.insert(table.clone(), columns);
         }
         for grant in grants {
-            self.apply(grant, principal, &who, store, &mut outcome)?;
+            self.apply(grant, principal, &who, device, store, &mut outcome)?;
         }
         outcome.tables.retain(|_, columns| {
             columns.values().any(|c| c.base != Visibility::Absent || !c.granted_by.is_empty())
@@ -397,6 +452,7 @@ impl Policy {
         grant: &GrantScope,
         principal: &Principal,
         who: &EntityUid,
+        device: Option<&Device>,
         store: &Store,
         outcome: &mut Outcome,
     ) -> Result<(), Error> {
@@ -420,13 +476,11 @@ impl Policy {
             .add_entities_from_json_value(entity, Some(&self.schema))
             .map_err(|e| undecided(format!("{e:?}")))?;
         let clear = parse_uid("Action", "see_clear")?;
-        let context = json!({ "grant": reference("Grant", &grant.id) });
-        let context = Context::from_json_value(context, Some((&self.schema, &clear)))
-            .map_err(|e| undecided(e.to_string()))?;
+        let context = self.context("see_clear", device, Some(&grant.id))?;
         let Some(table) = outcome.tables.get_mut(&grant.table) else { return Ok(()) };
         for (column, seen) in table.iter_mut().filter(|(c, _)| grant.columns.contains(*c)) {
             let resource = parse_uid("Column", &column_id(&store.name, &grant.table, column))?;
-            if self.permits(who, &clear, resource, context.clone(), &entities)? {
+            if self.permits(who, &clear, resource, context.clone(), &entities)?.is_permitted() {
                 seen.granted_by.push(grant.id.clone());
             }
         }
@@ -560,7 +614,7 @@ mod tests {
     #[test]
     fn the_default_policies_decide_as_the_readme_says() {
         let policy = policy();
-        let access = |who: &str, store: &str| policy.access(who, store).unwrap();
+        let access = |who: &str, store: &str| policy.access(who, store, None).unwrap();
         assert_eq!(access("us-engineer", "us"), Access::Full);
         assert_eq!(access("feed-service", "us"), Access::Full);
         assert_eq!(access("us-approver-1", "us"), Access::Face);
@@ -570,10 +624,10 @@ mod tests {
         assert_eq!(access("us-engineer", "legacy"), Access::Full);
         assert!(matches!(access("singapore-analyst", "legacy"), Access::Refused(why) if why.contains("SG")));
         assert!(matches!(access("beijing-engineer", "legacy"), Access::Refused(_)));
-        assert!(policy.is_counted("feed-service", "us").unwrap());
-        assert!(!policy.is_counted("us-engineer", "us").unwrap());
+        assert!(policy.is_counted("feed-service", "us", None).unwrap());
+        assert!(!policy.is_counted("us-engineer", "us", None).unwrap());
 
-        let sees = |who: &str| policy.outcome(who, "us", &[]).unwrap();
+        let sees = |who: &str| policy.outcome(who, "us", None, &[]).unwrap();
         assert_eq!(email(&sees("singapore-analyst")).unwrap().base, Visibility::Masked);
         for who in ["beijing-engineer", "nomad"] {
             assert_eq!(email(&sees(who)).unwrap().base, Visibility::Absent, "{who}");
@@ -585,6 +639,48 @@ mod tests {
     }
 
     #[test]
+    fn a_device_is_what_a_certificate_says_of_a_company_that_the_registry_knows() {
+        let asking = r#"
+            @id("ours") @advice("come with a machine of clips-sg")
+            forbid (principal, action == Ringfence::Action::"connect", resource)
+            when { principal has employer }
+            unless { context has device && context.device.owner == Ringfence::Company::"clips-sg" };
+            @id("sealed")
+            forbid (principal, action == Ringfence::Action::"see_clear", resource)
+            when { context has device && context.device.id == "SN-2" };"#;
+        let registry =
+            REGISTRY.replace(r#"law = "SG" }"#, r#"law = "SG", devices = ["Clips Singapore Pte. Ltd."] }"#);
+        let stores = vec![(store("us", StoreKind::Trusted), Catalogue::parse(CATALOGUE).unwrap())];
+        let policies = format!("{DEFAULT_POLICIES}{asking}");
+        let policy = Policy::new(Registry::parse(&registry).unwrap(), stores, &policies).unwrap();
+        let device = |owner: &str, id: &str| Device { owner: owner.to_owned(), id: id.to_owned() };
+        let access = |who: &str, device: Option<&Device>| policy.access(who, "us", device).unwrap();
+        let advice = Access::Refused("come with a machine of clips-sg".to_owned());
+        assert_eq!(access("singapore-analyst", None), advice);
+        assert_eq!(
+            access("singapore-analyst", Some(&device("Acme", "SN-1"))),
+            advice,
+            "nobody's of the registry"
+        );
+        for owner in ["clips-sg", "Clips Singapore Pte. Ltd."] {
+            assert_eq!(access("singapore-analyst", Some(&device(owner, "SN-1"))), Access::Face, "{owner}");
+        }
+        let presumed = Device::presumed(policy.registry().principal("singapore-analyst").unwrap());
+        assert_eq!(access("singapore-analyst", presumed.as_ref()), Access::Face);
+        // A covered company's machine is no place for full access; columns may depend on it, too.
+        assert_eq!(access("us-engineer", None), Access::Full);
+        assert_eq!(access("us-engineer", Some(&device("clips-cn", "SN-3"))), Access::Face);
+        let grant = GrantScope { id: "g1".into(), table: "users".into(), columns: ["email".into()].into() };
+        for (id, opened) in [("SN-1", true), ("SN-2", false)] {
+            let device = device("clips-sg", id);
+            let seen = policy.outcome("singapore-analyst", "us", Some(&device), std::slice::from_ref(&grant));
+            assert_eq!(email(&seen.unwrap()).unwrap().granted_by == ["g1"], opened, "{id}");
+        }
+        let twice = registry.replace("Clips Singapore Pte. Ltd.", "clips-cn");
+        assert!(Registry::parse(&twice).unwrap_err().to_string().contains("two companies"));
+    }
+
+    #[test]
     fn a_grant_opens_what_was_signed_for_and_never_messages() {
         let policy = policy();
         let columns = |c: &[&str]| c.iter().map(|c| (*c).to_owned()).collect();
@@ -592,7 +688,7 @@ mod tests {
         let bodies =
             GrantScope { id: "g2".into(), table: "messages".into(), columns: columns(&["id", "body"]) };
         for (who, opened) in [("singapore-analyst", true), ("beijing-engineer", true), ("nomad", false)] {
-            let outcome = policy.outcome(who, "us", &[emails.clone(), bodies.clone()]).unwrap();
+            let outcome = policy.outcome(who, "us", None, &[emails.clone(), bodies.clone()]).unwrap();
             assert_eq!(email(&outcome).unwrap().granted_by == ["g1"], opened, "{who}");
             assert!(!outcome.tables.contains_key("messages"), "{who}");
         }

@@ -155,6 +155,9 @@ pub struct Company {
     /// Who owns it.
     #[serde(default)]
     pub owners: Vec<Share>,
+    /// What the certificates of its devices call it, besides its name here.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub devices: BTreeSet<String>,
 }
 
 /// A share of a company.
@@ -258,8 +261,11 @@ impl Registry {
                     .push(format!("the registry: {name}: {code:?} is not a country code of two capitals"));
             }
         }
-        if companies.len() != self.companies.len() {
-            problems.push("the registry: a company is there twice".to_owned());
+        let mut owners: BTreeSet<&str> = BTreeSet::new();
+        for owner in self.companies.iter().flat_map(|c| std::iter::once(&c.name).chain(&c.devices)) {
+            if !owners.insert(owner) {
+                problems.push(format!("the registry: {owner:?} on a certificate would name two companies"));
+            }
         }
         for company in &self.companies {
             let name = &company.name;

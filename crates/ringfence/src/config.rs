@@ -131,7 +131,9 @@ struct TlsFile {
     root: Option<PathBuf>,
     /// Certificates of the authorities whose client certificates are taken for a login; none are asked for without.
     client_ca: Option<PathBuf>,
-    /// Their lists of revoked certificates.
+    /// Certificates of the authorities whose client certificates say whose a device is.
+    device_ca: Option<PathBuf>,
+    /// Lists of revoked certificates, of both kinds of authority.
     client_crl: Option<PathBuf>,
     /// Refuse clients without TLS.
     #[serde(default)]
@@ -627,6 +629,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
             certificate: dir.join(&t.certificate),
             key: dir.join(&t.key),
             client_ca: t.client_ca.as_ref().map(|p| dir.join(p)),
+            device_ca: t.device_ca.as_ref().map(|p| dir.join(p)),
             client_crl: t.client_crl.as_ref().map(|p| dir.join(p)),
         });
         reader.keep("gateway.tls", made).map(Arc::new)

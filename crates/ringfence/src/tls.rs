@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ringfence_gateway::certificate::Tls;
+use ringfence_gateway::certificate::{Believed, Tls};
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
@@ -43,17 +43,26 @@ pub(crate) struct Files {
     pub(crate) key: PathBuf,
     /// The authorities of clients.
     pub(crate) client_ca: Option<PathBuf>,
-    /// Their lists of revoked certificates.
+    /// The authorities of devices.
+    pub(crate) device_ca: Option<PathBuf>,
+    /// Both kinds' lists of revoked certificates.
     pub(crate) client_crl: Option<PathBuf>,
 }
 
 /// What a gateway shows, and which certificates of clients it believes.
 pub(crate) fn server(files: &Files) -> Result<Tls, String> {
     let chain = certificates(&files.certificate)?;
-    let clients = match &files.client_ca {
-        Some(path) => client_verifier(path, files.client_crl.as_deref())?,
-        None if files.client_crl.is_some() => return Err("client_crl without client_ca".to_owned()),
-        None => rustls::server::WebPkiClientVerifier::no_client_auth(),
+    let revoked = files.client_crl.as_deref();
+    let verifier =
+        |ca: &Option<PathBuf>| ca.iter().map(|path| client_verifier(&[path], revoked)).next().transpose();
+    let believed = Believed { people: verifier(&files.client_ca)?, devices: verifier(&files.device_ca)? };
+    let authorities: Vec<&PathBuf> = files.client_ca.iter().chain(&files.device_ca).collect();
+    if authorities.is_empty() && revoked.is_some() {
+        return Err("client_crl without client_ca or device_ca".to_owned());
+    }
+    let clients = match authorities.as_slice() {
+        [] => rustls::server::WebPkiClientVerifier::no_client_auth(),
+        all => client_verifier(all, revoked)?,
     };
     let leaf = chain.first().cloned().ok_or("the certificate's file has none")?;
     let server = rustls::ServerConfig::builder_with_provider(provider())
@@ -62,7 +71,7 @@ pub(crate) fn server(files: &Files) -> Result<Tls, String> {
         .with_client_cert_verifier(clients)
         .with_single_cert(chain, private_key(&files.key)?)
         .map_err(|e| e.to_string())?;
-    Ok(Tls::new(Arc::new(server), &leaf))
+    Ok(Tls::new(Arc::new(server), &leaf, believed))
 }
 
 /// What the web console shows.
@@ -79,10 +88,14 @@ pub(crate) fn pages(certificate: &Path, key: &Path) -> Result<Arc<rustls::Server
 
 /// Clients may show a certificate; one that they show must verify.
 fn client_verifier(
-    ca: &Path,
+    authorities: &[&PathBuf],
     revoked: Option<&Path>,
 ) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, String> {
-    let roots = Arc::new(authorities(ca)?);
+    let mut roots = rustls::RootCertStore::empty();
+    for path in authorities {
+        roots.roots.extend(self::authorities(path)?.roots);
+    }
+    let roots = Arc::new(roots);
     let mut builder = rustls::server::WebPkiClientVerifier::builder_with_provider(roots, provider())
         .allow_unauthenticated();
     if let Some(path) = revoked {
@@ -90,7 +103,8 @@ fn client_verifier(
             CertificateRevocationListDer::pem_file_iter(path).and_then(Iterator::collect);
         builder = builder.with_crls(lists.map_err(|e| format!("{}: {e}", path.display()))?);
     }
-    builder.build().map_err(|e| format!("{}: {e}", ca.display()))
+    let names: Vec<_> = authorities.iter().map(|path| path.display().to_string()).collect();
+    builder.build().map_err(|e| format!("{}: {e}", names.join(", ")))
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {

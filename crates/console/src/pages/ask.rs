@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Redirect;
 use maud::{Markup, html};
 use ringfence_policy::decision::{GrantScope, Visibility};
-use ringfence_policy::{Access, Catalogue};
+use ringfence_policy::{Access, Catalogue, Device};
 use serde_json::json;
 
 use super::words::{holds, length, seen_word};
@@ -127,7 +127,9 @@ pub(crate) fn limits_fields(most: u64, chosen: u64, rows: Option<u64>) -> Markup
 
 /// The stores of which this person sees something through a face.
 fn stores<'a>(policy: &'a ringfence_policy::Policy, person: &Person) -> Vec<(&'a str, &'a Catalogue)> {
-    let is_face = |name: &str| matches!(policy.access(&person.principal.name, name), Ok(Access::Face));
+    let device = Device::presumed(&person.principal);
+    let access = |name: &str| policy.access(&person.principal.name, name, device.as_ref());
+    let is_face = |name: &str| matches!(access(name), Ok(Access::Face));
     let all = policy.stores().filter(|(store, _)| is_face(&store.name));
     all.map(|(store, catalogue)| (store.name.as_str(), catalogue)).collect()
 }
@@ -189,7 +191,8 @@ fn form(
     let protected: BTreeSet<String> =
         classified.columns.iter().filter(|(_, c)| c.protected().is_some()).map(|(n, _)| n.clone()).collect();
     let scope = GrantScope { id: "-".to_owned(), table: table.to_owned(), columns: protected.clone() };
-    let outcome = policy.outcome(&person.principal.name, store, &[scope]);
+    let outcome =
+        policy.outcome(&person.principal.name, store, Device::presumed(&person.principal).as_ref(), &[scope]);
     let outcome = outcome.map_err(|_| {
         Told::new(StatusCode::SERVICE_UNAVAILABLE, "What you see cannot be decided at the moment.")
     })?;

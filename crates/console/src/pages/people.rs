@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use maud::{Markup, PreEscaped, html};
-use ringfence_policy::{Access, Policy, Registry, Standing};
+use ringfence_policy::{Access, Device, Policy, Principal, Registry, Standing};
 
 use super::{At, Page, Person, Told, page};
 
@@ -102,7 +102,7 @@ pub(crate) async fn one(State(desk): At, person: Person, Path(name): Path<String
                 tbody { @for (store, _) in policy.stores() { tr {
                     th scope="row" { (store.name) }
                     td { (standing(&policy.standing(who, store))) }
-                    td { (access(&policy, &who.name, &store.name)) }
+                    td { (access(&policy, who, &store.name)) }
                 } } }
             } }
         }
@@ -119,8 +119,9 @@ fn standing(standing: &Standing) -> Markup {
     } }
 }
 
-fn access(policy: &Policy, who: &str, store: &str) -> Markup {
-    html! { @match policy.access(who, store) {
+fn access(policy: &Policy, who: &Principal, store: &str) -> Markup {
+    let device = Device::presumed(who);
+    html! { @match policy.access(&who.name, store, device.as_ref()) {
         Ok(Access::Full) => "full",
         Ok(Access::Face) => "a face: masked, and what grants open",
         Ok(Access::Refused(why)) => { "refused: " (why) },

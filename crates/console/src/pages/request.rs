@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 use ringfence_grants::Request;
 use ringfence_policy::decision::Visibility;
-use ringfence_policy::{Column, Outcome, Policy};
+use ringfence_policy::{Column, Device, Outcome, Policy};
 use ringfence_verifier::passkey;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -98,7 +98,9 @@ fn outcome(desk: &Desk, policy: &Policy, request: &Request) -> Option<Arc<Outcom
         return Some(Arc::clone(found));
     }
     let (who, store, table) = (&request.requester, &request.store, &request.table);
-    let found = Arc::new(policy.outcome_of_table(who, store, table, &[request.scope()]).ok()?);
+    let device = policy.registry().principal(who).and_then(Device::presumed);
+    let seen = policy.outcome_of_table(who, store, table, device.as_ref(), &[request.scope()]);
+    let found = Arc::new(seen.ok()?);
     let mut kept = kept();
     if kept.len() >= MOST_OUTCOMES {
         kept.clear();
