@@ -38,30 +38,29 @@ pub async fn draft(client: &Client) -> Result<Draft, Error> {
                 None => unsure.push(format!("{name}.{column}")),
             }
         }
-        let subject = ["user_id", "sender_id", "author_id", "customer_id", "account_id"]
-            .into_iter()
-            .find(|c| columns.contains_key(*c))
-            .or_else(|| columns.contains_key("id").then_some("id"));
-        let device = ["device_id", "device_uuid"].into_iter().find(|c| columns.contains_key(*c));
-        let residence = ["country", "country_code"].into_iter().find(|c| columns.contains_key(*c));
-        let party = Some("recipient_id").filter(|c| columns.contains_key(*c));
-        let category = if is_messages(&name) { "direct-messages" } else { "" };
-        catalogue.tables.insert(
-            name,
-            Table {
-                schema: namespace,
-                subject: subject.map(str::to_owned),
-                subjects: "persons".to_owned(),
-                device: device.map(str::to_owned),
-                residence: residence.filter(|_| subject == Some("id")).map(str::to_owned),
-                parties: party.filter(|_| subject.is_some()).map(str::to_owned).into_iter().collect(),
-                belongs: Belongs::default(),
-                category: category.to_owned(),
-                columns,
-            },
-        );
+        catalogue.tables.insert(name.clone(), table(&namespace, &name, columns));
     }
     Ok(Draft { catalogue, unsure })
+}
+
+/// A table of classified columns, with what their names give away about whom its rows are about.
+pub fn table(schema: &str, name: &str, columns: BTreeMap<String, Column>) -> Table {
+    let one_of = |names: &[&str]| names.iter().find(|c| columns.contains_key(**c)).map(|c| (*c).to_owned());
+    let subject = one_of(&["user_id", "sender_id", "author_id", "customer_id", "account_id", "id"]);
+    let residence = one_of(&["country", "country_code"]).filter(|_| subject.as_deref() == Some("id"));
+    let party = one_of(&["recipient_id"]).filter(|_| subject.is_some());
+    let category = if is_messages(name) { "direct-messages" } else { "" };
+    Table {
+        schema: schema.to_owned(),
+        subjects: "persons".to_owned(),
+        device: one_of(&["device_id", "device_uuid"]),
+        residence,
+        parties: party.into_iter().collect(),
+        belongs: Belongs::default(),
+        category: category.to_owned(),
+        subject,
+        columns,
+    }
 }
 
 async fn sample(client: &Client, schema: &str, table: &str, column: &str) -> Result<Vec<String>, Error> {
@@ -81,7 +80,7 @@ fn is_messages(table: &str) -> bool {
 }
 
 /// Pure: what a column probably is; `None` for texts that nothing gives away.
-fn classify(table: &str, column: &str, sql_type: &SqlType, samples: &[String]) -> Option<Column> {
+pub(crate) fn classify(table: &str, column: &str, sql_type: &SqlType, samples: &[String]) -> Option<Column> {
     let name = column.to_ascii_lowercase();
     let has = |words: &[&str]| words.iter().any(|w| name.contains(w));
     let is = |test: fn(&str) -> bool| {

@@ -12,6 +12,7 @@
 pub mod connection;
 pub mod ddl;
 pub mod draft;
+pub mod drift;
 pub mod install;
 pub mod mask;
 pub mod preflight;

@@ -44,6 +44,15 @@ pub fn expression(table: &str, column: &str, how: &Protected, sql_type: &SqlType
     })
 }
 
+/// The kinds that have a mask for a type.
+pub fn kinds(sql_type: &SqlType) -> Vec<Kind> {
+    let fits = |kind: &Kind| {
+        let how = Protected { category: String::new(), kind: *kind, bucket: None };
+        expression("", "", &how, sql_type).is_ok()
+    };
+    Kind::ALL.into_iter().filter(fits).collect()
+}
+
 /// What a masked value looks like, for people: made up, and of nobody.
 pub fn example(how: &Protected) -> String {
     match how.kind {

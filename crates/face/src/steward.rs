@@ -3,7 +3,7 @@
 //! Its role is no superuser (`ringfence install` makes it): it may create roles and, as a member of the tables' owner,
 //! grant on them. No client ever speaks through it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use hmac::{Hmac, Mac};
@@ -16,6 +16,7 @@ use tokio_postgres::{Client, Transaction};
 use crate::Error;
 use crate::connection::Target;
 use crate::ddl::{self, Limits};
+use crate::drift::{self, Drift};
 use crate::schema;
 use crate::spec::{FaceSpec, Filter};
 use crate::sql::ident;
@@ -199,13 +200,11 @@ impl Steward {
         Ok(Login { role, password, face: FULL.to_owned() })
     }
 
-    /// The store's tables by schema and name, with their columns, as they are now.
-    pub async fn tables(&self) -> Result<BTreeMap<(String, String), Vec<String>>, Error> {
+    /// Where the store and `catalogue` have come apart, as it is now.
+    pub async fn drift(&self, catalogue: &Catalogue) -> Result<Drift, Error> {
         let guard = self.client().await?;
         let client = guard.as_ref().ok_or(Error::NotInstalled)?;
-        let found = schema::read(client).await?;
-        let names = |table: schema::StoreTable| table.columns.into_iter().map(|(name, _)| name).collect();
-        Ok(found.into_iter().map(|(name, table)| (name, names(table))).collect())
+        Ok(drift::between(schema::read(client).await?, catalogue))
     }
 
     /// How long the store takes to answer.

@@ -181,5 +181,6 @@ async fn client(
         return console::run(shared, stream, buffer, principal, given).await;
     }
     let address = address.map_or_else(|| "unix".to_owned(), |a| a.to_string());
-    session::run(shared, stream, buffer, Client { principal, startup, proof, given, device, address }).await
+    let who = Client { principal, startup, proof, given, device, address };
+    Box::pin(session::run(shared, stream, buffer, who)).await
 }

@@ -9,6 +9,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
@@ -146,6 +147,10 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Each of them.
+    pub const ALL: [Self; 7] =
+        [Self::Email, Self::Phone, Self::Name, Self::Date, Self::Text, Self::Identifier, Self::Number];
+
     /// The word in the catalogue.
     pub fn word(self) -> &'static str {
         match self {
@@ -186,6 +191,12 @@ impl Column {
     }
 }
 
+/// A name as TOML writes it before an equals sign.
+fn key(name: &str) -> String {
+    let is_bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    if is_bare { name.to_owned() } else { toml::Value::from(name).to_string() }
+}
+
 impl Catalogue {
     /// Reads a catalogue and checks that it fits together.
     pub fn parse(text: &str) -> Result<Self, Error> {
@@ -219,8 +230,73 @@ impl Catalogue {
         if problems.is_empty() { Ok(catalogue) } else { Err(Error::Invalid(problems)) }
     }
 
+    /// What a human adds to this catalogue's text so that it has `new` as well: the lines of each table that is there already, with
+    /// where they go, and each further table whole.
+    pub fn addition(&self, new: &Self) -> String {
+        let mut text = String::new();
+        let mut further = Self::default();
+        for (name, table) in &new.tables {
+            if !self.tables.contains_key(name) {
+                further.tables.insert(name.clone(), table.clone());
+                continue;
+            }
+            let _ = writeln!(text, "# under [tables.{}.columns]", key(name));
+            for (column, class) in &table.columns {
+                let _ = match class.protected() {
+                    None => writeln!(text, "{} = \"public\"", key(column)),
+                    Some(Protected { category, kind, bucket }) => {
+                        let category = toml::Value::from(category.as_str());
+                        let bucket = bucket.map(|b| format!(", bucket = {}", toml::Value::from(b)));
+                        let (kind, bucket) = (kind.word(), bucket.unwrap_or_default());
+                        writeln!(
+                            text,
+                            "{} = {{ protected = {category}, kind = \"{kind}\"{bucket} }}",
+                            key(column)
+                        )
+                    }
+                };
+            }
+            text.push('\n');
+        }
+        if !further.tables.is_empty() {
+            text.push_str(&toml::to_string(&further).expect("words and numbers"));
+        }
+        text
+    }
+
     /// The column `table.column`, if it is classified.
     pub fn column(&self, table: &str, column: &str) -> Option<&Column> {
         self.tables.get(table)?.columns.get(column)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+    use super::*;
+
+    #[test]
+    fn what_is_added_is_there_when_it_is_read_again() {
+        let old = "[tables.users]\nsubject = \"id\"\n[tables.users.columns]\nid = \"public\"\n";
+        let added = r#"
+            [tables.users.columns]
+            "we\"ird key" = "public"
+            nickname = { protected = "contact", kind = "name" }
+            height = { protected = "health", kind = "number", bucket = 5.0 }
+            [tables.visits]
+            subject = "user_id"
+            [tables.visits.columns]
+            user_id = "public"
+            "#;
+        let new = Catalogue::parse(added).unwrap();
+        let text = Catalogue::parse(old).unwrap().addition(&new);
+        assert!(text.starts_with("# under [tables.users.columns]\n"), "{text}");
+        let whole = Catalogue::parse(&format!("{old}{text}")).unwrap();
+        assert_eq!(whole.tables["visits"], new.tables["visits"]);
+        let users = &whole.tables["users"];
+        assert_eq!(users.subject.as_deref(), Some("id"));
+        for (column, class) in &new.tables["users"].columns {
+            assert_eq!(users.columns[column], *class, "{text}");
+        }
     }
 }

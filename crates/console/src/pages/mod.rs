@@ -5,6 +5,7 @@ pub mod border;
 pub mod catalogue;
 pub mod copies;
 pub mod door;
+pub mod drafts;
 pub mod health;
 pub mod inbox;
 pub mod ledger;
@@ -59,7 +60,7 @@ pub(crate) fn router(desk: Arc<Desk>) -> Router {
         .route("/orders/{id}", get(orders::show))
         .route("/orders/{id}/approve", post(orders::give))
         .route("/catalogue", get(catalogue::show))
-        .route("/catalogue/{store}", get(catalogue::store))
+        .route("/catalogue/{store}", get(catalogue::store).post(drafts::take))
         .route("/people", get(people::show))
         .route("/people/{name}", get(people::one))
         .route("/copies", get(copies::show))
