@@ -284,6 +284,7 @@ fn people_ask_decide_and_are_cut_off() {
     programs_show_tokens(&scene);
     the_api_is_what_it_says(&scene);
     a_login_is_a_certificate_until_the_provider_says_otherwise(&scene);
+    approvers_let_approvers_in(&scene);
     everybody_can_use_the_pages(&scene);
     strangers_and_failures_are_told(&mut scene);
 }
@@ -1115,6 +1116,85 @@ fn a_login_is_a_certificate_until_the_provider_says_otherwise(scene: &Scene) {
     people.act("login", json!({ "as": ANALYST }));
 }
 
+/// A third approver gets a passkey: two others sign that with theirs, or with an SSH key; the registry takes it then, and not before.
+fn approvers_let_approvers_in(scene: &Scene) {
+    const NEW: &str = "us-approver-3";
+    let people = &scene.people;
+    let registry = scene.demo.dir.join("registry-console.toml");
+    let before = std::fs::read_to_string(&registry).unwrap();
+    let asking = format!("enrolment = \"signed\"\n{before}");
+    std::fs::write(&registry, &asking).unwrap();
+    reload(scene);
+    people.act("login", json!({ "as": NEW }));
+    wait("the rules do not ask", || people.shown(NEW, "/passkey").contains("Other approvers sign"));
+    // Whoever is no approver has no key to let in, and does not see what waits.
+    assert!(!people.shown(ANALYST, "/passkey").contains("Other approvers sign"));
+    let line = people.act("enrol", json!({ "as": NEW }))["line"].as_str().unwrap().trim().to_owned();
+    // The form is there, with the line in it.
+    let asked = people.act("press", json!({ "as": NEW, "action": "/enrolments" }));
+    let path = asked["url"].as_str().unwrap().trim_start_matches(&scene.origin).to_owned();
+    let id = path.trim_start_matches("/enrolments/").to_owned();
+    assert!(id.starts_with("E-") && asked["text"].as_str().unwrap().contains("nobody yet"), "{asked}");
+    assert!(people.shown(APPROVERS[0], "/").contains(&format!("A key of {NEW}")));
+    assert_eq!(people.act("open", json!({ "as": ANALYST, "path": path }))["status"], 403);
+    assert!(!people.act("open", json!({ "as": NEW, "path": path }))["approvable"].as_bool().unwrap());
+    // Not by who it is for, not with an assertion for something else.
+    let sent = people.act("sent", json!({ "as": APPROVERS[0] }));
+    let old = sent["bodies"].as_array().unwrap().last().unwrap()["assertion"].clone();
+    let replayed = people.act(
+        "steal",
+        json!({ "as": APPROVERS[0], "path": format!("{path}/approve"), "body": { "assertion": old } }),
+    );
+    assert_eq!(replayed["status"], 403, "{replayed}");
+    assert_eq!(
+        people.act(
+            "steal",
+            json!({ "as": NEW, "path": format!("{path}/approve"), "body": { "assertion": old } })
+        )["status"],
+        403
+    );
+    assert!(
+        people.act("approve", json!({ "as": APPROVERS[0], "path": path }))["approved"].as_bool().unwrap()
+    );
+    assert!(people.shown(APPROVERS[1], &path).contains("us-approver-1, of 2 that are needed"));
+    let looked = people.act("axe", json!({ "as": APPROVERS[1], "path": path }));
+    assert_eq!(looked["violations"], json!([]));
+    let key = scene.demo.dir.join("keys").join(APPROVERS[1]).display().to_string();
+    let signed =
+        scene.demo.ringfence_with("console", &["enrol", "sign", &id, "--as", APPROVERS[1], "--key", &key]);
+    assert!(text(&signed).contains("Signed: "), "{}", text(&signed));
+    let shown = scene.demo.ringfence_with("console", &["enrol", "list", "--as", NEW, "--json"]);
+    let shown: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
+    let lines = shown[0]["registry"].as_str().unwrap();
+    assert_eq!(shown[0]["state"], "signed", "{shown}");
+    assert!(people.shown(APPROVERS[0], &path).contains("[[enrolments]]"));
+    // The registry with the key and without the lines is refused; with them it is in force.
+    let at = asking.find(&format!("name = \"{NEW}\"")).unwrap();
+    let start = at + asking[at..].find("key = \"").unwrap() + "key = \"".len();
+    let end = start + asking[start..].find('"').unwrap();
+    let with_key = format!("{}\\n{line}{}", &asking[..end], &asking[end..]);
+    std::fs::write(&registry, &with_key).unwrap();
+    reload(scene);
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(people.shown(NEW, "/passkey").contains("The registry knows 1 of yours"));
+    let whole = format!("{with_key}\n{lines}");
+    std::fs::write(&registry, &whole).unwrap();
+    // Where the next gateway takes its copy from: it would not start with rules that ask for less.
+    std::fs::write(scene.demo.dir.join("registry.toml"), &whole).unwrap();
+    reload(scene);
+    wait("the key is not in force", || {
+        people.shown(NEW, "/passkey").contains("The registry knows 2 of yours")
+    });
+    assert!(people.shown(APPROVERS[0], &path).contains("in force"));
+    let wanted = scene.ask("by the third one's passkey", "1h");
+    let request = format!("/requests/{wanted}");
+    assert!(people.act("approve", json!({ "as": NEW, "path": request }))["approved"].as_bool().unwrap());
+    wait("it is not on record", || {
+        let ledger = people.shown(APPROVERS[0], "/ledger");
+        ledger.contains("approved") && ledger.contains("enrolment-signed")
+    });
+}
+
 fn everybody_can_use_the_pages(scene: &Scene) {
     let people = &scene.people;
     let id = scene.ask("for the pictures", "1h");
@@ -1239,7 +1319,8 @@ fn strangers_and_failures_are_told(scene: &mut Scene) {
     let checked = scene.demo.ringfence_with("console", &["ledger", "verify"]);
     assert!(
         checked.status.success()
-            && text(&checked).contains("6 approvals are signed")
+            && text(&checked).contains("7 approvals are signed")
+            && text(&checked).contains("2 signatures of approvers let new keys in")
             && text(&checked).contains("2 orders are signed by regulators"),
         "{}",
         text(&checked)

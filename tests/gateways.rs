@@ -102,7 +102,7 @@ fn gateways_share_what_was_decided_and_survive_their_database() {
     demo.superuser(
         "control",
         "control",
-        "drop table ringfence.orders; drop sequence ringfence.orders_place; delete from ringfence.migrations where step = 6",
+        "drop table ringfence.enrolment_signatures, ringfence.enrolments; delete from ringfence.migrations where step = 7",
     );
     let third = demo.serve("third", "");
     assert_eq!(

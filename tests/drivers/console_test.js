@@ -62,6 +62,13 @@ const commands = {
     await page.waitForLoadState();
     return { ...(await seen(page)), status: answer.status() };
   },
+  // The form of the page that is open, as it is.
+  async press({ as, action }) {
+    const { page } = await person(as);
+    await Promise.all([page.waitForNavigation(), page.locator(`form[action$="${action}"] button`).last().click()]);
+    await page.waitForLoadState();
+    return seen(page);
+  },
   async fetch({ as, path }) {
     const { context } = await person(as);
     const answer = await context.request.get(origin + path);
@@ -180,7 +187,7 @@ const commands = {
     if (!(await page.locator("[data-approve]").count())) return { offered: false };
     const reloaded = page.waitForEvent("load", { timeout: 15000 }).then(() => true, () => false);
     await page.click("[data-approve]");
-    const told = page.waitForFunction(() => { const t = document.querySelector(".told"); return t && t.textContent && !t.textContent.startsWith("Your device") ? t.textContent : false; }, null, { timeout: 15000 }).then((h) => h.jsonValue(), () => "");
+    const told = page.waitForFunction(() => { const t = document.querySelector("[data-approve]")?.parentElement.querySelector(".told"); return t && t.textContent && !t.textContent.startsWith("Your device") ? t.textContent : false; }, null, { timeout: 15000 }).then((h) => h.jsonValue(), () => "");
     const first = await Promise.race([reloaded, told]);
     return { offered: true, approved: first === true, told: first === true ? "" : first };
   },

@@ -3,6 +3,7 @@
 //! It is no root of trust: a grant counts only with its approvers' signatures, which whoever reads it verifies again.
 
 mod copies;
+mod enrolments;
 mod erasures;
 mod migrations;
 mod orders;
@@ -15,6 +16,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio_postgres::Client;
 
 pub use copies::{CopyState, Registered};
+pub use enrolments::StoredEnrolment;
 pub use erasures::StoredErasure;
 pub use orders::StoredOrder;
 pub use presence::{Met, Presence};
@@ -35,6 +37,9 @@ pub enum Error {
     /// There is no order of this name that could be signed.
     #[error("there is no order {0} that waits for a signature")]
     NoSuchOrder(String),
+    /// No enrolment of this name waits.
+    #[error("there is no enrolment {0}")]
+    NoSuchEnrolment(String),
     /// There is no copy of this name.
     #[error("there is no copy {0}")]
     NoSuchCopy(String),
@@ -66,6 +71,7 @@ pub struct Control {
     readings: requests::Readings,
     recent: recent::Recent<Vec<Stored>>,
     recent_plans: recent::Recent<Vec<StoredErasure>>,
+    recent_enrolments: recent::Recent<Vec<StoredEnrolment>>,
 }
 
 impl Control {
@@ -77,6 +83,7 @@ impl Control {
             readings: requests::Readings::default(),
             recent: recent::Recent::default(),
             recent_plans: recent::Recent::default(),
+            recent_enrolments: recent::Recent::default(),
         }
     }
 
@@ -94,6 +101,7 @@ impl Control {
     pub fn touch(&self) {
         self.recent.touch();
         self.recent_plans.touch();
+        self.recent_enrolments.touch();
     }
 
     /// Whether it answers.

@@ -84,6 +84,19 @@ const STEPS: &[&str] = &[
         place bigint UNIQUE
      );
      CREATE SEQUENCE orders_place",
+    // 7: keys that wait for approvers' signatures.
+    "CREATE TABLE enrolments (
+        id text PRIMARY KEY,
+        person text NOT NULL,
+        canonical text NOT NULL,
+        created bigint NOT NULL
+     );
+     CREATE TABLE enrolment_signatures (
+        id text NOT NULL REFERENCES enrolments ON DELETE CASCADE,
+        approver text NOT NULL,
+        signature text NOT NULL,
+        PRIMARY KEY (id, approver)
+     )",
 ];
 
 /// Brings the schema `ringfence` of the database up to date, whoever else tries at the same time.

@@ -21,7 +21,7 @@ use crate::frame::{Body, Buffer, HEADER, put, put_parameter, put_ready, put_str}
 use crate::refusal::{Refusal, code};
 use crate::route::{self, Hold, Route};
 use crate::server::Shared;
-use crate::{orders, plans, presence, register, sessions, show};
+use crate::{orders, plans, presence, register, sessions, show, vouch};
 
 /// The database name that leads here.
 pub const NAME: &str = "ringfence";
@@ -50,6 +50,10 @@ enum Command {
     Order { jurisdiction: String, what: What, reason: String },
     Ordered { id: String },
     Give { id: String, signature: String },
+    Enrol { key: String },
+    Enrolments,
+    Enrolment { id: String },
+    Vouch { id: String, signature: String },
     Revoke { id: String, reason: String },
     Hold { route: String, within_ms: u64 },
     Release { route: String },
@@ -240,6 +244,10 @@ async fn command(
         }
         Command::Ordered { id } => orders::show(shared, principal, &id).await,
         Command::Give { id, signature } => orders::sign(shared, principal, &id, &signature).await,
+        Command::Enrol { key } => vouch::ask(shared, principal, &key).await,
+        Command::Enrolments => vouch::list(shared, principal).await,
+        Command::Enrolment { id } => vouch::show(shared, principal, &id).await,
+        Command::Vouch { id, signature } => vouch::sign(shared, principal, &id, &signature).await,
         Command::Revoke { id, reason } => desk.revoke(&id, &reason).await,
         Command::Hold { route, within_ms } => {
             let held =

@@ -355,11 +355,14 @@ impl Policy {
         is_theirs && self.standing(principal, store) == Standing::InCountry
     }
 
+    /// Whether somebody is in a team that approves at some store, so that a key of theirs could sign; whether it may is decided each time.
+    pub fn is_approver(&self, person: &Principal) -> bool {
+        self.stores().any(|(store, _)| !store.approvers.is_disjoint(&person.teams))
+    }
+
     /// The keys of those who approve at any store, by name.
     pub fn approver_keys(&self) -> BTreeMap<String, String> {
-        let approves =
-            |person: &Principal| self.stores().any(|(store, _)| !store.approvers.is_disjoint(&person.teams));
-        let people = self.registry.people.iter().filter(|person| approves(person));
+        let people = self.registry.people.iter().filter(|person| self.is_approver(person));
         people.filter_map(|p| Some((p.name.clone(), p.key.clone()?))).collect()
     }
 

@@ -66,6 +66,18 @@ pub struct Enrolled {
     pub signatures: BTreeMap<String, String>,
 }
 
+impl Enrolled {
+    /// The lines of the registry that say so. Basic strings of TOML are those of JSON.
+    pub fn lines(&self) -> String {
+        let text = |text: &str| serde_json::Value::from(text).to_string();
+        let mut lines = format!("[[enrolments]]\ntext = {}\n[enrolments.signatures]\n", text(&self.text));
+        for (name, signature) in &self.signatures {
+            lines.push_str(&[&text(name), " = ", &text(signature), "\n"].concat());
+        }
+        lines
+    }
+}
+
 /// The keys of approvers by name: OpenSSH lines.
 pub type Keys = BTreeMap<String, String>;
 

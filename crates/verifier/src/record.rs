@@ -71,6 +71,10 @@ pub enum Kind {
     Flow,
     /// The identity provider has signed somebody out, or deactivated them, or has them back.
     Presence,
+    /// Somebody who approves asked for a key of theirs to be let in; the record holds what other approvers sign.
+    EnrolmentRequested,
+    /// An approver signed that; the record holds the signature. The key is in force once the rules have it (`policy-changed`).
+    EnrolmentSigned,
     /// A copy of protected data was registered, excepted by somebody for a time, or is gone.
     Copy,
     /// A move of rows from one store to another came to a new stage; the record has what was compared.

@@ -68,13 +68,15 @@ fn by_place(countries: &std::collections::BTreeSet<String>, copies: &[Value]) ->
             @let findings = here.iter().filter(|c| c["finding"] == true).count();
             section.place aria-label={ "Copies in " (location) } {
                 div.row { strong { (location) } span.state data-state=(if findings > 0 { "denied" } else { "granted" }) {
-                    @if findings > 0 { (findings) @if findings == 1 { " finding" } @else { " findings" } } @else if *is_inside { "in the country" } @else { "nothing open" } } }
+                    @if findings > 0 { (findings) " open" } @else if *is_inside { "in the country" } @else { "nothing open" } } }
                 ul.plain { @for copy in here { li {
-                    strong { (text(copy, "kind")) } " " span.soft { (text(copy, "place")) }
-                    br; (holds(copy))
-                    @if copy["state"] != "registered" { span.soft { ", " (text(copy, "state")) ": " (text(copy, "reason")) } }
-                    @if copy["finding"] == true { span.warn { " finding" } }
-                    @if copy["last_seen"].is_string() { span.soft { ", seen " (moment(text(copy, "last_seen"))) } }
+                    div.row {
+                        span { strong { (text(copy, "kind")) } " " (text(copy, "place")) }
+                        @if copy["finding"] == true { span.state data-state="denied" { "finding" } }
+                    }
+                    (holds(copy))
+                    @if copy["state"] != "registered" { br; span.soft { (text(copy, "state")) ": " (text(copy, "reason")) } }
+                    br; span.soft { "of " (text(copy, "owner")) @if copy["last_seen"].is_string() { ", seen " (moment(text(copy, "last_seen"))) } }
                 } } }
             }
         } }

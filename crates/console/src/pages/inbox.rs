@@ -6,7 +6,7 @@ use axum::extract::State;
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
-use super::{At, Page, Person, Told, moment, page, text};
+use super::{At, Page, Person, Told, enrolments, moment, page, text};
 use crate::Desk;
 
 /// Whether a request or a plan waits for this person's decision.
@@ -48,20 +48,27 @@ pub(crate) async fn show(State(desk): At, person: Person) -> Result<Page, Told> 
     let plans = plans.as_array().cloned().unwrap_or_default();
     let (plans_waiting, plans): (Vec<Value>, Vec<Value>) =
         plans.into_iter().partition(|p| is_for_them(p, text(&p["plan"], "home")));
+    let keys = person.ask(&desk, &json!({ "do": "enrolments" })).await?;
+    let keys: Vec<Value> = keys.as_array().cloned().unwrap_or_default();
+    let (keys_waiting, keys): (Vec<Value>, Vec<Value>) =
+        keys.into_iter().partition(|one| enrolments::waits_for(&person, one));
     let body = html! {
         h1 { "Inbox" }
         section aria-labelledby="waiting" {
             h2 id="waiting" { "Waits for you" }
-            @if waiting.is_empty() && plans_waiting.is_empty() {
+            @if waiting.is_empty() && plans_waiting.is_empty() && keys_waiting.is_empty() {
                 p.empty { "Nothing. Whoever asks for something that you decide shows up here." }
             }
-            ul.cards { @for one in &plans_waiting { (plan_card(one)) } @for one in waiting.iter().take(MOST) { (card(one)) } }
+            ul.cards { @for one in &keys_waiting { (enrolments::card(one)) } @for one in &plans_waiting { (plan_card(one)) } @for one in waiting.iter().take(MOST) { (card(one)) } }
             (more(waiting.len()))
         }
         (list("Asked by you", &mine))
         (list("In force", &in_force))
         @if !plans.is_empty() {
             section { h2 { "Erasures and flows" } ul.cards { @for one in &plans { (plan_card(one)) } } }
+        }
+        @if !keys.is_empty() {
+            section { h2 { "Keys of approvers" } ul.cards { @for one in &keys { (enrolments::card(one)) } } }
         }
         (list("Decided, or for others to decide", &rest))
     };

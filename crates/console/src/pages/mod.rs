@@ -6,6 +6,7 @@ pub mod catalogue;
 pub mod copies;
 pub mod door;
 pub mod drafts;
+pub mod enrolments;
 pub mod health;
 pub mod inbox;
 pub mod ledger;
@@ -50,6 +51,9 @@ pub(crate) fn router(desk: Arc<Desk>) -> Router {
         .route("/plans/{id}", get(plan::show))
         .route("/plans/{id}/approve", post(plan::approve))
         .route("/passkey", get(passkey::show).post(passkey::line))
+        .route("/enrolments", post(enrolments::ask))
+        .route("/enrolments/{id}", get(enrolments::show))
+        .route("/enrolments/{id}/approve", post(enrolments::vouch))
         .route("/ask", get(ask::choose))
         .route("/ask/{store}/{table}", get(ask::show).post(ask::send))
         .route("/ask/{store}/{table}/{columns}", get(ask::show_for))

@@ -21,6 +21,8 @@ const SPKI_P256: [u8; 26] = [
 
 /// `GET /passkey`
 pub(crate) async fn show(State(desk): At, person: Person) -> Page {
+    let policy = desk.gateway.policy();
+    let is_signed = policy.registry().enrolment.is_some() && policy.is_approver(&person.principal);
     let keys: Vec<&str> = person
         .principal
         .key
@@ -36,19 +38,26 @@ pub(crate) async fn show(State(desk): At, person: Person) -> Page {
         @else { p { "The registry knows " (keys.len()) " of yours:" } ul { @for key in &keys { li { code { (short(key)) } } } } }
         section aria-labelledby="new" {
             h2 id="new" { "A new one" }
-            p { "Your device makes it now. Then give the line that shows to whoever keeps the registry: they add it to your " code { "key" } ", and the ledger says that they did." }
+            p { "Your device makes it now, and the line that shows is its public half. " @if is_signed {
+                "Other approvers sign that it is yours; whoever keeps the registry adds it then, and the ledger says all of it."
+            } @else {
+                "Give it to whoever keeps the registry: they add it to your " code { "key" } ", and the ledger says that they did."
+            } }
             button type="button" data-enrol="/passkey" data-name=(person.principal.name) data-relying-party=(desk.config.relying_party())
                 data-token=(person.session.csrf) { "Make a passkey" }
             p.told role="status" {}
-            label for="line" { "The line for the registry" }
-            textarea id="line" rows="4" readonly {}
+            @if is_signed { (super::enrolments::form(&person)) }
+            @else {
+                label for="line" { "The line for the registry" }
+                textarea id="line" rows="4" readonly {}
+            }
         }
     };
     page("Passkey", Some(&person), &body)
 }
 
 /// A key by its kind and its fingerprint, as `ssh-keygen -l` shows it.
-fn short(line: &str) -> String {
+pub(super) fn short(line: &str) -> String {
     match PublicKey::from_openssh(line.trim()) {
         Ok(key) => format!("{} {}", key.algorithm().as_str(), key.fingerprint(HashAlg::Sha256)),
         Err(_) => "a line that is no key".to_owned(),

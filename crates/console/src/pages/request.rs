@@ -233,10 +233,10 @@ pub(super) fn decide(
             p { "Your passkey signs exactly what is above, and nothing else. Nobody can do it for you, and everybody can check it." }
             div {
                 button type="button" data-approve={ "/" (what) "/" (id) "/approve" } data-challenge=(passkey::challenge(canonical))
-                    data-relying-party=(desk.config.relying_party()) data-token=(person.session.csrf) { (if what == "orders" { "Sign with passkey" } else { "Approve with passkey" }) }
+                    data-relying-party=(desk.config.relying_party()) data-token=(person.session.csrf) { (if matches!(what, "orders" | "enrolments") { "Sign with passkey" } else { "Approve with passkey" }) }
                 p.told role="status" {}
             }
-            noscript { p.warn { "A passkey needs JavaScript. Without it, on the command line: " code { @match what { "orders" => "ringfence suspend, ringfence resume", "plans" => "ringfence erase approve, ringfence flow approve", _ => { "ringfence approve " (id) } } } } }
+            noscript { p.warn { "A passkey needs JavaScript. Without it, on the command line: " code { @match what { "orders" => "ringfence suspend, ringfence resume", "plans" => "ringfence erase approve, ringfence flow approve", "enrolments" => { "ringfence enrol sign " (id) }, _ => { "ringfence approve " (id) } } } } }
             @if let Some(request) = narrowable {
                 (super::narrow::form(desk, person, request))
                 form method="post" action={ "/requests/" (id) "/deny" } {

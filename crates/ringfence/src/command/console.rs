@@ -21,7 +21,7 @@ pub(crate) struct WhoArgs {
     /// Your name. The password is read as psql reads it: PGPASSWORD, PGPASSFILE or ~/.pgpass, else a prompt;
     /// so is a client certificate: PGSSLCERT and PGSSLKEY, or ~/.postgresql.
     #[arg(long = "as", value_name = "NAME", env = "PGUSER")]
-    name: String,
+    pub(super) name: String,
     /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
@@ -227,7 +227,7 @@ pub(crate) struct UnbindArgs {
 pub(super) struct Console(tokio_postgres::Client);
 
 /// Logs in to the console and gives it one command.
-async fn ask(who: &WhoArgs, command: &Value) -> Result<Value, Failure> {
+pub(super) async fn ask(who: &WhoArgs, command: &Value) -> Result<Value, Failure> {
     Console::connect(who, None).await?.ask(command).await
 }
 

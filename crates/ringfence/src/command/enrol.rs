@@ -1,4 +1,5 @@
-//! `ringfence enrol`: what approvers sign so that a key of somebody's comes into the rules. Files only; the registry takes the result.
+//! `ringfence enrol`: what approvers sign so that a key of somebody's comes into the rules. By files that go from hand to hand, or at the
+//! gateway's console, where approvers with passkeys sign, too; the registry takes the result.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,8 +7,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use ringfence_grants::approval;
 use ringfence_verifier::enrolment::{Enrolled, Enrolment};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::console::{WhoArgs, ask};
 use super::{Failure, print_json};
 
 /// `ringfence enrol`.
@@ -21,6 +23,10 @@ pub(crate) struct EnrolArgs {
 enum EnrolCommand {
     /// Write an enrolment for others to sign.
     Write(WriteArgs),
+    /// Ask for a key of yours at the console, where others sign.
+    Ask(AskArgs),
+    /// List what waits at the console.
+    List(WhoArgs),
     /// Sign one, as an approver who is in the rules already.
     Sign(SignArgs),
     /// Show one, and what the registry takes.
@@ -40,12 +46,20 @@ struct WriteArgs {
 }
 
 #[derive(Args)]
+struct AskArgs {
+    #[command(flatten)]
+    who: WhoArgs,
+    /// The public key: a file with one OpenSSH line.
+    #[arg(long, value_name = "FILE")]
+    public_key: PathBuf,
+}
+
+#[derive(Args)]
 struct SignArgs {
-    /// The enrolment.
-    file: PathBuf,
-    /// Your name in the registry.
-    #[arg(long = "as", value_name = "NAME")]
-    name: String,
+    /// The enrolment: a file, or the name of one that waits at the console (E-…).
+    enrolment: String,
+    #[command(flatten)]
+    who: WhoArgs,
     /// Your OpenSSH private key.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
@@ -78,8 +92,46 @@ fn write(path: &Path, enrolled: &Enrolled) -> Result<(), Failure> {
         .map_err(|e| Failure::setup(format!("cannot write {}: {e}", path.display())))
 }
 
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or("-")
+}
+
+/// Signs one in a file, or at the console.
+async fn sign(args: &SignArgs) -> Result<(), Failure> {
+    let name = args.who.name.as_str();
+    let file = Path::new(&args.enrolment);
+    let is_file = file.exists() || !args.enrolment.starts_with("E-");
+    let (mut enrolled, enrolment) = if is_file {
+        open(file)?
+    } else {
+        let one = ask(&args.who, &json!({ "do": "enrolment", "id": args.enrolment })).await?;
+        let text = text(&one, "canonical").to_owned();
+        let enrolment =
+            Enrolment::parse(&text).map_err(|e| Failure::refused(format!("the enrolment {e}")))?;
+        (Enrolled { text, signatures: BTreeMap::new() }, enrolment)
+    };
+    if enrolment.person == name {
+        return Err(Failure::refused("nobody enrols themselves"));
+    }
+    let signature = approval::sign_text(&enrolled.text, &read(&args.key)?)
+        .map_err(|e| Failure::refused(e.to_string()))?;
+    if is_file {
+        enrolled.signatures.insert(name.to_owned(), signature);
+        write(file, &enrolled)?;
+    } else {
+        let given = json!({ "do": "vouch", "id": args.enrolment, "signature": signature });
+        ask(&args.who, &given).await?;
+    }
+    if args.who.json {
+        print_json(&json!({ "person": enrolment.person, "key": enrolment.key, "signed_by": name }));
+    } else {
+        println!("Signed: {} of {}, for {name}.", enrolment.key, enrolment.person);
+    }
+    Ok(())
+}
+
 /// `ringfence enrol`.
-pub(crate) fn run(args: &EnrolArgs) -> Result<(), Failure> {
+pub(crate) async fn run(args: &EnrolArgs) -> Result<(), Failure> {
     match &args.command {
         EnrolCommand::Write(args) => {
             let made = Enrolment::new(&args.person, &read(&args.public_key)?, ringfence_ledger::now_ms());
@@ -90,17 +142,35 @@ pub(crate) fn run(args: &EnrolArgs) -> Result<(), Failure> {
                 args.out.display()
             );
         }
-        EnrolCommand::Sign(args) => {
-            let (mut enrolled, enrolment) = open(&args.file)?;
-            if enrolment.person == args.name {
-                return Err(Failure::refused("nobody enrols themselves"));
+        EnrolCommand::Ask(args) => {
+            let command = json!({ "do": "enrol", "key": read(&args.public_key)?.trim() });
+            let told = ask(&args.who, &command).await?;
+            if args.who.json {
+                print_json(&told);
+            } else {
+                let (id, needed) = (text(&told, "id"), &told["signatures_needed"]);
+                println!(
+                    "{id} waits for {needed} signatures of other approvers: in their inbox, or ringfence enrol sign {id}"
+                );
             }
-            let signature = approval::sign_text(&enrolled.text, &read(&args.key)?)
-                .map_err(|e| Failure::refused(e.to_string()))?;
-            enrolled.signatures.insert(args.name.clone(), signature);
-            write(&args.file, &enrolled)?;
-            println!("Signed: {} of {}, for {}.", enrolment.key, enrolment.person, args.name);
         }
+        EnrolCommand::List(who) => {
+            let all = ask(who, &json!({ "do": "enrolments" })).await?;
+            if who.json {
+                print_json(&all);
+                return Ok(());
+            }
+            for one in all.as_array().into_iter().flatten() {
+                let signed = one["signed_by"].as_array().map_or(0, Vec::len);
+                let (id, state, person) = (text(one, "id"), text(one, "state"), text(one, "person"));
+                println!(
+                    "{id}  {state:<8}  {signed} of {}  {}  {person}",
+                    one["signatures_needed"],
+                    text(one, "key")
+                );
+            }
+        }
+        EnrolCommand::Sign(args) => sign(args).await?,
         EnrolCommand::Show(args) => {
             let (enrolled, enrolment) = open(&args.file)?;
             if args.json {
@@ -112,16 +182,8 @@ pub(crate) fn run(args: &EnrolArgs) -> Result<(), Failure> {
             let signed: Vec<&str> = enrolled.signatures.keys().map(String::as_str).collect();
             let signed = if signed.is_empty() { "nobody yet".to_owned() } else { signed.join(", ") };
             println!("# {} of {}, signed by {signed}. For the registry:", enrolment.key, enrolment.person);
-            println!("[[enrolments]]\ntext = {}\n[enrolments.signatures]", toml_text(&enrolled.text));
-            for (name, signature) in &enrolled.signatures {
-                println!("{} = {}", toml_text(name), toml_text(signature));
-            }
+            print!("{}", enrolled.lines());
         }
     }
     Ok(())
-}
-
-/// A basic string of TOML: its escapes are JSON's.
-fn toml_text(text: &str) -> String {
-    json!(text).to_string()
 }

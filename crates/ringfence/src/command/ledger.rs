@@ -275,7 +275,9 @@ fn gist(leaf: &Leaf, record: &Value) -> String {
             format!("{} by {} at {} from {}", get("what"), get("role"), get("database"), get("address"))
         }
         Kind::Routed => format!("{} leads to {}", get("route"), get("store")),
-        Kind::ErasureCertificate => format!("{} by {}", get("id"), get("by")),
+        Kind::ErasureCertificate | Kind::EnrolmentRequested | Kind::EnrolmentSigned => {
+            format!("{} by {}", get("id"), get("by"))
+        }
         Kind::Copy => format!("{} {} by {} {}", get("id"), get("state"), get("by"), get("reason")),
         Kind::Move => format!("{} {} by {}", get("move"), get("stage"), get("by")),
         Kind::Presence => format!("{} {} by {}", get("principal"), get("state"), get("by")),

@@ -218,7 +218,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Cut(args) => console::cut(args).await,
         Command::Suspend(args) => console::order(args, "suspend").await,
         Command::Resume(args) => console::order(args, "resume").await,
-        Command::Enrol(args) => enrol::run(&args),
+        Command::Enrol(args) => enrol::run(&args).await,
         Command::Unbind(args) => console::unbind(args).await,
         Command::Revoke(args) => console::end(args, "revoke").await,
         Command::Ledger(command) => ledger::run(command),
