@@ -21,6 +21,7 @@ pub mod native;
 pub mod notify;
 pub mod pages;
 pub mod session;
+mod traced;
 pub mod traffic;
 
 use std::collections::{BTreeSet, HashMap};

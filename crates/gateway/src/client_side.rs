@@ -304,12 +304,13 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         number: Option<u64>,
     ) -> Result<InFlight, Refusal> {
         let session = self.session;
+        let traced = session.shared.config.traces.as_ref().and_then(|traces| traces.begin(&statement.text));
         session.note_pins(&statement.text);
         if let Mode::Counted = session.mode {
             let (principal, store) = (&session.principal.name, &session.store);
             let counting = &session.shared.counting;
             let shape = counting.began(principal, &store.name, &store.jurisdiction, &statement.text);
-            return Ok(InFlight::new(None, simple, Some(shape), Vec::new()));
+            return Ok(InFlight { traced, ..InFlight::new(None, simple, Some(shape), Vec::new()) });
         }
         if let Some(verdict) = &statement.verdict {
             if let Some(refused) = &verdict.refused {
@@ -337,6 +338,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         session.flow().tickets.extend(ticket);
         let mut in_flight = InFlight::new(Some(number), simple, None, charge);
         in_flight.watch = watch.map(|(watch, _)| Box::new(watch));
+        in_flight.traced = traced;
         Ok(in_flight)
     }
 

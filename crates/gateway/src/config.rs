@@ -14,6 +14,7 @@ use ringfence_verifier::manifest::Mention;
 use crate::certificate::Tls;
 use crate::meter::OtherLog;
 use crate::pool::PoolSettings;
+use crate::traces::Traces;
 
 /// A gateway's settings.
 #[derive(Clone)]
@@ -48,6 +49,8 @@ pub struct Config {
     pub manifest: Option<Mention>,
     /// Where people ask in a browser: the web console's origin, if there is one.
     pub console: Option<String>,
+    /// Where spans of statements and pages go, if anywhere.
+    pub traces: Option<Arc<Traces>>,
     /// The stores behind it.
     pub stores: Vec<StoreConfig>,
     /// Names that lead to the store where rows are at home.

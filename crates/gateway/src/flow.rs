@@ -16,6 +16,7 @@ use crate::metering::Watch;
 use crate::quota::Charge;
 use crate::refusal::Refusal;
 use crate::statement::Verdict;
+use crate::traces::{Begun, Over};
 
 /// A statement text and what was found about it.
 #[derive(Debug)]
@@ -109,6 +110,8 @@ pub struct InFlight {
     pub deallocates: Option<Box<str>>,
     /// Whose data its rows show, where that is counted.
     pub watch: Option<Box<Watch>>,
+    /// Where it is in a trace.
+    pub traced: Option<Box<Begun>>,
 }
 
 impl InFlight {
@@ -124,6 +127,7 @@ impl InFlight {
             failed: None,
             deallocates: None,
             watch: None,
+            traced: None,
         }
     }
 }
@@ -179,6 +183,8 @@ impl Traffic {
 pub struct Flow {
     /// Intents that are not known to be durable.
     pub tickets: VecDeque<Ticket>,
+    /// Spans of statements that are over, whose answers have not passed.
+    pub spans: Vec<Over>,
     /// Answers that are to come.
     pub awaited: VecDeque<Awaited>,
     /// Describes of a metered session whose answers are to come.

@@ -61,6 +61,7 @@ pub mod stand_in;
 pub mod startup;
 pub mod statement;
 pub mod store_side;
+pub mod traces;
 pub mod vouch;
 pub mod worker;
 

@@ -493,6 +493,9 @@ impl Gateway {
         let record =
             GatewayRecord { version: env!("CARGO_PKG_VERSION"), reason: Some(reason), manifest: None };
         let _ = self.shared.ledger.append(Entry::new(Kind::GatewayStopped, "-", &record)).durable().await;
+        if let Some(traces) = self.shared.config.traces.clone() {
+            let _ = tokio::task::spawn_blocking(move || traces.close()).await;
+        }
     }
 }
 

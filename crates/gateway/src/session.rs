@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ringfence_face::{Login, Steward};
 use ringfence_ledger::{Crossing, Entry, Kind};
@@ -28,6 +28,7 @@ use crate::refusal::{Refusal, code};
 use crate::route::{NoPass, Pass, Route};
 use crate::server::Shared;
 use crate::startup::Startup;
+use crate::traces::Over;
 use crate::{client_side, store_side};
 
 /// How a session's statements are treated.
@@ -155,12 +156,19 @@ impl Session {
         let ticket = self.record_new(&mut statement);
         self.flow().tickets.extend(ticket);
         let reached = statement.watch.as_mut().map(|watch| watch.take_rest()).unwrap_or_default();
-        let InFlight { number, shape, rows, bytes, failed, .. } = &statement;
+        let InFlight { shape, rows, .. } = &statement;
         self.passed.statement(*rows);
         if let Some(shape) = shape {
             let (principal, store) = (&self.principal.name, &self.store);
             self.shared.counting.ended(principal, &store.name, &store.jurisdiction, *shape, *rows);
         }
+        if let Some(begun) = statement.traced.take() {
+            let InFlight { number, rows, failed, .. } = &statement;
+            let over =
+                Over { begun, number: *number, rows: *rows, failed: failed.clone(), is_cut: cut.is_some() };
+            self.flow().spans.push(over);
+        }
+        let InFlight { number, rows, bytes, failed, .. } = &statement;
         let Some(n) = *number else { return };
         let ended = match (cut, failed) {
             (Some(reason), _) => Cow::Owned(format!("cut: {reason}")),
@@ -171,6 +179,15 @@ impl Session {
         let record = OutcomeRecord { session: &self.id, n, principal, ended: &ended, reached };
         let entry = outcome(&self.store.jurisdiction, &record, *rows, *bytes);
         self.shared.ledger.record(entry.crossing(self.crossing.as_ref()));
+    }
+
+    /// Answers have passed, or never will: the spans of their statements end. `durable` is when the ledger had them.
+    pub fn end_spans(&self, durable: Option<SystemTime>) {
+        let Some(traces) = &self.shared.config.traces else { return };
+        let spans = std::mem::take(&mut self.flow().spans);
+        for over in spans {
+            traces.end(over, &self.store.name, &self.id, durable);
+        }
     }
 
     /// A statement was refused: that goes on record.
@@ -663,6 +680,7 @@ fn conclude(session: &Session, reason: &str) {
             session.conclude(statement, Some(reason));
         }
     }
+    session.end_spans(None);
     let traffic = std::mem::take(&mut session.flow().traffic);
     session.shared.count(&session.store.name, traffic);
     let record = ClosedRecord { session: &session.id, principal: &session.principal.name, reason };

@@ -3,7 +3,7 @@
 //! Only the fronts of frames are looked at. Rows are counted, not decoded. Replaced are: the errors that stand for our own
 //! refusals, and errors about a missing column or right, which get a hint how to ask.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
@@ -318,6 +318,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             flow.tickets.extend(ticket);
         }
         self.intents_durable().await?;
+        let durable = self.session.shared.config.traces.is_some().then(SystemTime::now);
         if !self.within_frame {
             let mut notices = std::mem::take(&mut self.session.flow().notices);
             if let Some(metering) = &self.session.metering {
@@ -330,6 +331,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         self.write(&buffer.data()[..count]).await?;
         self.within_frame = self.passing > 0;
         buffer.consume(count);
+        if durable.is_some() {
+            self.session.end_spans(durable);
+        }
         Ok(())
     }
 

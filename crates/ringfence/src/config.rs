@@ -25,6 +25,7 @@ use crate::flows::FlowFile;
 use crate::moves::MoveFile;
 use crate::scans::{BackupsFile, CopiesFile};
 use crate::tls;
+use crate::traces::{Collector, TracesFile};
 use crate::web::ConsoleFile;
 
 #[derive(Deserialize)]
@@ -47,6 +48,7 @@ pub(crate) struct File {
     pub(crate) backups: Option<BackupsFile>,
     console: Option<ConsoleFile>,
     metrics: Option<MetricsFile>,
+    traces: Option<TracesFile>,
     #[serde(default)]
     reports: ReportsFile,
 }
@@ -381,6 +383,8 @@ pub(crate) struct Loaded {
     pub(crate) console: Option<ringfence_console::Config>,
     /// Where metrics are served.
     pub(crate) metrics: Option<SocketAddr>,
+    /// Where spans go.
+    pub(crate) traces: Option<Collector>,
 }
 
 /// A store's own log, and what to compare it with.
@@ -663,6 +667,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
     let bucket = file.ledger.bucket.as_ref().map(|bucket| bucket.open(&dir));
     let bucket = bucket.and_then(|bucket| reader.keep("ledger.bucket", bucket));
     let port = file.gateway.listen.first().map_or(5432, SocketAddr::port);
+    let traces = file.traces.and_then(|traces| traces.read(&mut reader));
     let console = file.console.as_ref().and_then(|console| console.read(port, &mut reader));
     let problems = reader.problems;
     match (policy, control) {
@@ -680,6 +685,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
                 workers: file.gateway.workers.unwrap_or(0),
                 drain: Duration::from_secs(file.gateway.drain),
                 stores,
+                traces: None, // begun by what serves
                 console: console.as_ref().map(|console| console.origin.clone()),
                 manifest,
                 log: dir.join(&file.ledger.dir),
@@ -695,6 +701,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
             side_doors,
             console,
             metrics: file.metrics.map(|m| m.listen),
+            traces,
             ledger: ringfence_ledger::Settings {
                 dir: dir.join(file.ledger.dir),
                 skey,

@@ -11,6 +11,7 @@ mod password;
 mod scans;
 mod serve;
 mod tls;
+mod traces;
 mod watch;
 mod web;
 

@@ -15,13 +15,15 @@ use crate::{config, metrics, watch};
 
 /// Starts a gateway from a configuration.
 pub(crate) async fn start(path: &Path, take_over: Option<&Path>) -> Result<Gateway, Failure> {
-    let loaded = config::load(path)?;
+    let mut loaded = config::load(path)?;
     let inherited = take_over.map(|from| {
         handover::ask(from)
             .map_err(|e| Failure::setup(format!("cannot take over from {}: {e}", from.display())))
     });
     let inherited = inherited.transpose()?;
     let ledger = Ledger::open(&loaded.ledger).map_err(|e| Failure::setup(e.to_string()))?;
+    let traces = loaded.traces.take().map(crate::traces::Collector::open).transpose();
+    loaded.gateway.traces = traces.map_err(|e| Failure::setup(format!("traces: {e}")))?;
     let own = (loaded.ledger.dir.clone(), loaded.ledger.vkey.clone());
     let others = loaded.gateway.other_logs.iter().map(|log| (log.dir.clone(), log.vkey.clone()));
     let logs: Vec<_> = std::iter::once(own).chain(others).collect();

@@ -104,6 +104,7 @@ pub(crate) fn router(desk: Arc<Desk>) -> Router {
         .fallback(|| async { Told::new(StatusCode::NOT_FOUND, "There is no such page.") })
         .layer(DefaultBodyLimit::max(MAX_FORM))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&desk), crate::limits::guard))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&desk), crate::traced::traced))
         .layer(axum::middleware::from_fn(crate::headers::add))
         .with_state(desk)
 }
