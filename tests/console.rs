@@ -767,6 +767,18 @@ fn the_rooms_show_what_there_is(scene: &Scene) {
     }
     assert!(people.shown(APPROVERS[0], "/ledger").contains("session-closed"));
     assert_eq!(people.act("open", json!({ "as": APPROVERS[0], "path": "/ledger/99999999" }))["status"], 404);
+    // Who reads is on record, too, and reading that again says nothing new.
+    let read = || -> Vec<String> {
+        let shown = scene.demo.ringfence_with("console", &["ledger", "show", "--from", "0", "--json"]);
+        let shown = text(&shown);
+        let entries = shown.split("\"kind\": ").filter(|entry| entry.starts_with("\"records-read\""));
+        entries.map(str::to_owned).collect()
+    };
+    let before = read();
+    let by = |who: &str| before.iter().any(|one| one.contains(&format!("\"by\": \"{who}\"")));
+    assert!(by(APPROVERS[0]) && !by(ANALYST), "{before:?}");
+    people.shown(APPROVERS[0], &format!("/ledger/{entry}"));
+    assert_eq!(read().len(), before.len());
 
     // A column that somebody adds shows as unclassified at once.
     assert!(

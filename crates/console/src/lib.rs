@@ -20,6 +20,7 @@ pub mod member;
 pub mod native;
 pub mod notify;
 pub mod pages;
+pub mod readers;
 pub mod session;
 mod traced;
 pub mod traffic;
@@ -105,6 +106,8 @@ pub struct Desk {
     pub limits: Limits,
     /// What requesters would see, by request and version of the rules.
     pub outcomes: Mutex<HashMap<(String, String), Arc<Outcome>>>,
+    /// Who has read which private records lately.
+    pub readers: readers::Readers,
 }
 
 /// The HTTP status of a refusal.
@@ -136,7 +139,8 @@ impl Console {
         let limits = Limits::new(!config.is_behind_proxy);
         let sessions = Sessions::default();
         let outcomes = Mutex::default();
-        let desk = Arc::new(Desk { gateway, config, sessions, traffic, entries, limits, outcomes });
+        let readers = readers::Readers::default();
+        let desk = Arc::new(Desk { gateway, config, sessions, traffic, entries, limits, outcomes, readers });
         pages::public::check(&desk)?;
         std::thread::Builder::new().name("console".to_owned()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

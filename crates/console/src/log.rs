@@ -9,10 +9,10 @@ use ringfence_verifier::record::Leaf;
 use ringfence_verifier::{Error, proof};
 use serde_json::Value;
 
-use crate::Desk;
 use crate::member::Member;
 use crate::pages::Told;
 use crate::traffic::bundle;
+use crate::{Desk, readers};
 
 /// An entry, as far as somebody may see it.
 pub(crate) struct Line {
@@ -66,7 +66,7 @@ pub(crate) async fn lines(desk: &Desk, person: &Member, indices: Vec<u64>) -> Re
         .filter(|j| may_read(desk, person, j))
         .map(str::to_owned)
         .collect();
-    off_the_runtime(move || {
+    let found = off_the_runtime(move || {
         let mut known: Option<(u64, Vec<Leaf>)> = None;
         let mut found = Vec::new();
         for index in indices.into_iter().filter(|index| *index < size) {
@@ -91,7 +91,9 @@ pub(crate) async fn lines(desk: &Desk, person: &Member, indices: Vec<u64>) -> Re
         }
         Ok(found)
     })
-    .await
+    .await?;
+    readers::on_record(desk, person, &found).await?;
+    Ok(found)
 }
 
 /// One entry.

@@ -149,6 +149,20 @@ impl Collector for Numbers {
             gauge,
             &plain(truth(shared.border.is_open(&shared).is_ok())),
         )?;
+        let policy = shared.policy();
+        let orders = shared.suspensions.in_force();
+        let is_suspended = |jurisdiction: &str| orders.iter().any(|o| o.jurisdiction == jurisdiction);
+        let suspended: Vec<_> = policy
+            .registry()
+            .jurisdictions
+            .keys()
+            .map(|j| (vec![("jurisdiction", j.clone())], truth(is_suspended(j))))
+            .collect();
+        one(
+            ("ringfence_suspended", "Whether a regulator has suspended access across the border", None),
+            gauge,
+            &suspended,
+        )?;
         let age = match shared.ledger.witnessed() {
             witnessing::State::Confirmed(age) | witnessing::State::Overdue(Some(age)) => {
                 plain(age.as_secs_f64())

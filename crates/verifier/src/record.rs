@@ -75,6 +75,8 @@ pub enum Kind {
     EnrolmentRequested,
     /// An approver signed that; the record holds the signature. The key is in force once the rules have it (`policy-changed`).
     EnrolmentSigned,
+    /// Somebody read private records of the log at the console; the record says who, and which.
+    RecordsRead,
     /// A copy of protected data was registered, excepted by somebody for a time, or is gone.
     Copy,
     /// A move of rows from one store to another came to a new stage; the record has what was compared.

@@ -7,6 +7,7 @@
 mod body;
 mod ledger;
 pub mod login;
+mod orders;
 mod people;
 mod requests;
 
@@ -67,6 +68,10 @@ fn described() -> (Router<Arc<Desk>>, utoipa::openapi::OpenApi) {
         .routes(routes!(people::sessions))
         .routes(routes!(people::cut))
         .routes(routes!(people::border))
+        .routes(routes!(orders::in_force, orders::make))
+        .routes(routes!(orders::give))
+        .routes(routes!(orders::enrolments, orders::enrol))
+        .routes(routes!(orders::vouch))
         .routes(routes!(ledger::head))
         .routes(routes!(ledger::entry))
         .routes(routes!(ledger::proof))

@@ -55,12 +55,12 @@ pub(crate) struct Less {
     max_rows: Option<u64>,
 }
 
-/// A signature over the request's canonical text.
+/// A signature over a canonical text.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Signature {
     /// SSHSIG in PEM (namespace `ringfence-approval`), or a passkey's assertion as JSON.
-    signature: String,
+    pub(super) signature: String,
 }
 
 /// Why something ends.

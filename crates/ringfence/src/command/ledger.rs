@@ -288,6 +288,7 @@ fn gist(leaf: &Leaf, record: &Value) -> String {
             format!("{} by {}: {}", get("id"), get("by"), get("reason"))
         }
         Kind::BorderClosed => get("reason"),
+        Kind::RecordsRead => format!("{} by {}", get("entries"), get("by")),
         Kind::BorderOpened => String::new(),
         Kind::Erased => format!("{} by {}: {}", record["entries"], get("by"), get("reason")),
         Kind::LegalHold if record["stands"] == true => format!("placed by {}: {}", get("by"), get("reason")),
