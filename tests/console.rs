@@ -1231,6 +1231,31 @@ fn everybody_can_use_the_pages(scene: &Scene) {
             .ringfence_with("console", &[&["copies", "add", "--as", APPROVERS[0]], &copy[..]].concat());
         assert!(added.status.success(), "{}", text(&added));
     }
+    // A move, as far as whoever runs it has said.
+    let mover = |what: &str| {
+        let done = scene.demo.ringfence_with("console", &["migrate", what, "--as", "us-engineer"]);
+        assert!(done.status.success(), "{}", text(&done));
+    };
+    mover("start");
+    let copied = people.shown(APPROVERS[0], "/copies");
+    assert!(copied.contains("copied"), "{copied}");
+    let progress = |stage: &str| {
+        let picture = json!({ "stage": stage, "rows": 1_200_000, "of": 5_000_000, "bytes": 340_000_000, "tables": [3, 8], "lag": 4096 });
+        let command = json!({ "do": "progress", "route": "clips", "progress": picture });
+        move |who: &str| {
+            Command::new("psql")
+                .arg(format!("host=127.0.0.1 port={} user={who} dbname=ringfence", scene.gateway().port))
+                .args(["-X", "-c", &command.to_string()])
+                .env("PGPASSWORD", "demo")
+                .output()
+                .unwrap()
+        }
+    };
+    assert!(text(&progress("moved by nobody")(ANALYST)).contains("may not move"));
+    assert!(progress("copying")("us-engineer").status.success());
+    let copying = people.shown(APPROVERS[0], "/copies");
+    assert!(copying.contains("copying") && copying.contains("3 of 8 tables complete"), "{copying}");
+    assert!(!copying.contains("nobody"), "{copying}");
     let mut violations = Vec::new();
     for (who, page) in [
         (APPROVERS[0], "/"),
@@ -1259,6 +1284,7 @@ fn everybody_can_use_the_pages(scene: &Scene) {
     }
     let copies = people.shown(APPROVERS[0], "/copies");
     assert!(copies.contains("a partner's server"), "{copies}");
+    mover("abort");
     scene.demo.superuser("us-trusted", "us", "alter table users drop column nickname");
     session.kill().unwrap();
     session.wait().unwrap();

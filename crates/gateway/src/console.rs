@@ -19,7 +19,7 @@ use tokio::io::AsyncWriteExt;
 use crate::backend::Stream;
 use crate::frame::{Body, Buffer, HEADER, put, put_parameter, put_ready, put_str};
 use crate::refusal::{Refusal, code};
-use crate::route::{self, Hold, Route};
+use crate::route::{self, Hold, Progress, Route};
 use crate::server::Shared;
 use crate::{orders, plans, presence, register, sessions, show, vouch};
 
@@ -58,6 +58,7 @@ enum Command {
     Hold { route: String, within_ms: u64 },
     Release { route: String },
     Moved { route: String, record: Value },
+    Progress { route: String, progress: Progress },
     Copies { jurisdiction: String },
     Register { jurisdiction: String, found: Vec<Value> },
     Except { id: String, reason: String, until: Option<u64> },
@@ -267,6 +268,11 @@ async fn command(
             Ok(json!({ "route": route, "store": found.store()?, "held_ms": held.as_secs_f64() * 1000.0 }))
         }
         Command::Moved { route, record } => desk.moved(&route, record).await,
+        Command::Progress { route, progress } => {
+            desk.route(&route)?.tell(progress);
+            shared.grants.announce();
+            Ok(json!({ "route": route }))
+        }
         Command::Copies { jurisdiction } => register::list(shared, principal, &jurisdiction).await,
         Command::Register { jurisdiction, found } => {
             register::register(shared, principal, &jurisdiction, &found).await
@@ -325,12 +331,16 @@ impl Desk<'_> {
 
     /// Puts a stage of a move on record.
     async fn moved(&self, route: &str, mut record: Value) -> Result<Value, Refusal> {
-        let store = self.route(route)?.store()?;
+        let found = self.route(route)?;
+        let store = found.store()?;
+        let stage = record["stage"].as_str().unwrap_or_default().to_owned();
         if let Some(fields) = record.as_object_mut() {
             fields.insert("by".to_owned(), json!(self.principal.name));
             fields.insert("route".to_owned(), json!(route));
         }
         self.on_record(Kind::Move, self.store(&store)?, &record).await?;
+        found.tell(Progress::at(&stage));
+        self.shared.grants.announce();
         Ok(json!({ "recorded": true }))
     }
 

@@ -359,6 +359,11 @@ impl LiveGrants {
         Ok(settle(&mut inner, now))
     }
 
+    /// Something else that pages show has changed.
+    pub(crate) fn announce(&self) {
+        self.changes.send_modify(|n| *n += 1);
+    }
+
     /// A number that grows each time that requests or grants have changed, here or at another gateway.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ringfence_ledger::{Entry, Kind};
+use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Notify;
 
@@ -47,7 +48,37 @@ struct Inner {
     holders: usize,
     /// How many sessions are in the middle of something.
     inside: usize,
+    /// What whoever moves its rows said last.
+    progress: Option<(Progress, Instant)>,
 }
+
+/// How far a move is, by whoever moves the rows: for people who look, and for nothing else.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// The stage, in a word.
+    pub stage: String,
+    /// Rows that the target has.
+    pub rows: Option<u64>,
+    /// About how many there are in all.
+    pub of: Option<u64>,
+    /// Bytes of the target's tables.
+    pub bytes: Option<u64>,
+    /// Tables that are complete, and all.
+    pub tables: Option<(u64, u64)>,
+    /// Bytes of WAL that the target has not confirmed.
+    pub lag: Option<u64>,
+}
+
+impl Progress {
+    /// A stage that is on record.
+    pub(crate) fn at(stage: &str) -> Self {
+        Self { stage: stage.to_owned(), rows: None, of: None, bytes: None, tables: None, lag: None }
+    }
+}
+
+/// The longest word for a stage, in characters.
+const MAX_STAGE: usize = 40;
 
 /// What `SHOW ROUTES` tells.
 pub struct RouteState {
@@ -57,6 +88,8 @@ pub struct RouteState {
     pub is_held: bool,
     /// How many sessions are in the middle of something.
     pub inside: usize,
+    /// What whoever moves its rows said last, and how long ago.
+    pub progress: Option<(Progress, Duration)>,
 }
 
 /// A session may use its connection to the store; held until it is between two transactions again.
@@ -105,7 +138,14 @@ impl Route {
     /// How it stands.
     pub fn state(&self) -> RouteState {
         let inner = self.inner();
-        RouteState { store: inner.store.clone(), is_held: inner.holders > 0, inside: inner.inside }
+        let progress = inner.progress.as_ref().map(|(progress, at)| (progress.clone(), at.elapsed()));
+        RouteState { store: inner.store.clone(), is_held: inner.holders > 0, inside: inner.inside, progress }
+    }
+
+    /// Whoever moves its rows says how far it is.
+    pub(crate) fn tell(&self, mut progress: Progress) {
+        progress.stage = progress.stage.chars().take(MAX_STAGE).collect();
+        self.inner().progress = Some((progress, Instant::now()));
     }
 
     /// Waits while the route's clients are held; then a session at `store` may go on, if the route still leads there.

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use axum::extract::State;
 use maud::{Markup, html};
+use ringfence_gateway::route::Progress;
 use serde_json::{Value, json};
 
+use super::words::{bytes, length, number};
 use super::{At, Page, Person, moment, page, text};
 
 /// `GET /copies`
@@ -31,11 +33,12 @@ pub(crate) async fn show(State(desk): At, person: Person) -> Page {
             section aria-labelledby="routes" {
                 h2 id="routes" { "Routes" }
                 div.scroll tabindex="0" role="region" aria-label="Where routes lead" { table {
-                    thead { tr { th scope="col" { "Route" } th scope="col" { "Leads to" } th scope="col" { "Clients" } } }
+                    thead { tr { th scope="col" { "Route" } th scope="col" { "Leads to" } th scope="col" { "Clients" } th scope="col" { "Move" } } }
                     tbody { @for route in desk.gateway.routes.values() {
                         @let state = route.state();
                         tr { th scope="row" { (route.name) } td { (state.store.as_deref().unwrap_or("not known")) }
-                            td { @if state.is_held { span.warn { "held for a move" } } @else { (state.inside) " in the middle of something" } } }
+                            td { @if state.is_held { span.warn { "held for a move" } } @else { (state.inside) " in the middle of something" } }
+                            td { @match &state.progress { Some((progress, ago)) => (moving(progress, ago.as_secs())), None => span.soft { "nothing" } } } }
                     } }
                 } }
             }
@@ -54,6 +57,20 @@ pub(crate) async fn show(State(desk): At, person: Person) -> Page {
         }
     };
     page("Copies and moves", Some(&person), &body)
+}
+
+/// How far a move is, as whoever moves the rows said last.
+fn moving(progress: &Progress, ago: u64) -> Markup {
+    let Progress { stage, rows, of, bytes: size, tables, lag } = progress;
+    html! {
+        strong { (stage) }
+        @if let (Some(rows), Some(of)) = (rows, of) { progress max=(of) value=(rows) aria-label={ "Rows of " (stage) } {} }
+        @if let Some(rows) = rows { " " (number(*rows)) @if let Some(of) = of { " of about " (number(*of)) } " rows" }
+        @if let Some(size) = size { ", " (bytes(*size)) }
+        @if let Some((ready, all)) = tables { ", " (ready) " of " (all) " tables complete" }
+        @if let Some(lag) = lag { ", " (bytes(*lag)) " behind" }
+        span.soft { ", " (length(ago)) " ago" }
+    }
 }
 
 /// Copies by country, those outside first: there a copy is a finding.

@@ -1,7 +1,7 @@
 //! `ringfence migrate`: moves a jurisdiction's rows to another store while they are in use.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
@@ -218,7 +218,7 @@ async fn start(args: &ActArgs) -> Result<(), Failure> {
     let told = |name: &str| copying.set_prefix(format!("({name})"));
     tokio::try_join!(
         async { carry::rest(of, &plan.tables, from, to, &told).await.map_err(Failure::from) },
-        follow_copy(&open, &copying)
+        follow_copy(&open, &copying, &console)
     )?;
     copying.finish_and_clear();
     let now = status::status(of, &plan.tables, from, to).await?;
@@ -237,9 +237,9 @@ async fn start(args: &ActArgs) -> Result<(), Failure> {
 pub(super) const ERRORS: i64 = 3;
 
 /// Shows how far the copy is, until it is over.
-async fn follow_copy(open: &Open, bar: &ProgressBar) -> Result<(), Failure> {
+async fn follow_copy(open: &Open, bar: &ProgressBar, console: &Console) -> Result<(), Failure> {
     let Open { of, from, to, plan, .. } = open;
-    let mut before = None;
+    let (mut before, mut told) = (None, None);
     loop {
         let now = status::status(of, &plan.tables, from, to).await?;
         if now.stage != Stage::Copying {
@@ -258,7 +258,24 @@ async fn follow_copy(open: &Open, bar: &ProgressBar) -> Result<(), Failure> {
         }
         let (rows, size) = (HumanCount(now.rows.unsigned_abs()), HumanBytes(now.bytes.unsigned_abs()));
         bar.set_message(format!("{rows} rows, {size}, {} of {} tables complete", now.tables.0, now.tables.1));
+        if told.is_none_or(|at: Instant| at.elapsed() >= Duration::from_secs(1)) {
+            told = Some(Instant::now());
+            tell(console, open, &now).await;
+        }
         tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+/// Has the console show how far it is. A gateway that is away is no reason to stop copying.
+async fn tell(console: &Console, open: &Open, now: &Status) {
+    let all: i64 = open.plan.tables.iter().map(|t| t.shape.rows).sum();
+    let progress = json!({
+        "stage": now.stage.word(), "rows": now.rows.max(0), "of": all.max(0), "bytes": now.bytes.max(0), "tables": now.tables,
+        "lag": now.lag_bytes.map(|n| n.max(0)),
+    });
+    let told = console.ask(&json!({ "do": "progress", "route": open.of.route, "progress": progress })).await;
+    if let Err(problem) = told {
+        tracing::debug!(problem = %problem.message, "the console was not told");
     }
 }
 
