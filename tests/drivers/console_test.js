@@ -10,6 +10,7 @@ const { createHash, randomBytes } = require("crypto");
 const origin = process.argv[2];
 const people = new Map();
 const errors = [];
+const entered = new Map();
 let browser;
 
 async function person(name) {
@@ -27,6 +28,39 @@ async function person(name) {
   page.on("request", (request) => request.method() === "POST" && request.url().endsWith("/approve") && who.sent.push(request.postData()));
   people.set(name, who);
   return who;
+}
+
+// Logs in without a browser, following what a browser would: the cookie of the console that comes of it.
+async function enter(name) {
+  const jars = new Map();
+  const hop = async (url, form) => {
+    const jar = jars.get(url.origin) ?? new Map();
+    jars.set(url.origin, jar);
+    const cookie = [...jar].map(([n, v]) => `${n}=${v}`).join("; ");
+    const headers = { cookie, ...(form ? { origin: url.origin } : {}) };
+    const answer = await fetch(url, { method: form ? "POST" : "GET", body: form, headers, redirect: "manual" });
+    for (const line of answer.headers.getSetCookie()) {
+      const [pair] = line.split(";");
+      const at = pair.indexOf("=");
+      jar.set(pair.slice(0, at), pair.slice(at + 1));
+    }
+    return answer;
+  };
+  let url = new URL("/login", origin);
+  let form;
+  for (let step = 0; step < 20; step++) {
+    const answer = await hop(url, form);
+    const text = await answer.text();
+    form = undefined;
+    if (answer.status === 429) await new Promise((resolve) => setTimeout(resolve, 1000));
+    else if (answer.headers.get("location")) url = new URL(answer.headers.get("location"), url);
+    else if (url.origin === origin) return [...jars.get(origin)].filter(([, v]) => v).map(([n, v]) => `${n}=${v}`).join("; ");
+    else {
+      url = new URL(text.match(/action="([^"]+)"/)[1], url);
+      form = new URLSearchParams(text.includes('name="login"') ? { prompt: "login", login: name, password: "any" } : { prompt: "consent" });
+    }
+  }
+  throw new Error(`${name} cannot log in`);
 }
 
 const seen = async (page, answer) => ({ status: answer?.status(), url: page.url(), text: await page.locator("body").innerText() });
@@ -113,15 +147,15 @@ const commands = {
     await page.waitForLoadState("networkidle");
     return seen(page);
   },
-  // So many people at once, each with a connection and a second's thought between two pages; milliseconds.
-  async load({ as, users, seconds, paths }) {
-    const { context } = await person(as);
-    const cookie = (await context.cookies(origin)).map((c) => `${c.name}=${c.value}`).join("; ");
+  // All of them at once, each with a login and a connection of their own and a second's thought between two pages; milliseconds.
+  async load({ users, seconds }) {
+    for (const user of users) user.cookie ??= entered.get(user.name) ?? (await enter(user.name));
+    for (const user of users) entered.set(user.name, user.cookie);
     const took = [];
     const by = {};
     let wrong = 0;
     const until = Date.now() + seconds * 1000;
-    const get = (agent, path) =>
+    const get = (agent, path, cookie) =>
       new Promise((resolve) => {
         const began = process.hrtime.bigint();
         const request = http.get(origin + path, { agent, headers: { cookie } }, (answer) => {
@@ -137,11 +171,11 @@ const commands = {
         request.on("error", () => { wrong += 1; resolve(); });
       });
     await Promise.all(
-      Array.from({ length: users }, async (_, n) => {
+      users.map(async ({ cookie, paths }, n) => {
         const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
-        await new Promise((resolve) => setTimeout(resolve, (n / users) * 1000));
+        await new Promise((resolve) => setTimeout(resolve, (n / users.length) * 1000));
         while (Date.now() < until) {
-          await get(agent, paths[Math.floor(Math.random() * paths.length)]);
+          await get(agent, paths[Math.floor(Math.random() * paths.length)], cookie);
           await new Promise((resolve) => setTimeout(resolve, 500 + Math.random() * 1000));
         }
         agent.destroy();

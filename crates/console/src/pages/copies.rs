@@ -33,11 +33,11 @@ pub(crate) async fn show(State(desk): At, person: Person) -> Page {
             section aria-labelledby="routes" {
                 h2 id="routes" { "Routes" }
                 div.scroll tabindex="0" role="region" aria-label="Where routes lead" { table {
-                    thead { tr { th scope="col" { "Route" } th scope="col" { "Leads to" } th scope="col" { "Clients" } th scope="col" { "Move" } } }
+                    thead { tr { th scope="col" { "Route" } th scope="col" { "Leads\u{a0}to" } th scope="col" { "Clients" } th scope="col" { "Move" } } }
                     tbody { @for route in desk.gateway.routes.values() {
                         @let state = route.state();
                         tr { th scope="row" { (route.name) } td { (state.store.as_deref().unwrap_or("not known")) }
-                            td { @if state.is_held { span.warn { "held for a move" } } @else { (state.inside) " in the middle of something" } }
+                            td { @if state.is_held { span.warn { "held for a move" } } @else { (state.inside) " at work" } }
                             td { @match &state.progress { Some((progress, ago)) => (moving(progress, ago.as_secs())), None => span.soft { "nothing" } } } }
                     } }
                 } }
@@ -63,9 +63,9 @@ pub(crate) async fn show(State(desk): At, person: Person) -> Page {
 fn moving(progress: &Progress, ago: u64) -> Markup {
     let Progress { stage, rows, of, bytes: size, tables, lag } = progress;
     html! {
-        strong { (stage) }
+        strong { (stage) } " "
         @if let (Some(rows), Some(of)) = (rows, of) { progress max=(of) value=(rows) aria-label={ "Rows of " (stage) } {} }
-        @if let Some(rows) = rows { " " (number(*rows)) @if let Some(of) = of { " of about " (number(*of)) } " rows" }
+        @if let Some(rows) = rows { br; (number(*rows)) @if let Some(of) = of { " of about " (number(*of)) } " rows" }
         @if let Some(size) = size { ", " (bytes(*size)) }
         @if let Some((ready, all)) = tables { ", " (ready) " of " (all) " tables complete" }
         @if let Some(lag) = lag { ", " (bytes(*lag)) " behind" }
