@@ -676,9 +676,11 @@ fn two_hundred_people_at_once() {
         } else {
             ("growth", "SG", "clips-singapore", "/ask/us/users/email".to_owned())
         };
-        text_of.push_str(&format!(
-            "\n[[people]]\nname = \"person-{n}\"\nlocation = \"{location}\"\nemployer = \"{employer}\"\nteams = [\"growth\", \"{team}\"]\n"
-        ));
+        let person = [
+            format!("\n[[people]]\nname = \"person-{n}\"\nlocation = \"{location}\""),
+            format!("employer = \"{employer}\"\nteams = [\"growth\", \"{team}\"]\n"),
+        ];
+        text_of.push_str(&person.join("\n"));
         let paths = ["/", "/border", "/ledger", "/health", &more, "/console.js"];
         users.push(json!({ "name": format!("person-{n}"), "paths": paths }));
     }
@@ -808,7 +810,7 @@ fn the_rooms_show_what_there_is(scene: &Scene) {
     // What it may be is proposed; what somebody chooses becomes lines for the catalogue, and changes nothing.
     let choose = |holds: &str| {
         let fields = json!({ "holds:public.users.nickname": holds, "kind:public.users.nickname": "name" });
-        let form = json!({ "as": APPROVERS[0], "path": "/catalogue/us", "action": "/catalogue/us", "fields": fields });
+        let form = json!({ "as": APPROVERS[0], "path": "/catalogue/us", "action": "/catalogue/us/lines", "fields": fields });
         people.act("submit", form)["text"].as_str().unwrap().to_owned()
     };
     let lines = choose("contact");
@@ -1190,8 +1192,17 @@ fn approvers_let_approvers_in(scene: &Scene) {
     let looked = people.act("axe", json!({ "as": APPROVERS[1], "path": path }));
     assert_eq!(looked["violations"], json!([]));
     let key = scene.demo.dir.join("keys").join(APPROVERS[1]).display().to_string();
+    let signing = ["enrol", "sign", &id, "--as", APPROVERS[1], "--key", &key];
+    let told = scene.demo.ringfence_with("console", &signing);
+    let told = (told.status.success(), text(&told));
+    // Not before they have said which key they mean.
+    let fingerprint = told.1.split([' ', ',']).find(|word| word.starts_with("SHA256:")).unwrap();
+    assert!(!told.0 && people.shown(APPROVERS[0], &path).contains(fingerprint), "{}", told.1);
+    let another =
+        scene.demo.ringfence_with("console", &[&signing[..], &["--fingerprint", "SHA256:x"]].concat());
+    assert!(text(&another).contains("of another key"), "{}", text(&another));
     let signed =
-        scene.demo.ringfence_with("console", &["enrol", "sign", &id, "--as", APPROVERS[1], "--key", &key]);
+        scene.demo.ringfence_with("console", &[&signing[..], &["--fingerprint", fingerprint]].concat());
     assert!(text(&signed).contains("Signed: "), "{}", text(&signed));
     let shown = scene.demo.ringfence_with("console", &["enrol", "list", "--as", NEW, "--json"]);
     let shown: Value = serde_json::from_slice(&shown.stdout).expect("JSON");

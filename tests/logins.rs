@@ -244,7 +244,10 @@ fn policy_can_ask_whose_device_somebody_comes_with() {
             params.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 5]), format!("SN-{owner}"));
         }
     };
-    issue(dir, "ours", &devices, "laptop-17", of("Clips US, Inc."));
+    issue(dir, "ours", &devices, "laptop-17", |params| {
+        of("Clips US, Inc.")(params);
+        params.serial_number = Some(SerialNumber::from(17_u64));
+    });
     issue(dir, "theirs", &devices, "laptop-18", of("clips-technology"));
     issue(dir, "strange", &devices, "laptop-19", of("Acme"));
     issue(dir, "named", &devices, "us-engineer", of("clips-us"));
@@ -300,11 +303,38 @@ fn policy_can_ask_whose_device_somebody_comes_with() {
     for certificate in [None, Some("strange"), Some("theirs"), Some("boast")] {
         door.stays_shut("us-engineer", certificate, password, TLS, "come with a machine of the company's");
     }
+    // A device that is revoked: whoever is on it is cut, and does not come back.
+    assert!(with.try_wait().unwrap().is_none(), "it goes on");
+    let list = |authority: &Authority, serials: &[u64]| {
+        let revoked_certs = serials.iter().map(|serial| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2024, 1, 2),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(2100, 1, 1),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: revoked_certs.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(authority).unwrap().pem().unwrap()
+    };
+    std::fs::write(dir.join("revoked.crl"), list(&people, &[]) + &list(&devices, &[17])).unwrap();
+    let config = dir.join("devices.toml");
+    let with_list = std::fs::read_to_string(&config).unwrap();
+    let with_list = with_list.replace("[gateway.tls]\n", "[gateway.tls]\nclient_crl = \"revoked.crl\"\n");
+    std::fs::write(&config, with_list).unwrap();
+    assert!(Command::new("kill").args(["-HUP", &gateway]).status().unwrap().success());
+    assert!(!with.wait().unwrap().success(), "it is cut");
+    door.stays_shut("us-engineer", Some("ours"), password, TLS, "revoked");
+    door.opens("us-engineer", Some("named"), password, TLS);
+
     // On record is what each came with.
     let shown = text(&demo.ringfence_with("devices", &["ledger", "show", "--from", "0", "--json"]));
     assert!(shown.contains("SN-Clips US, Inc.") && shown.contains("SN-clips-technology"), "{shown}");
-    let _ = with.kill();
-    let _ = with.wait();
 }
 
 const ASKING: &str = r#"

@@ -18,7 +18,9 @@ use crate::pages::Told;
 pub(crate) async fn on_record(desk: &Desk, person: &Member, found: &[Line]) -> Result<(), Told> {
     let who = &person.principal.name;
     let mut by_jurisdiction: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
-    for line in found.iter().filter(|line| line.record.is_some()) {
+    // Who reads that somebody has read is not told again: it would never end.
+    let is_told = |line: &&Line| line.record.is_some() && line.leaf.kind != Kind::RecordsRead;
+    for line in found.iter().filter(is_told) {
         by_jurisdiction.entry(&line.leaf.jurisdiction).or_default().push(line.index);
     }
     for (jurisdiction, read) in by_jurisdiction {
@@ -29,10 +31,9 @@ pub(crate) async fn on_record(desk: &Desk, person: &Member, found: &[Line]) -> R
         let record = json!({ "by": who, "entries": ranges(&new) });
         let entry = Entry::new(Kind::RecordsRead, jurisdiction, &record);
         let unread = |refusal: Refusal| Told::new(StatusCode::SERVICE_UNAVAILABLE, refusal.message);
-        if let Err(refusal) = desk.gateway.on_record(entry).await {
-            desk.readers.forget(who);
-            return Err(unread(refusal));
-        }
+        desk.gateway.on_record(entry).await.map_err(unread)?;
+        // Only now: whoever asks meanwhile is told a second time, and never not at all.
+        desk.readers.told(who, new, Instant::now());
     }
     Ok(())
 }
@@ -51,18 +52,22 @@ impl Readers {
 
     /// Those of the entries that this person has not read lately, in order.
     fn new_to(&self, who: &str, read: Vec<u64>, now: Instant) -> BTreeSet<u64> {
+        let all = self.all();
+        let seen = all.get(who);
+        let is_new = |entry: &u64| {
+            seen.and_then(|seen| seen.get(entry)).is_none_or(|at| now.duration_since(*at) >= READ_AGAIN)
+        };
+        read.into_iter().filter(is_new).collect()
+    }
+
+    /// That they have read them is on record.
+    fn told(&self, who: &str, read: BTreeSet<u64>, now: Instant) {
         let mut all = self.all();
         all.retain(|_, seen| {
             seen.retain(|_, at| now.duration_since(*at) < READ_AGAIN);
             !seen.is_empty()
         });
-        let seen = all.entry(who.to_owned()).or_default();
-        read.into_iter().filter(|entry| seen.insert(*entry, now).is_none()).collect()
-    }
-
-    /// It did not come on record.
-    fn forget(&self, who: &str) {
-        self.all().remove(who);
+        all.entry(who.to_owned()).or_default().extend(read.into_iter().map(|entry| (entry, now)));
     }
 }
 
@@ -89,13 +94,18 @@ mod tests {
     fn a_reading_is_told_once_in_ten_minutes_for_each_entry_and_reader() {
         let readers = Readers::default();
         let now = Instant::now();
-        let told = |who: &str, read: &[u64], at| ranges(&readers.new_to(who, read.to_vec(), at));
+        let told = |who: &str, read: &[u64], at| {
+            let new = readers.new_to(who, read.to_vec(), at);
+            readers.told(who, new.clone(), at);
+            ranges(&new)
+        };
         assert_eq!(told("ann", &[9, 8, 7, 3], now), "3, 7-9");
         assert_eq!(told("ann", &[9, 10], now), "10");
         assert_eq!(told("bob", &[9], now), "9");
         assert_eq!(told("ann", &[9], now + READ_AGAIN), "9");
-        readers.forget("bob");
-        assert_eq!(told("bob", &[9], now), "9");
         assert_eq!(told("ann", &[], now), "");
+        // Not on record yet is not read yet.
+        assert_eq!(ranges(&readers.new_to("cleo", vec![1], now)), "1");
+        assert_eq!(ranges(&readers.new_to("cleo", vec![1], now)), "1");
     }
 }

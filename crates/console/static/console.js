@@ -80,7 +80,7 @@ attach(document);
 // Pages follow what happens, unless somebody is writing: then they are told, and decide.
 const live = document.getElementById("live");
 if (live && window.EventSource) {
-  const isBusy = () => document.activeElement?.closest("main form, dialog") || [...document.querySelectorAll("main input:not([type=hidden]), main textarea")].some((f) => (f.type === "checkbox" ? f.checked !== f.defaultChecked : f.value !== f.defaultValue)) || document.querySelector("main button:disabled");
+  const isBusy = () => document.activeElement?.closest("main form, dialog") || [...document.querySelectorAll("main option")].some((o) => o.selected !== (o.defaultSelected || (o.index === 0 && !o.parentElement.querySelector("option[selected]")))) || [...document.querySelectorAll("main input:not([type=hidden]), main textarea")].some((f) => (f.type === "checkbox" ? f.checked !== f.defaultChecked : f.value !== f.defaultValue)) || document.querySelector("main button:disabled");
   new EventSource("/events").addEventListener("change", async () => {
     if (isBusy()) {
       live.textContent = "Something has changed meanwhile. Reload when you are done.";

@@ -24,7 +24,7 @@ pub struct Unclassified {
     pub schema: String,
     /// Its name.
     pub table: String,
-    /// Whether the catalogue has a table of this name in another schema, so that it has no room for this one.
+    /// Whether there is a table of this name in another schema, in the catalogue or beside it, so that there is no room for this one.
     pub is_shadowed: bool,
     /// Those columns.
     pub columns: Vec<Proposal>,
@@ -54,9 +54,13 @@ pub(crate) fn between(found: StoreSchema, catalogue: &Catalogue) -> Drift {
             drift.gone.insert(name.clone(), old);
         }
     }
+    let mut names: BTreeMap<String, usize> = BTreeMap::new();
+    for (_, table) in found.keys() {
+        *names.entry(table.clone()).or_default() += 1;
+    }
     for ((schema, table), stored) in found {
         let known = catalogue.tables.get(&table);
-        let is_shadowed = known.is_some_and(|t| t.schema != schema);
+        let is_shadowed = known.map_or(names[&table] > 1, |t| t.schema != schema);
         let is_new =
             |column: &str| is_shadowed || known.is_none_or(|known| !known.columns.contains_key(column));
         let new = stored.columns.into_iter().filter(|(column, _)| is_new(column));
@@ -94,10 +98,16 @@ mod tests {
         let found = StoreSchema::from([
             (at("public", "users"), stored("public", &[("id", "int8"), ("phone", "text"), ("bio", "text")])),
             (at("audit", "users"), stored("audit", &[("id", "int8")])),
+            (at("audit", "visits"), stored("audit", &[("id", "int8")])),
+            (at("public", "visits"), stored("public", &[("id", "int8")])),
         ]);
         let drift = between(found, &catalogue);
         assert_eq!(drift.gone, BTreeMap::from([("users".to_owned(), vec!["old".to_owned()])]));
-        let [shadowed, users] = drift.unclassified.as_slice() else { panic!("{drift:?}") };
+        let [shadowed, one, users, other] = drift.unclassified.as_slice() else { panic!("{drift:?}") };
+        assert!(
+            one.is_shadowed && other.is_shadowed && !users.is_shadowed,
+            "neither of two new ones is the one"
+        );
         assert!(shadowed.is_shadowed && shadowed.schema == "audit" && shadowed.columns[0].column == "id");
         let proposed: Vec<_> = users.columns.iter().map(|c| (c.column.as_str(), c.guess.is_some())).collect();
         assert_eq!(proposed, [("phone", true), ("bio", false)]);

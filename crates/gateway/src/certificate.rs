@@ -8,7 +8,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use x509_cert::Certificate;
-use x509_cert::attr::AttributeValue;
+use x509_cert::attr::{AttributeTypeAndValue, AttributeValue};
 use x509_cert::der::asn1::{PrintableStringRef, Utf8StringRef};
 use x509_cert::der::oid::ObjectIdentifier;
 use x509_cert::der::oid::db::{rfc4519, rfc5912};
@@ -39,22 +39,33 @@ impl Tls {
         Self { server, end_point: end_point(leaf), believed }
     }
 
+    /// Whether certificates that were believed before still are, by somebody.
+    pub fn believes(&self, shown: &[CertificateDer<'_>]) -> bool {
+        let Some((leaf, chain)) = shown.split_first() else { return false };
+        let authorities = self.believed.people.iter().chain(&self.believed.devices);
+        let now = UnixTime::now();
+        authorities.into_iter().any(|authority| authority.verify_client_cert(leaf, chain, now).is_ok())
+    }
+
     /// What follows from a client's certificates, its own first. rustls has verified that it has the key.
     pub fn channel(self: Arc<Self>, shown: Option<&[CertificateDer<'_>]>) -> Channel {
         let mut channel = Channel { tls: Some(Arc::clone(&self)), ..Channel::default() };
+        channel.shown = shown.map(|all| all.iter().map(|one| one.clone().into_owned()).collect());
         let Some((leaf, chain)) = shown.and_then(<[_]>::split_first) else { return channel };
         let Believed { people, devices } = &self.believed;
-        // Where there is one kind of authority only, rustls has verified that it is of that kind.
-        let is_certain = people.is_none() || devices.is_none();
+        // Again, though rustls has: a session that is resumed brings a certificate that may have ended since.
         let says = |authority: &Option<Arc<dyn ClientCertVerifier>>| {
             let verify = |v: &Arc<dyn ClientCertVerifier>| v.verify_client_cert(leaf, chain, UnixTime::now());
-            authority.as_ref().is_some_and(|authority| is_certain || verify(authority).is_ok())
+            authority.as_ref().is_some_and(|authority| verify(authority).is_ok())
         };
-        if says(people) {
+        let names_device = says(devices);
+        // What an authority for devices gives names nobody, though one for people may stand above it: whoever names laptops would name
+        // approvers.
+        if says(people) && !names_device {
             channel.named = common_name(leaf);
             channel.given = given_by_login(leaf);
         }
-        if says(devices) {
+        if names_device {
             channel.device = device(leaf);
         }
         channel
@@ -72,7 +83,12 @@ pub struct Channel {
     pub given: Option<u64>,
     /// Which device the certificate names, if an authority for devices gave it.
     pub device: Option<Device>,
+    /// The certificates that it showed, its own first.
+    pub shown: Option<Shown>,
 }
+
+/// A client's certificates, its own first.
+pub type Shown = Arc<[CertificateDer<'static>]>;
 
 /// The channel binding `tls-server-end-point` (RFC 5929 section 4.1): the certificate's hash by the algorithm of its own
 /// signature, SHA-256 for MD5 and SHA-1. `None` where the signature's name does not say which (Ed25519, RSA-PSS); libpq knows
@@ -126,15 +142,19 @@ pub fn device(leaf: &CertificateDer<'_>) -> Option<Device> {
     const LONGEST: usize = 128;
     let certificate = Certificate::from_der(leaf).ok()?;
     let owner = only(&certificate, rfc4519::O)?;
-    let id = only(&certificate, rfc4519::SERIAL_NUMBER).or_else(|| only(&certificate, rfc4519::CN))?;
+    let is_numbered = attributes(&certificate).any(|a| a.oid == rfc4519::SERIAL_NUMBER);
+    let id = only(&certificate, if is_numbered { rfc4519::SERIAL_NUMBER } else { rfc4519::CN })?;
     let fits = |text: &str| (1..=LONGEST).contains(&text.len()) && !text.chars().any(char::is_control);
     (fits(&owner) && fits(&id)).then_some(Device { id, owner })
 }
 
+fn attributes(certificate: &Certificate) -> impl Iterator<Item = &AttributeTypeAndValue> {
+    certificate.tbs_certificate.subject.0.iter().flat_map(|relative| relative.0.iter())
+}
+
 /// An attribute of a certificate's subject; `None` unless there is exactly one.
 fn only(certificate: &Certificate, attribute: ObjectIdentifier) -> Option<String> {
-    let attributes = certificate.tbs_certificate.subject.0.iter().flat_map(|relative| relative.0.iter());
-    let mut found = attributes.filter(|a| a.oid == attribute);
+    let mut found = attributes(certificate).filter(|a| a.oid == attribute);
     let (found, None) = (found.next()?, found.next()) else { return None };
     text(&found.value)
 }

@@ -269,8 +269,9 @@ async fn command(
         }
         Command::Moved { route, record } => desk.moved(&route, record).await,
         Command::Progress { route, progress } => {
-            desk.route(&route)?.tell(progress);
-            shared.grants.announce();
+            if desk.route(&route)?.tell(progress) {
+                shared.grants.announce();
+            }
             Ok(json!({ "route": route }))
         }
         Command::Copies { jurisdiction } => register::list(shared, principal, &jurisdiction).await,
@@ -339,8 +340,9 @@ impl Desk<'_> {
             fields.insert("route".to_owned(), json!(route));
         }
         self.on_record(Kind::Move, self.store(&store)?, &record).await?;
-        found.tell(Progress::at(&stage));
-        self.shared.grants.announce();
+        if found.tell(Progress::at(&stage)) {
+            self.shared.grants.announce();
+        }
         Ok(json!({ "recorded": true }))
     }
 

@@ -15,6 +15,7 @@ use ringfence_policy::{Device, Policy};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::certificate::Shown;
 use crate::refusal::{Refusal, code};
 
 /// Why a session is cut.
@@ -51,6 +52,8 @@ pub enum Cut {
     SignedOut,
     /// The identity provider has deactivated the person.
     Deactivated,
+    /// The certificate that they came with is not believed any more.
+    Certificate,
     /// Whether the provider has signed the person out cannot be told: the control database has not answered for too long.
     Unjudged,
     /// Somebody cut this one session.
@@ -82,6 +85,11 @@ impl Cut {
                 .hint("Log in again: ringfence login"),
             Self::Unjudged => Refusal::new(code::CANNOT_CONNECT_NOW, "Whether your identity provider has signed you out cannot be told at the moment")
                 .hint("The control database does not answer. What `ringfence login` gave counts again when it does."),
+            Self::Certificate => Refusal::new(
+                code::INVALID_AUTHORIZATION,
+                "The certificate that you came with is not believed any more",
+            )
+            .hint("It was revoked, has ended, or its authority is not asked any more: connect with another one."),
             Self::Deactivated => Refusal::new(code::INVALID_AUTHORIZATION, "Your identity provider has deactivated you")
                 .hint("Ask whoever keeps your organisation's accounts."),
             Self::ByHand { by, reason } => Refusal::new(code::ADMIN_SHUTDOWN, format!("This session was cut by {by}: {reason}"))
@@ -106,6 +114,7 @@ impl Cut {
                 format!("{by} suspended cross-border access to data of {jurisdiction} (order {id})")
             }
             Self::SignedOut => "the identity provider signed them out".to_owned(),
+            Self::Certificate => "their certificate is not believed any more".to_owned(),
             Self::Deactivated => "the identity provider deactivated them".to_owned(),
             Self::Unjudged => "the control database does not say who is signed out".to_owned(),
             Self::ByHand { by, reason } => format!("{by} cut it: {reason}"),
@@ -138,6 +147,10 @@ pub struct Dependent {
     pub given: Option<u64>,
     /// What they come with.
     pub device: Option<Device>,
+    /// The certificates that they showed, where something follows from one.
+    pub shown: Option<Shown>,
+    /// Whether its statements are counted instead of recorded one by one.
+    pub is_counted: bool,
     /// Whose it is.
     pub principal: String,
     /// Where to.

@@ -167,7 +167,7 @@ async fn client(
     let mut buffer = Buffer::default();
     let login = Box::pin(login::run(shared, &mut stream, &mut buffer, address.is_some()));
     let Ok(proven) = tokio::time::timeout(shared.config.login_timeout, login).await else { return Ok(()) };
-    let Some(Proven { principal, startup, proof, given, device }) = proven? else { return Ok(()) };
+    let Some(Proven { principal, startup, proof, given, device, shown }) = proven? else { return Ok(()) };
     let Some(_place) = Place::take(shared, &principal.name) else {
         let most = shared.config.max_per_principal;
         let refusal = Refusal::new(
@@ -181,6 +181,6 @@ async fn client(
         return console::run(shared, stream, buffer, principal, given).await;
     }
     let address = address.map_or_else(|| "unix".to_owned(), |a| a.to_string());
-    let who = Client { principal, startup, proof, given, device, address };
+    let who = Client { principal, startup, proof, given, device, shown, address };
     Box::pin(session::run(shared, stream, buffer, who)).await
 }

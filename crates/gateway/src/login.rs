@@ -10,7 +10,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::auth::{self, AuthError};
 use crate::backend::{Stream, take_stream};
-use crate::certificate::Channel;
+use crate::certificate::{Channel, Shown};
 use crate::frame::Buffer;
 use crate::refusal::{Refusal, code};
 use crate::scram::Verifier;
@@ -32,6 +32,8 @@ pub struct Proven {
     pub given: Option<u64>,
     /// What they come with.
     pub device: Option<Device>,
+    /// The certificates that they showed, where something follows from one.
+    pub shown: Option<Shown>,
 }
 
 /// Tells a client why it is not let in.
@@ -72,7 +74,9 @@ pub async fn run(
                 return Ok(None);
             }
             auth::welcome(stream).await?;
-            Ok(Some(Proven { principal, startup, proof, given, device: channel.device }))
+            let Channel { device, shown, .. } = channel;
+            let shown = shown.filter(|_| device.is_some() || proof != Proof::Password);
+            Ok(Some(Proven { principal, startup, proof, given, device, shown }))
         }
         Err(Unproven::Io(e)) => Err(e),
         Err(Unproven::Refused { name, refusal, reason }) => {

@@ -224,9 +224,7 @@ impl Shared {
 /// Forgets what the provider calls somebody, who has a new account there. Whoever approves does that, for others; it is on record.
 pub async fn unbind(shared: &Shared, person: &Principal, name: &str, reason: &str) -> Result<Value, Refusal> {
     let policy = shared.policy();
-    let approves = policy
-        .stores()
-        .any(|(store, _)| policy.may_approve(&person.name, &store.name).is_ok_and(|verdict| verdict.is_ok()));
+    let approves = policy.approves_somewhere(person);
     if !approves || person.name == name {
         let why = if approves { "nobody does this for themselves" } else { "only who approves may do this" };
         shared.record_refused(&person.name, "console", &format!("the unbinding of {name}: {why}"));

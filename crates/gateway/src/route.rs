@@ -50,6 +50,8 @@ struct Inner {
     inside: usize,
     /// What whoever moves its rows said last.
     progress: Option<(Progress, Instant)>,
+    /// When pages last heard of that.
+    announced: Option<Instant>,
 }
 
 /// How far a move is, by whoever moves the rows: for people who look, and for nothing else.
@@ -77,6 +79,8 @@ impl Progress {
     }
 }
 
+/// How often open pages hear that a stage goes on.
+const ANNOUNCE: Duration = Duration::from_secs(5);
 /// The longest word for a stage, in characters.
 const MAX_STAGE: usize = 40;
 
@@ -142,10 +146,17 @@ impl Route {
         RouteState { store: inner.store.clone(), is_held: inner.holders > 0, inside: inner.inside, progress }
     }
 
-    /// Whoever moves its rows says how far it is.
-    pub(crate) fn tell(&self, mut progress: Progress) {
+    /// Whoever moves its rows says how far it is. Returns whether pages that are open should hear of it: at a new stage, and now and then.
+    pub(crate) fn tell(&self, mut progress: Progress) -> bool {
         progress.stage = progress.stage.chars().take(MAX_STAGE).collect();
-        self.inner().progress = Some((progress, Instant::now()));
+        let mut inner = self.inner();
+        let is_new = inner.progress.as_ref().is_none_or(|(before, _)| before.stage != progress.stage);
+        let is_time = inner.announced.is_none_or(|at| at.elapsed() >= ANNOUNCE);
+        if is_new || is_time {
+            inner.announced = Some(Instant::now());
+        }
+        inner.progress = Some((progress, Instant::now()));
+        is_new || is_time
     }
 
     /// Waits while the route's clients are held; then a session at `store` may go on, if the route still leads there.

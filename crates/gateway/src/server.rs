@@ -425,12 +425,20 @@ impl Gateway {
         &self.shared.ledger
     }
 
-    /// Shows clients that connect from here on another certificate. Whether TLS is offered at all does not change.
+    /// Shows clients that connect from here on another certificate, and cuts those whose own is not believed any more, as one that was
+    /// revoked. Whether TLS is offered at all does not change.
     pub fn replace_certificate(&self, tls: Option<Arc<Tls>>) {
-        let mut current = self.shared.tls.write().unwrap_or_else(PoisonError::into_inner);
-        if current.is_some() && tls.is_some() {
-            *current = tls;
+        let Some(tls) = tls else { return };
+        {
+            let mut current = self.shared.tls.write().unwrap_or_else(PoisonError::into_inner);
+            if current.is_none() {
+                return;
+            }
+            *current = Some(Arc::clone(&tls));
         }
+        self.shared.grants.cut_where(&Cut::Certificate, |session| {
+            session.shown.as_ref().is_some_and(|shown| !tls.believes(shown))
+        });
     }
 
     /// Puts new rules in force, unless they count by other thresholds: what was reached in twelve months would have to be read
@@ -448,11 +456,12 @@ impl Gateway {
             let policy = self.shared.policy();
             self.shared.admissions.forget_all();
             self.shared.grants.cut_where(&Cut::PolicyChanged, |session| {
-                session.is_face
-                    || !matches!(
-                        policy.access(&session.principal, &session.store, session.device.as_ref()),
-                        Ok(Access::Full)
-                    )
+                let (who, store, device) = (&session.principal, &session.store, session.device.as_ref());
+                let is_as_before = || {
+                    matches!(policy.access(who, store, device), Ok(Access::Full))
+                        && (!session.is_counted || policy.is_counted(who, store, device).unwrap_or(false))
+                };
+                session.is_face || !is_as_before()
             });
         }
         Ok(())

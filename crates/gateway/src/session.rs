@@ -16,6 +16,7 @@ use tokio::sync::{Notify, watch};
 use crate::admission::Admission;
 use crate::backend::{Parameters, Stream, take_stream, with_parameter};
 use crate::cancel::Target;
+use crate::certificate::Shown;
 use crate::connection::{self, Connection, cannot_connect};
 use crate::flow::{Awaited, Flow, InFlight};
 use crate::frame::{Body, Buffer, put, put_parameter, put_ready};
@@ -217,6 +218,8 @@ pub struct Client {
     pub given: Option<u64>,
     /// What they come with.
     pub device: Option<Device>,
+    /// The certificates that they showed, where something follows from one.
+    pub shown: Option<Shown>,
     /// From where.
     pub address: String,
 }
@@ -233,7 +236,7 @@ struct Opened {
 }
 
 async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
-    let Client { principal, startup, proof, given, device, address } = client;
+    let Client { principal, startup, proof, given, device, shown, address } = client;
     let policy = shared.policy();
     let name = principal.name.clone();
     let route = shared.routes.get(&startup.database).cloned();
@@ -264,6 +267,8 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         location: principal.place().to_owned(),
         given,
         device: device.clone(),
+        shown,
+        is_counted: admission.mode == Mode::Counted,
         principal: name.clone(),
         store: store.name.clone(),
         is_face: admission.is_face(),
@@ -418,14 +423,19 @@ pub async fn run(
     mut buffer: Buffer,
     who: Client,
 ) -> std::io::Result<()> {
-    let (name, store) = (who.principal.name.clone(), who.startup.database.clone());
+    let (name, store, device) =
+        (who.principal.name.clone(), who.startup.database.clone(), who.device.clone());
     let again = shared.routes.contains_key(&store).then(|| Box::new(who.clone()));
     // Boxed: what opening needs on its way is not kept for the session's life.
     let opened = Box::pin(open(shared, who)).await;
     let mut opened = match opened {
         Ok(opened) => opened,
         Err(refusal) => {
-            shared.record_refused(&name, &store, &refusal.message);
+            let reason = device.map_or_else(
+                || refusal.message.clone(),
+                |device| format!("{} (with device {} of {})", refusal.message, device.id, device.owner),
+            );
+            shared.record_refused(&name, &store, &reason);
             client.write_all(&refusal.fatal()).await?;
             return client.shutdown().await;
         }

@@ -14,6 +14,8 @@ use opentelemetry::{Context, KeyValue};
 
 /// Shares are counted in millionths.
 const WHOLE: u64 = 1_000_000;
+/// Methods as spans name them; all others are `_OTHER`.
+const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 /// What begins a traceparent in a comment; sqlcommenter writes values in quotes, percent-encoded, which this one has nothing to be.
 const TRACEPARENT: &str = "traceparent='";
 
@@ -125,8 +127,10 @@ impl Traces {
         if !parent.as_ref().map_or_else(|| self.is_chosen(), SpanContext::is_sampled) {
             return;
         }
+        // A method may be any word: one that is not known is a stranger's text.
+        let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("_OTHER");
         let mut attributes = vec![
-            KeyValue::new("http.request.method", method.to_owned()),
+            KeyValue::new("http.request.method", method),
             KeyValue::new("http.route", route.to_owned()),
             KeyValue::new("http.response.status_code", i64::from(status)),
         ];

@@ -1,6 +1,8 @@
 //! Approvers vouch for a key: somebody who approves asks to have one let in, others sign that, and the registry takes the result
 //! ([`crate::enrolment`] judges it then). Nothing is in force by what is done here, and all of it is on record.
 
+use std::collections::BTreeMap;
+
 use ringfence_control::StoredEnrolment;
 use ringfence_grants::request::rfc3339;
 use ringfence_ledger::{Entry, Kind};
@@ -18,15 +20,18 @@ fn wrong(text: impl Into<String>) -> Refusal {
 }
 
 fn must_approve(shared: &Shared, person: &Principal, what: &str) -> Result<(), Refusal> {
-    if shared.policy().is_approver(person) {
+    if shared.policy().approves_somewhere(person) {
         return Ok(());
     }
-    let why = format!("{} is in no team that approves", person.name);
+    let why = format!(
+        "{} approves nothing: whoever does is in a store's team for it, and in the country",
+        person.name
+    );
     shared.record_refused(&person.name, "console", &format!("{what}: {why}"));
-    Err(refuse(why).hint("The teams that approve are named with each store."))
+    Err(refuse(why))
 }
 
-/// Somebody who approves asks for a key of their own to be let in.
+/// Somebody who may approve asks for a key of their own to be let in.
 pub async fn ask(shared: &Shared, person: &Principal, key: &str) -> Result<Value, Refusal> {
     must_approve(shared, person, "the enrolment of a key")?;
     let now = shared.now();
@@ -40,7 +45,7 @@ pub async fn ask(shared: &Shared, person: &Principal, key: &str) -> Result<Value
         .insert_enrolment(&id, &person.name, &canonical, now)
         .await
         .map_err(|e| control_error(&e))?;
-    let stored = StoredEnrolment { id, canonical, signatures: std::collections::BTreeMap::new() };
+    let stored = StoredEnrolment { id, canonical, signatures: BTreeMap::new() };
     Ok(tell(shared, &enrolment, &stored))
 }
 
@@ -49,17 +54,25 @@ fn tell(shared: &Shared, enrolment: &Enrolment, stored: &StoredEnrolment) -> Val
     let keys = policy.approver_keys();
     let lines = keys.get(&enrolment.person).map(String::as_str).unwrap_or_default().lines();
     let is_in_force = lines.into_iter().any(|line| same_key(line, &enrolment.key));
-    let signed_by: Vec<&String> = stored.signatures.keys().collect();
+    // Rows of a database prove nothing: what counts are signatures that hold under the rules as they are.
+    let holds = |name: &String, signature: &String| {
+        let keys = keys.get(name).filter(|_| *name != enrolment.person);
+        keys.is_some_and(|keys| verify_signature(&stored.canonical, signature, keys).is_ok())
+    };
+    let signatures: BTreeMap<String, String> =
+        stored.signatures.iter().filter(|(n, s)| holds(n, s)).map(|(n, s)| (n.clone(), s.clone())).collect();
+    let signed_by: Vec<&String> = signatures.keys().collect();
     let needed = policy.registry().approvals;
     let state = match signed_by.len() {
         _ if is_in_force => "in force",
         n if n >= needed => "signed",
         _ => "pending",
     };
+    let registry = Enrolled { text: stored.canonical.clone(), signatures: signatures.clone() }.lines();
     json!({
         "id": stored.id, "person": enrolment.person, "key": enrolment.key, "created": rfc3339(enrolment.created), "state": state,
         "signed_by": signed_by, "signatures_needed": needed, "canonical": stored.canonical,
-        "registry": Enrolled { text: stored.canonical.clone(), signatures: stored.signatures.clone() }.lines(),
+        "registry": registry,
     })
 }
 
@@ -71,7 +84,7 @@ fn same_key(one: &str, other: &str) -> bool {
 
 /// What waits, or waited within a month: for those who approve.
 pub async fn list(shared: &Shared, person: &Principal) -> Result<Value, Refusal> {
-    if !shared.policy().is_approver(person) {
+    if !shared.policy().approves_somewhere(person) {
         return Ok(json!([]));
     }
     let all = shared.control.enrolments().await.map_err(|e| control_error(&e))?;

@@ -194,7 +194,8 @@ impl Column {
 /// A name as TOML writes it before an equals sign.
 fn key(name: &str) -> String {
     let is_bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
-    if is_bare { name.to_owned() } else { toml::Value::from(name).to_string() }
+    // Basic strings of TOML are those of JSON; toml's own writer would take several lines for some.
+    if is_bare { name.to_owned() } else { serde_json::Value::from(name).to_string() }
 }
 
 impl Catalogue {

@@ -348,6 +348,13 @@ impl Policy {
         }))
     }
 
+    /// Whether somebody may sign requests for any store.
+    pub fn approves_somewhere(&self, principal: &Principal) -> bool {
+        self.stores().any(|(store, _)| {
+            self.may_approve(&principal.name, &store.name).is_ok_and(|verdict| verdict.is_ok())
+        })
+    }
+
     /// Whether somebody reads the private records about `store`, and requests of others: who approves or audits it, and only in the
     /// country. Statements and conditions have people's data in them, which stays there, and no covered person sees it.
     pub fn reads_records(&self, principal: &Principal, store: &Store) -> bool {

@@ -29,28 +29,30 @@ fn categories(policy: &Policy, drift: &Drift) -> BTreeSet<String> {
 
 /// What a field of the form is called.
 fn field(what: &str, table: &Unclassified, column: &Proposal) -> String {
-    format!("{what}:{}.{}.{}", table.schema, table.table, column.column)
+    // Names may have anything in them; a dot in one is not the dot between two.
+    let plain = |name: &str| name.replace('%', "%25").replace('.', "%2E");
+    format!("{what}:{}.{}.{}", plain(&table.schema), plain(&table.table), plain(&column.column))
 }
 
 /// The form, by table.
 pub(super) fn form(person: &Person, policy: &Policy, store: &str, drift: &Drift) -> Markup {
     let categories = categories(policy, drift);
     html! {
-        p.warn { "These columns are in the store and in no catalogue, so in no face. What their names and types suggest is chosen already; no value was looked at (" code { "ringfence init" } " looks at some). Read each line: what is public, everybody may see." }
-        form method="post" action={ "/catalogue/" (store) } {
-            input type="hidden" name="token" value=(person.session.csrf);
-            @for table in &drift.unclassified {
-                h3 { @if table.schema != "public" { (table.schema) "." } (table.table) }
-                @if table.is_shadowed {
-                    p { "The catalogue knows a table of this name in another schema, and has no room for this one: " (names(table)) "." }
-                } @else {
+        p.warn { "These columns are in the store and in no catalogue, so in no face. What is protected by its name and type is chosen already; no value was looked at (" code { "ringfence init" } " looks at some). What is public, everybody may see: that is for you to choose." }
+        @for table in &drift.unclassified {
+            h3 { @if table.schema != "public" { (table.schema) "." } (table.table) }
+            @if table.is_shadowed {
+                p { "There is a table of this name in another schema, and the catalogue has no room for two: " (names(table)) "." }
+            } @else {
+                form method="post" action={ "/catalogue/" (store) "/lines" } {
+                    input type="hidden" name="token" value=(person.session.csrf);
                     div.scroll tabindex="0" role="region" aria-label={ "Unclassified columns of " (table.table) } { table {
                         thead { tr { th scope="col" { "Column" } th scope="col" { "Holds" } th scope="col" { "Mask" } } }
                         tbody { @for column in &table.columns { (row(table, column, &categories)) } }
                     } }
+                    button { "Write the lines for the catalogue" }
                 }
             }
-            button { "Write the lines for the catalogue" }
         }
     }
 }
@@ -60,20 +62,19 @@ fn names(table: &Unclassified) -> String {
 }
 
 fn row(table: &Unclassified, column: &Proposal, categories: &BTreeSet<String>) -> Markup {
-    let holds = match &column.guess {
-        None => LEAVE,
-        Some(Column::Word(Class::Public)) => PUBLIC,
-        Some(Column::Protected(how)) => how.category.as_str(),
-    };
+    // Nothing becomes public because nobody looked.
+    let guessed = column.guess.as_ref().and_then(Column::protected);
+    let guessed = guessed.filter(|how| column.kinds.contains(&how.kind));
+    let holds = guessed.map_or(LEAVE, |how| how.category.as_str());
     // A constant shows the least.
-    let guessed = column.guess.as_ref().and_then(Column::protected).map(|how| how.kind);
-    let kind = guessed.or_else(|| column.kinds.iter().copied().find(|kind| *kind == Kind::Text));
+    let kind =
+        guessed.map(|how| how.kind).or_else(|| column.kinds.iter().copied().find(|kind| *kind == Kind::Text));
     let protected = categories.iter().filter(|_| !column.kinds.is_empty());
     html! { tr {
         th scope="row" { code { (column.column) } br; span.soft { (column.sql_type) } }
         td { select name=(field("holds", table, column)) aria-label={ "What " (column.column) " holds" } {
             option value=(LEAVE) selected[holds == LEAVE] { "leave unclassified" }
-            option value=(PUBLIC) selected[holds == PUBLIC] { "public" }
+            option value=(PUBLIC) { "public" }
             @for category in protected { option value=(category) selected[holds == category] { (category) } }
         } }
         td { @if column.kinds.is_empty() { span.soft { "there is none for this type" } } @else {
@@ -106,7 +107,7 @@ fn chosen(table: &Unclassified, fields: &[(String, String)]) -> Result<BTreeMap<
     Ok(columns)
 }
 
-/// `POST /catalogue/{store}`: changes nothing, and says what to change.
+/// `POST /catalogue/{store}/lines`: changes nothing, and says what to change.
 pub(crate) async fn take(
     State(desk): At,
     person: Person,

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use ringfence_grants::approval;
 use ringfence_verifier::enrolment::{Enrolled, Enrolment};
 use serde_json::{Value, json};
+use ssh_key::{HashAlg, PublicKey};
 
 use super::console::{WhoArgs, ask};
 use super::{Failure, print_json};
@@ -63,6 +64,9 @@ struct SignArgs {
     /// Your OpenSSH private key.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
+    /// The fingerprint that the key must have, as its owner has told you (`ssh-keygen -l`, or the page of their passkey).
+    #[arg(long, value_name = "SHA256:…")]
+    fingerprint: Option<String>,
 }
 
 #[derive(Args)]
@@ -112,6 +116,20 @@ async fn sign(args: &SignArgs) -> Result<(), Failure> {
     };
     if enrolment.person == name {
         return Err(Failure::refused("nobody enrols themselves"));
+    }
+    let key = PublicKey::from_openssh(&enrolment.key).map_err(|e| Failure::refused(e.to_string()))?;
+    let found = key.fingerprint(HashAlg::Sha256).to_string();
+    match &args.fingerprint {
+        Some(wanted) if *wanted == found => {}
+        Some(_) => {
+            return Err(Failure::refused(format!("it is of another key: {found}, of {}", enrolment.person)));
+        }
+        // A file came from hand to hand; what waits at the console is what its database says.
+        None if is_file => {}
+        None => {
+            return Err(Failure::refused(format!("it is of the key {found}, of {}", enrolment.person))
+                .hint("Ask them for the fingerprint of their key, and say it: --fingerprint SHA256:…"));
+        }
     }
     let signature = approval::sign_text(&enrolled.text, &read(&args.key)?)
         .map_err(|e| Failure::refused(e.to_string()))?;
