@@ -81,7 +81,10 @@ attach(document);
 const live = document.getElementById("live");
 if (live && window.EventSource) {
   const isBusy = () => document.activeElement?.closest("main form, dialog") || [...document.querySelectorAll("main option")].some((o) => o.selected !== (o.defaultSelected || (o.index === 0 && !o.parentElement.querySelector("option[selected]")))) || [...document.querySelectorAll("main input:not([type=hidden]), main textarea")].some((f) => (f.type === "checkbox" ? f.checked !== f.defaultChecked : f.value !== f.defaultValue)) || document.querySelector("main button:disabled");
-  new EventSource("/events").addEventListener("change", async () => {
+  // When what is shown was asked for.
+  let asked = performance.getEntriesByType("navigation")[0]?.requestStart ?? 0;
+  const follow = async () => {
+    asked = performance.now();
     if (isBusy()) {
       live.textContent = "Something has changed meanwhile. Reload when you are done.";
       return;
@@ -94,5 +97,9 @@ if (live && window.EventSource) {
     main.replaceChildren(...page.getElementById("main").childNodes);
     for (const summary of main.querySelectorAll("details > summary")) if (open.includes(summary.textContent)) summary.parentElement.open = true;
     attach(main);
-  });
+  };
+  const events = new EventSource("/events");
+  events.addEventListener("change", follow);
+  // Something may have changed before this page, or a lost connection, began to listen.
+  events.addEventListener("last", (event) => Number(event.data) < performance.now() - asked && follow());
 }

@@ -270,7 +270,7 @@ pub struct LiveGrants {
     looking: tokio::sync::Mutex<()>,
     inner: Mutex<Inner>,
     /// Grows each time that requests or grants have changed.
-    changes: watch::Sender<u64>,
+    changes: watch::Sender<Instant>,
 }
 
 /// Takes its session off the list when it goes.
@@ -330,7 +330,7 @@ pub fn verify(policy: &Policy, stored: &Stored) -> Result<(), String> {
 impl LiveGrants {
     /// No grants yet; [`Self::refresh`] loads them.
     pub fn new(control: Arc<Control>) -> Arc<Self> {
-        let (changes, _) = watch::channel(0);
+        let (changes, _) = watch::channel(Instant::now());
         Arc::new(Self { control, looking: tokio::sync::Mutex::default(), inner: Mutex::default(), changes })
     }
 
@@ -366,19 +366,19 @@ impl LiveGrants {
         inner.known.retain(|id, _| is_open.contains(id.as_str()));
         if !changed.is_empty() || inner.known.len() != before {
             self.control.touch();
-            self.changes.send_modify(|n| *n += 1);
+            self.announce();
         }
         inner.ended.retain(|id| !ended_before.contains(id) || is_open.contains(id.as_str()));
         Ok(settle(&mut inner, now))
     }
 
-    /// Something else that pages show has changed.
+    /// Something that pages show has changed.
     pub(crate) fn announce(&self) {
-        self.changes.send_modify(|n| *n += 1);
+        self.changes.send_replace(Instant::now());
     }
 
-    /// A number that grows each time that requests or grants have changed, here or at another gateway.
-    pub fn changes(&self) -> watch::Receiver<u64> {
+    /// When requests or grants, or something else that pages show, was last seen to have changed, here or at another gateway.
+    pub fn changes(&self) -> watch::Receiver<Instant> {
         self.changes.subscribe()
     }
 
