@@ -191,8 +191,8 @@ fn form(
     let protected: BTreeSet<String> =
         classified.columns.iter().filter(|(_, c)| c.protected().is_some()).map(|(n, _)| n.clone()).collect();
     let scope = GrantScope { id: "-".to_owned(), table: table.to_owned(), columns: protected.clone() };
-    let outcome =
-        policy.outcome(&person.principal.name, store, Device::presumed(&person.principal).as_ref(), &[scope]);
+    let (who, device) = (&person.principal.name, Device::presumed(&person.principal));
+    let outcome = policy.outcome_of_table(who, store, table, device.as_ref(), &[scope]);
     let outcome = outcome.map_err(|_| {
         Told::new(StatusCode::SERVICE_UNAVAILABLE, "What you see cannot be decided at the moment.")
     })?;
