@@ -800,6 +800,28 @@ fn the_rooms_show_what_there_is(scene: &Scene) {
     people.shown(APPROVERS[0], &format!("/ledger/{entry}"));
     assert_eq!(read().len(), before.len());
 
+    // The answer with all its proofs, as a file for a stranger: by those who may read it, and on record.
+    let evidence = |who: &str, complete: bool| {
+        let mut fields = json!({ "jurisdiction": "us", "from": "SG", "since": "2026-01-01" });
+        if complete {
+            fields["complete"] = json!("yes");
+        }
+        let ask = json!({ "as": who, "path": "/ledger", "action": "/ledger/evidence", "fields": fields });
+        people.act("download", ask)
+    };
+    assert_eq!(evidence(ANALYST, false)["status"], 403);
+    assert!(!people.shown(ANALYST, "/ledger").contains("Evidence for somebody else"));
+    let got = evidence(APPROVERS[0], true);
+    assert_eq!(got["status"], 200, "{got}");
+    let file = STANDARD.decode(got["file"].as_str().unwrap()).unwrap();
+    std::fs::write(scene.demo.dir.join("evidence.tar"), file).unwrap();
+    let unpack = ["-x", "-f", "evidence.tar"];
+    assert!(Command::new("tar").args(unpack).current_dir(&scene.demo.dir).status().unwrap().success());
+    let checked = Command::new(support::verifier()).arg(scene.demo.dir.join("evidence")).output().unwrap();
+    assert!(checked.status.success() && text(&checked).contains(ANALYST), "{}", text(&checked));
+    assert!(!scene.demo.dir.join("ledger-console.console-evidence").exists(), "nothing is left behind");
+    assert!(read().iter().any(|one| one.contains("as evidence")));
+
     // A column that somebody adds shows as unclassified at once.
     assert!(
         people.shown(APPROVERS[0], "/catalogue/us").contains("every column of the store is in the catalogue")

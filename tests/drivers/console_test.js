@@ -96,6 +96,14 @@ const commands = {
     await page.waitForLoadState();
     return { ...(await seen(page)), status: answer.status() };
   },
+  // What a form of a page gives as a file, in base64.
+  async download({ as, path, action, fields }) {
+    const { page, context } = await person(as);
+    await page.goto(origin + path);
+    const token = await page.inputValue("input[name=token]");
+    const answer = await context.request.post(origin + action, { form: { token, ...fields }, headers: { origin } });
+    return { status: answer.status(), file: (await answer.body()).toString("base64") };
+  },
   // The form of the page that is open, as it is.
   async press({ as, action }) {
     const { page } = await person(as);

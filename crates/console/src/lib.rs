@@ -9,6 +9,7 @@
 
 pub mod api;
 mod backchannel;
+mod evidence;
 pub mod headers;
 pub mod identity;
 pub mod issue;
@@ -63,6 +64,8 @@ pub struct Config {
     pub published: Option<PathBuf>,
     /// The verifier as one HTML page, which everybody may have.
     pub verifier_page: Option<PathBuf>,
+    /// Whom evidence names to be believed (C2SP tlog-policy), where there are witnesses.
+    pub trust: Option<String>,
     /// Whether a proxy is in front, so that addresses say nothing of people.
     pub is_behind_proxy: bool,
     /// Without it the console speaks HTTP, which it does on the loopback only.
@@ -106,6 +109,8 @@ pub struct Desk {
     pub limits: Limits,
     /// What requesters would see, by request and version of the rules.
     pub outcomes: Mutex<HashMap<(String, String), Arc<Outcome>>>,
+    /// Held while somebody's evidence is made.
+    pub evidence: Arc<tokio::sync::Mutex<()>>,
     /// Who has read which private records lately.
     pub readers: readers::Readers,
 }
@@ -139,8 +144,8 @@ impl Console {
         let limits = Limits::new(!config.is_behind_proxy);
         let sessions = Sessions::default();
         let outcomes = Mutex::default();
-        let readers = readers::Readers::default();
-        let desk = Arc::new(Desk { gateway, config, sessions, traffic, entries, limits, outcomes, readers });
+        let (readers, evidence) = (readers::Readers::default(), Arc::default());
+        let desk = Arc::new(Desk { gateway, config, sessions, traffic, entries, limits, outcomes, evidence, readers });
         pages::public::check(&desk)?;
         std::thread::Builder::new().name("console".to_owned()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -26,7 +26,7 @@ fn broken(problem: &impl std::fmt::Display) -> Told {
 }
 
 /// Whether somebody may read the private records of a jurisdiction: who approves or audits one of its stores, in the country.
-fn may_read(desk: &Desk, person: &Member, jurisdiction: &str) -> bool {
+pub(crate) fn may_read(desk: &Desk, person: &Member, jurisdiction: &str) -> bool {
     let policy = desk.gateway.policy();
     // What is about no data (rules, starts, heartbeats) is for those who read anything.
     policy.stores().any(|(store, _)| {

@@ -44,6 +44,14 @@ pub struct Source {
     pub vkeys: String,
 }
 
+/// A trust policy of an installation that has no witnesses: its logs' keys go along, at least.
+pub fn keys_only(sources: &[Source]) -> String {
+    let lines = sources.iter().flat_map(|source| source.vkeys.lines());
+    let mut text: String = lines.map(|key| ["log ", key, "\n"].concat()).collect();
+    text.push_str("quorum none\n");
+    text
+}
+
 /// Writes the answer to `question` into the folder `out`, which must not be there yet. With `complete`, all public leaves of
 /// the time go along. `trust` is the text of a trust policy.
 pub fn write(

@@ -669,6 +669,8 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
     let port = file.gateway.listen.first().map_or(5432, SocketAddr::port);
     let traces = file.traces.and_then(|traces| traces.read(&mut reader));
     let console = file.console.as_ref().and_then(|console| console.read(port, &mut reader));
+    let trust = file.ledger.witnesses.as_ref().map(|path| reader.text(path));
+    let console = console.map(|console| ringfence_console::Config { trust, ..console });
     let problems = reader.problems;
     match (policy, control) {
         (Some(policy), Some(control)) if problems.is_empty() => Ok(Loaded {

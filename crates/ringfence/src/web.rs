@@ -196,6 +196,7 @@ impl ConsoleFile {
             webhooks,
             listen: self.listen,
             origin,
+            trust: None, // the log's own section says it
             is_behind_proxy: self.behind_proxy,
             operators: self.operators.clone(),
             published: self.published.as_ref().map(|path| reader.dir.join(path)),

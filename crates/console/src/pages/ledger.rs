@@ -73,6 +73,7 @@ async fn list(State(desk): At, person: Person, until: u64) -> Result<Page, Told>
             dt { "Key" } dd { code { (desk.gateway.ledger.vkey().lines().next().unwrap_or_default()) } }
         }
         (witnesses(&desk))
+        (super::evidence::form(&desk, &person))
         section aria-labelledby="entries" {
             h2 id="entries" { "Entries" }
             (table(&found))

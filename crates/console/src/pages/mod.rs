@@ -7,6 +7,7 @@ pub mod copies;
 pub mod door;
 pub mod drafts;
 pub mod enrolments;
+pub mod evidence;
 pub mod health;
 pub mod inbox;
 pub mod ledger;
@@ -71,6 +72,7 @@ pub(crate) fn router(desk: Arc<Desk>) -> Router {
         .route("/copies", get(copies::show))
         .route("/ledger", get(ledger::newest))
         .route("/ledger/until/{entry}", get(ledger::until))
+        .route("/ledger/evidence", post(evidence::take))
         .route("/ledger/{entry}", get(ledger::show))
         .route("/ledger/{entry}/proof", get(ledger::prove))
         .route("/ledger/{entry}/disclosed", get(ledger::disclose))

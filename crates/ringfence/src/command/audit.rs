@@ -368,14 +368,7 @@ fn make_bundle(
     complete: bool,
     json: bool,
 ) -> Result<(), Failure> {
-    // Without a policy, at least the keys go along.
-    let keys = || {
-        let lines = logs.sources.iter().flat_map(|s| s.vkeys.lines());
-        let mut text: String = lines.map(|key| format!("log {key}\n")).collect::<Vec<_>>().concat();
-        text.push_str("quorum none\n");
-        text
-    };
-    let trust = logs.trust.clone().unwrap_or_else(keys);
+    let trust = logs.trust.clone().unwrap_or_else(|| bundle::keys_only(&logs.sources));
     let quorum = Quorum::parse(&trust).map_err(|e| Failure::setup(format!("the trust policy: {e}")))?;
     let written = bundle::write(out, &logs.sources, question, complete, &trust, now_ms())?;
     // What does not convince us will convince nobody.
