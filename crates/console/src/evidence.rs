@@ -46,13 +46,14 @@ pub(crate) async fn make(
 ) -> Result<Vec<u8>, Told> {
     let jurisdiction = question.jurisdiction.clone().unwrap_or_default();
     if !may_read(desk, person, &jurisdiction) {
-        let why = "The records of this jurisdiction are for those who approve or audit its stores, in the country.";
+        let why =
+            "The records of this jurisdiction are for those who approve or audit its stores, in the country.";
         return Err(Told::new(StatusCode::FORBIDDEN, why));
     }
     // It goes on, and is held, though whoever asked should not wait for it.
-    let one = Arc::clone(&desk.evidence)
-        .try_lock_owned()
-        .map_err(|_| Told::new(StatusCode::CONFLICT, "Somebody else's evidence is being made: try again soon."))?;
+    let one = Arc::clone(&desk.evidence).try_lock_owned().map_err(|_| {
+        Told::new(StatusCode::CONFLICT, "Somebody else's evidence is being made: try again soon.")
+    })?;
     let record = json!({ "by": person.principal.name, "entries": "as evidence", "question": question });
     let unread = |refusal: ringfence_gateway::refusal::Refusal| {
         Told::new(StatusCode::SERVICE_UNAVAILABLE, refusal.message)

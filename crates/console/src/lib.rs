@@ -145,7 +145,17 @@ impl Console {
         let sessions = Sessions::default();
         let outcomes = Mutex::default();
         let (readers, evidence) = (readers::Readers::default(), Arc::default());
-        let desk = Arc::new(Desk { gateway, config, sessions, traffic, entries, limits, outcomes, evidence, readers });
+        let desk = Arc::new(Desk {
+            gateway,
+            config,
+            sessions,
+            traffic,
+            entries,
+            limits,
+            outcomes,
+            evidence,
+            readers,
+        });
         pages::public::check(&desk)?;
         std::thread::Builder::new().name("console".to_owned()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

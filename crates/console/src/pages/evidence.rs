@@ -85,5 +85,6 @@ pub(crate) async fn take(
     };
     let file = evidence::make(&desk, &person, question, form.complete.is_some()).await?;
     let name = "attachment; filename=\"evidence.tar\"";
-    Ok(([(header::CONTENT_TYPE, "application/x-tar"), (header::CONTENT_DISPOSITION, name)], file).into_response())
+    Ok(([(header::CONTENT_TYPE, "application/x-tar"), (header::CONTENT_DISPOSITION, name)], file)
+        .into_response())
 }
