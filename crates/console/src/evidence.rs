@@ -2,13 +2,11 @@
 //! records that it has, and that they took it is on record before it is made.
 
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use ringfence_ledger::{Entry, Kind};
 use ringfence_reports::bundle::{self, Source};
 use ringfence_reports::index;
 use ringfence_verifier::bundle::check;
@@ -16,10 +14,10 @@ use ringfence_verifier::question::Question;
 use ringfence_verifier::quorum::Quorum;
 use serde_json::json;
 
-use crate::Desk;
 use crate::log::may_read;
 use crate::member::Member;
 use crate::pages::Told;
+use crate::{Desk, readers};
 
 /// The largest bundle that a page gives, in bytes.
 const LARGEST: u64 = 256 << 20;
@@ -55,10 +53,7 @@ pub(crate) async fn make(
         Told::new(StatusCode::CONFLICT, "Somebody else's evidence is being made: try again soon.")
     })?;
     let record = json!({ "by": person.principal.name, "entries": "as evidence", "question": question });
-    let unread = |refusal: ringfence_gateway::refusal::Refusal| {
-        Told::new(StatusCode::SERVICE_UNAVAILABLE, refusal.message)
-    };
-    desk.gateway.on_record(Entry::new(Kind::RecordsRead, &jurisdiction, &record)).await.map_err(unread)?;
+    readers::record(desk, &jurisdiction, &record).await?;
     let desk = Arc::clone(desk);
     let made = tokio::task::spawn_blocking(move || {
         let made = pack(&desk, &question, complete);
@@ -102,7 +97,5 @@ fn archive(folder: &Path) -> std::io::Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
     tar.mode(tar::HeaderMode::Deterministic);
     tar.append_dir_all("evidence", folder)?;
-    let mut bytes = tar.into_inner()?;
-    bytes.flush()?;
-    Ok(bytes)
+    tar.into_inner()
 }

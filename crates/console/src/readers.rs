@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use axum::http::StatusCode;
 use ringfence_gateway::refusal::Refusal;
 use ringfence_ledger::{Entry, Kind};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::Desk;
 use crate::log::Line;
@@ -28,14 +28,18 @@ pub(crate) async fn on_record(desk: &Desk, person: &Member, found: &[Line]) -> R
         if new.is_empty() {
             continue;
         }
-        let record = json!({ "by": who, "entries": ranges(&new) });
-        let entry = Entry::new(Kind::RecordsRead, jurisdiction, &record);
-        let unread = |refusal: Refusal| Told::new(StatusCode::SERVICE_UNAVAILABLE, refusal.message);
-        desk.gateway.on_record(entry).await.map_err(unread)?;
+        record(desk, jurisdiction, &json!({ "by": who, "entries": ranges(&new) })).await?;
         // Only now: whoever asks meanwhile is told a second time, and never not at all.
         desk.readers.told(who, new, Instant::now());
     }
     Ok(())
+}
+
+/// Puts a reading on record; what cannot be put there is not shown.
+pub(crate) async fn record(desk: &Desk, jurisdiction: &str, record: &Value) -> Result<(), Told> {
+    let entry = Entry::new(Kind::RecordsRead, jurisdiction, record);
+    let unread = |refusal: Refusal| Told::new(StatusCode::SERVICE_UNAVAILABLE, refusal.message);
+    desk.gateway.on_record(entry).await.map_err(unread)
 }
 
 /// How long a reading of an entry is not put on record again.

@@ -14,6 +14,12 @@ use x509_cert::der::oid::ObjectIdentifier;
 use x509_cert::der::oid::db::{rfc4519, rfc5912};
 use x509_cert::der::{Decode as _, Tag, Tagged as _};
 
+/// Whether an authority vouches for certificates now, the client's own first.
+fn verifies(authority: Option<&Arc<dyn ClientCertVerifier>>, shown: &[CertificateDer<'_>]) -> bool {
+    let Some((leaf, chain)) = shown.split_first() else { return false };
+    authority.is_some_and(|a| a.verify_client_cert(leaf, chain, UnixTime::now()).is_ok())
+}
+
 /// What clients are shown, and what follows from it.
 #[derive(Debug)]
 pub struct Tls {
@@ -41,27 +47,21 @@ impl Tls {
 
     /// Whether certificates that were believed before still are, by somebody.
     pub fn believes(&self, shown: &[CertificateDer<'_>]) -> bool {
-        let Some((leaf, chain)) = shown.split_first() else { return false };
-        let authorities = self.believed.people.iter().chain(&self.believed.devices);
-        let now = UnixTime::now();
-        authorities.into_iter().any(|authority| authority.verify_client_cert(leaf, chain, now).is_ok())
+        let Believed { people, devices } = &self.believed;
+        verifies(people.as_ref(), shown) || verifies(devices.as_ref(), shown)
     }
 
     /// What follows from a client's certificates, its own first. rustls has verified that it has the key.
     pub fn channel(self: Arc<Self>, shown: Option<&[CertificateDer<'_>]>) -> Channel {
         let mut channel = Channel { tls: Some(Arc::clone(&self)), ..Channel::default() };
         channel.shown = shown.map(|all| all.iter().map(|one| one.clone().into_owned()).collect());
-        let Some((leaf, chain)) = shown.and_then(<[_]>::split_first) else { return channel };
+        let Some((shown, leaf)) = shown.and_then(|all| Some((all, all.first()?))) else { return channel };
         let Believed { people, devices } = &self.believed;
         // Again, though rustls has: a session that is resumed brings a certificate that may have ended since.
-        let says = |authority: &Option<Arc<dyn ClientCertVerifier>>| {
-            let verify = |v: &Arc<dyn ClientCertVerifier>| v.verify_client_cert(leaf, chain, UnixTime::now());
-            authority.as_ref().is_some_and(|authority| verify(authority).is_ok())
-        };
-        let names_device = says(devices);
+        let names_device = verifies(devices.as_ref(), shown);
         // What an authority for devices gives names nobody, though one for people may stand above it: whoever names laptops would name
         // approvers.
-        if says(people) && !names_device {
+        if verifies(people.as_ref(), shown) && !names_device {
             channel.named = common_name(leaf);
             channel.given = given_by_login(leaf);
         }
@@ -114,8 +114,7 @@ pub const LOGIN_UNIT: &str = "ringfence login";
 /// When a certificate was given by `ringfence login`, in milliseconds since 1970; `None` for any other certificate.
 pub fn given_by_login(leaf: &CertificateDer<'_>) -> Option<u64> {
     let certificate = Certificate::from_der(leaf).ok()?;
-    let subject = &certificate.tbs_certificate.subject;
-    let mut units = subject.0.iter().flat_map(|relative| relative.0.iter()).filter(|a| a.oid == rfc4519::OU);
+    let mut units = attributes(&certificate).filter(|a| a.oid == rfc4519::OU);
     units.find(|unit| text(&unit.value).as_deref() == Some(LOGIN_UNIT))?;
     let begins = certificate.tbs_certificate.validity.not_before.to_unix_duration();
     u64::try_from(begins.as_millis()).ok()
