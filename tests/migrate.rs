@@ -242,6 +242,14 @@ fn rows_move_while_they_are_written() {
     assert!(text(&aborted).contains("go back first"), "{}", text(&aborted));
     done(&demo, "back", &MOVER);
     is_whole(&demo, "legacy", &written);
+    // As a mover leaves it that dies behind the decision: nobody may write on either side, until the same command goes on.
+    let stopped = "create or replace function ringfence_move.until_us_home() returns timestamptz language plpgsql stable
+        as $f$ begin return 'infinity'::timestamptz; end $f$";
+    demo.superuser("sg-legacy", "legacy", stopped);
+    let write = || demo.psql("us-engineer", "clips", "update users set phone = phone where id = 4711");
+    assert!(text(&write()).contains("at home in the store home"), "{}", text(&write()));
+    done(&demo, "back", &MOVER);
+    assert!(write().status.success(), "{}", text(&write()));
     done(&demo, "abort", &MOVER);
     for (cluster, name) in [("sg-legacy", "legacy"), ("us-trusted", "home")] {
         let left = demo.superuser(

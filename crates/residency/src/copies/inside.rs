@@ -1,11 +1,12 @@
 //! Looks into a file, whatever it is wrapped in, and says what it is.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::probe::{Found, Probes};
+use super::wrapping::Wrapping;
 use super::{Holds, Kind};
 use crate::backup::keys;
 
@@ -28,12 +29,12 @@ pub struct Inside {
 
 /// What the first bytes say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+pub(crate) enum Form {
     /// pg_dump's own formats, which pg_restore reads.
     Archive,
     PlainDump,
-    Gzip,
-    Zstd,
+    /// Something compressed.
+    Wrapped(Wrapping),
     /// A tar file; whether of pg_dump or of pg_basebackup.
     Tar {
         dump: bool,
@@ -43,16 +44,35 @@ enum Form {
     Bytes,
 }
 
+/// What a file, or a folder with a dump in it, is.
+pub(crate) fn form_of(path: &Path) -> std::io::Result<Form> {
+    if path.is_dir() {
+        return Ok(if path.join("toc.dat").exists() { Form::Archive } else { Form::Bytes });
+    }
+    let mut head = Vec::with_capacity(HEAD);
+    File::open(path)?.take(HEAD as u64).read_to_end(&mut head)?;
+    Ok(form(&head, &path.file_name().unwrap_or_default().to_string_lossy()))
+}
+
+/// What is in a compressed file, and what that is.
+pub(crate) fn unwrapped(path: &Path, wrapping: Wrapping) -> std::io::Result<(Form, Box<dyn BufRead>)> {
+    let mut bytes = wrapping.unwrap(BufReader::with_capacity(1 << 16, File::open(path)?));
+    let mut head = Vec::with_capacity(HEAD);
+    bytes.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
+    Ok((form(&head, ""), Box::new(std::io::Cursor::new(head).chain(bytes))))
+}
+
 fn form(head: &[u8], name: &str) -> Form {
     let is_tar = head.get(257..262) == Some(b"ustar");
     let member = |name: &[u8]| head.starts_with(name) && head.get(name.len()) == Some(&0);
     // A page of WAL begins with its magic, 0xD1 and a version, in the order of the machine.
     let is_wal = head.len() > 40 && (head[1] == 0xD1 || head[0] == 0xD1);
     let is_segment = name.len() >= 24 && name.bytes().take(24).all(|b| b.is_ascii_hexdigit());
+    if let Some(wrapping) = Wrapping::of(head) {
+        return Form::Wrapped(wrapping);
+    }
     match head {
         [b'P', b'G', b'D', b'M', b'P', ..] => Form::Archive,
-        [0x1f, 0x8b, ..] => Form::Gzip,
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Form::Zstd,
         _ if is_tar => Form::Tar { dump: member(b"toc.dat") },
         _ if is_wal && is_segment => Form::Wal,
         _ if head.starts_with(b"age-encryption.org/") || head.starts_with(b"-----BEGIN AGE") => {
@@ -60,8 +80,6 @@ fn form(head: &[u8], name: &str) -> Form {
         }
         _ if head.starts_with(b"-----BEGIN PGP") => Form::Sealed("encrypted with OpenPGP"),
         _ if head.starts_with(b"Salted__") => Form::Sealed("encrypted with openssl"),
-        [0x04, 0x22, 0x4d, 0x18, ..] => Form::Sealed("compressed with lz4"),
-        [0xfd, b'7', b'z', b'X', b'Z', ..] => Form::Sealed("compressed with xz"),
         [b'B', b'Z', b'h', ..] => Form::Sealed("compressed with bzip2"),
         [b'P', b'K', 3, 4, ..] => Form::Sealed("a zip archive"),
         [b'7', b'z', 0xbc, 0xaf, ..] => Form::Sealed("a 7z archive"),
@@ -109,7 +127,7 @@ pub fn holds(found: &Found, probes: &Probes) -> Holds {
 }
 
 fn look(
-    mut bytes: impl std::io::BufRead,
+    mut bytes: impl BufRead,
     path: Option<&Path>,
     name: &str,
     probes: &Probes,
@@ -121,19 +139,15 @@ fn look(
     let form = form(&head, name);
     let key = keys::head_of(&head).map(|digest| format!("{}{digest}", keys::HEADER));
     let whole = std::io::Cursor::new(head).chain(bytes);
-    let inner = name.trim_end_matches(".gz").trim_end_matches(".zst");
     let of = |kind, note: &str, holds| Inside { kind, holds, note: note.to_owned(), key: None };
     Ok(match form {
         Form::Sealed(how) => Some(Inside { key, ..sealed(how.to_owned()) }),
-        Form::Gzip | Form::Zstd if depth == 0 => Some(sealed("it is wrapped too often".to_owned())),
-        Form::Gzip => {
-            let unpacked = BufReader::new(flate2::read::MultiGzDecoder::new(whole));
-            return nested(unpacked, inner, probes, told, depth);
+        Form::Wrapped(_) if depth == 0 => Some(sealed("it is wrapped too often".to_owned())),
+        Form::Wrapped(wrapping) => {
+            let inner = name.strip_suffix(wrapping.suffix()).unwrap_or(name);
+            // A trait object, since a type for each depth would have no end. Unpacked, its length says nothing of progress.
+            return look(wrapping.unwrap(whole), None, inner, probes, told, depth - 1);
         }
-        Form::Zstd => match ruzstd::decoding::StreamingDecoder::new(whole) {
-            Ok(unpacked) => return nested(BufReader::new(unpacked), inner, probes, told, depth),
-            Err(e) => Some(sealed(format!("it is damaged: {e}"))),
-        },
         Form::Archive | Form::Tar { dump: true } => {
             let (holds, note) = match path {
                 Some(path) => restored(path, probes, told)?,
@@ -154,19 +168,6 @@ fn look(
             (found.people() > 0).then(|| of(Kind::Export, "", holds(&found, probes)))
         }
     })
-}
-
-/// Unpacked bytes; their length says nothing of progress.
-fn nested(
-    bytes: impl std::io::BufRead,
-    name: &str,
-    probes: &Probes,
-    told: &mut dyn FnMut(u64),
-    depth: u32,
-) -> std::io::Result<Option<Inside>> {
-    let boxed: Box<dyn std::io::BufRead> = Box::new(bytes);
-    // A trait object, since a type for each depth would have no end.
-    look(boxed, None, name, probes, told, depth - 1)
 }
 
 /// A dump that pg_restore reads: custom, directory or tar format.

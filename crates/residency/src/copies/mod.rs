@@ -10,6 +10,7 @@ pub mod files;
 pub mod inside;
 pub mod objects;
 pub mod probe;
+pub mod wrapping;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};

@@ -5,6 +5,7 @@
 //! [`files`] removes dumps, base backups, WAL archives and exports whole. Whether something is left is not asked of the database:
 //! the people's values are looked for as bytes in its files.
 
+pub mod dump;
 pub mod files;
 pub mod person;
 pub mod rows;

@@ -122,7 +122,10 @@ pub async fn run(
     let (parts, last) = match attempt {
         Ok(done) => done,
         Err(e) if !decided => return Err(e),
-        Err(_) => (Vec::new(), 0),
+        Err(_) => {
+            arrive(of, to).await?; // the decision was made, and its answer lost
+            (Vec::new(), 0)
+        }
     };
     let held = gateways.release().await.map_err(Error::Failed)?;
     finish(of, tables, from, to).await?;
@@ -176,13 +179,20 @@ async fn attempt(
     target::keep_way_back(of, to).await?;
     target::flush(of, to).await?;
     part("sequences and the way back");
-    if super::is_begun(of, to).await? {
-        source::open(&of.reversed(), to).await?; // it was closed there, if the rows have been there before
-    }
     let epoch = epoch(of, from, to).await?;
     source::settle(of, tables, from, &until, epoch).await?;
+    arrive(of, to).await?;
     part("decide");
     Ok((parts, looked))
+}
+
+/// Takes the fence away where the rows are at home now; it was closed there, if they have left it before. Only after the decision: until
+/// then nobody may write there, and whoever dies in between leaves both sides closed, not open. May be run again.
+async fn arrive(of: &Move, to: &Database) -> Result<(), Error> {
+    if super::is_begun(of, to).await? {
+        source::open(&of.reversed(), to).await?;
+    }
+    Ok(())
 }
 
 async fn epoch(of: &Move, from: &Database, to: &Database) -> Result<i64, Error> {
@@ -207,8 +217,27 @@ async fn is_decided(of: &Move, from: &Database) -> Result<bool, Error> {
     Err(before)
 }
 
+/// Goes on where somebody died after the decision: the rows are at home at the target. Returns whether anything was left to do.
+pub async fn resume(
+    of: &Move,
+    tables: &[Planned],
+    from: &Database,
+    to: &Database,
+    gateways: &mut (impl Gateways + Send),
+) -> Result<bool, Error> {
+    arrive(of, to).await?;
+    gateways.release().await.map_err(Error::Failed)?;
+    if super::is_erased(of, from).await? {
+        return Ok(false);
+    }
+    let follows = "SELECT EXISTS (SELECT FROM pg_subscription WHERE subname = $1)";
+    let was_done = from.row("look for the way back", follows, &[&of.back()]).await?.get::<_, bool>(0);
+    finish(of, tables, from, to).await?;
+    Ok(!was_done)
+}
+
 /// What can wait until clients are served again: the way there ends, the way back begins. May be run again.
-pub async fn finish(of: &Move, tables: &[Planned], from: &Database, to: &Database) -> Result<(), Error> {
+async fn finish(of: &Move, tables: &[Planned], from: &Database, to: &Database) -> Result<(), Error> {
     source::unwatch(tables, from).await?;
     target::unsubscribe(to, Some(from), &of.publication()).await?;
     // A decision of before, the other way, is over.
@@ -252,6 +281,7 @@ pub async fn back(
             return Err(Error::Blocked(vec![problem]));
         }
         // Somebody died after the decision.
+        source::open(of, from).await?;
         gateways.release().await.map_err(Error::Failed)?;
         finish_back(of, from, to).await?;
         return Ok(0.0);
@@ -272,12 +302,13 @@ pub async fn back(
         && !is_decided(&reversed, to).await?
     {
         source::open(&reversed, to).await?;
-        source::close(of, from).await?;
         from.run("go on following", &format!("ALTER SUBSCRIPTION {} ENABLE", ident(&of.back()))).await?;
         target::drop_slot(from, &of.publication()).await?;
         gateways.release().await.map_err(Error::Failed)?;
         return Err(e);
     }
+    // Only now: whoever dies before this leaves both sides closed, not open.
+    source::open(of, from).await?;
     let held = gateways.release().await.map_err(Error::Failed)?;
     finish_back(of, from, to).await?;
     Ok(held.as_secs_f64() * 1000.0)
@@ -309,6 +340,5 @@ async fn attempt_back(
     let slot = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')::text";
     from.row("keep the way there", slot, &[&of.publication()]).await?;
     let epoch = epoch(of, from, to).await?;
-    source::open(of, from).await?;
     source::settle(&reversed, all, to, &until, epoch).await
 }

@@ -354,18 +354,14 @@ pub async fn lay(of: &Move, tables: &[Planned], at: &Database) -> Result<(), Err
     Ok(())
 }
 
-/// Closes the fence for good: the rows are at home elsewhere.
-pub async fn close(of: &Move, from: &Database) -> Result<(), Error> {
-    from.run("close the fence", &closed_until(of, "infinity")).await
-}
-
 /// Takes the fence away, if the rows are at home here.
 pub async fn open(of: &Move, from: &Database) -> Result<(), Error> {
     from.run("take the fence away", &closed_until(of, "-infinity")).await
 }
 
 /// The decision: in one transaction the fence stays for good, and the rows are at home at the target. Refused where the fence has ended
-/// meanwhile, since somebody may have written.
+/// or was taken away meanwhile, since somebody may have written: the mover may have lost its connection, found the rows still at home
+/// here and given up, while the server was yet to run this.
 pub async fn settle(
     of: &Move,
     tables: &[Planned],
@@ -376,7 +372,7 @@ pub async fn settle(
     let sql = format!(
         "BEGIN; {lock};
          DO $do$ BEGIN
-             IF clock_timestamp() >= {until}::timestamptz THEN
+             IF clock_timestamp() >= {until}::timestamptz OR {fence_now}() <> {until}::timestamptz THEN
                  RAISE EXCEPTION 'the fence ended before the change-over was decided';
              END IF;
          END $do$;
@@ -386,6 +382,7 @@ pub async fn settle(
          COMMIT",
         lock = lock(tables),
         until = literal(until),
+        fence_now = of.until(),
         fence = closed_until(of, "infinity"),
         name = literal(&of.name),
         route = literal(&of.route),

@@ -426,11 +426,15 @@ async fn change_over(args: &ActArgs) -> Result<(), Failure> {
     let mut gateways = Consoles::connect(&open, &args.who).await?;
     if migrate::has_moved(of, from, to).await? {
         // Somebody died after the decision.
-        gateways.release().await.map_err(Failure::refused)?;
-        if !migrate::is_erased(of, from).await? {
-            cutover::finish(of, &plan.tables, from, to).await?;
+        if cutover::resume(of, &plan.tables, from, to, &mut gateways).await? {
+            let console = Console::connect(&args.who, None).await?;
+            record(&console, of, "changed-over", json!({ "resumed": true })).await?;
         }
-        println!("The rows are at home at {}.", of.to.store);
+        if args.who.json {
+            print_json(&json!({ "store": of.to.store }));
+        } else {
+            println!("The rows are at home at {}.", of.to.store);
+        }
         return Ok(());
     }
     let rows: i64 = plan.tables.iter().map(|t| t.shape.rows).sum();
@@ -448,7 +452,10 @@ async fn change_over(args: &ActArgs) -> Result<(), Failure> {
     let report = match done {
         Ok(report) => report,
         Err(e) => {
-            record(&console, of, "rolled-back", json!({})).await?;
+            // Where it was decided, or nobody can tell, the same command goes on from there and puts it on record.
+            if let Ok(false) = migrate::has_moved(of, from, to).await {
+                record(&console, of, "rolled-back", json!({})).await?;
+            }
             return Err(e.into());
         }
     };
