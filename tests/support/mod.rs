@@ -121,13 +121,23 @@ impl Demo {
     }
 
     /// As the host's own superuser, past the gateway.
-    pub fn superuser(&self, cluster: &str, database: &str, sql: &str) -> String {
-        let output = Command::new("psql")
+    pub fn attempt(&self, cluster: &str, database: &str, sql: &str) -> Output {
+        self.superusers_psql(cluster, database, sql).output().expect("psql runs")
+    }
+
+    /// The same as a process that is still to run.
+    pub fn superusers_psql(&self, cluster: &str, database: &str, sql: &str) -> Command {
+        let mut command = Command::new("psql");
+        command
             .arg(format!("host={} user=postgres dbname={database}", self.dir.join(cluster).display()))
             .args(["-X", "-v", "ON_ERROR_STOP=1", "-A", "-t", "-q", "-c", sql])
-            .stdin(Stdio::null())
-            .output()
-            .expect("psql runs");
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// The same where it has to succeed; returns what it prints.
+    pub fn superuser(&self, cluster: &str, database: &str, sql: &str) -> String {
+        let output = self.attempt(cluster, database, sql);
         assert!(output.status.success(), "{sql}: {}", text(&output));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }

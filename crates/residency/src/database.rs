@@ -52,6 +52,8 @@ pub struct Database {
     client: Client,
 }
 
+/// How long whoever is at work is waited for: the server's side of one that was killed finishes its statement first.
+const CLAIM: Duration = Duration::from_secs(20);
 /// How long a lock on a live table is waited for. Whoever waits for one blocks those who come after.
 const LOCK: Duration = Duration::from_millis(500);
 /// How often a lock is tried for.
@@ -70,7 +72,7 @@ impl Database {
             .batch_execute(
                 "SET search_path = pg_catalog; SET client_min_messages = warning; SET TimeZone = 'UTC';
                  SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET extra_float_digits = 1;
-                 SET bytea_output = 'hex'; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0;
+                 SET bytea_output = 'hex'; SET statement_timeout = 0; SET synchronous_commit = on; SET idle_in_transaction_session_timeout = 0;
                  SET row_security = off; SET log_parameter_max_length = 0; SET log_parameter_max_length_on_error = 0",
             )
             .await
@@ -126,6 +128,28 @@ impl Database {
                 Ok(()) => return Ok(()),
             }
         }
+    }
+
+    /// Makes sure that nobody else is at work on something, for as long as this connection lives.
+    pub async fn claim(&self, what: &str) -> Result<(), Error> {
+        let until = tokio::time::Instant::now() + CLAIM;
+        let sql = "SELECT pg_try_advisory_lock(hashtextextended($1, 0))";
+        let what = format!("ringfence: {what}");
+        while !self.row("see whether anybody is at work", sql, &[&what]).await?.get::<_, bool>(0) {
+            if tokio::time::Instant::now() > until {
+                return Err(Error::Failed(format!(
+                    "somebody else is at work on this at {}: wait for them, or end their session there (an advisory lock in pg_locks)",
+                    self.name
+                )));
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        Ok(())
+    }
+
+    /// Has statements on this connection give up after a time; zero means never.
+    pub async fn give_up_after(&self, time: Duration) -> Result<(), Error> {
+        self.run("set a time limit", &format!("SET statement_timeout = {}", time.as_millis())).await
     }
 
     /// Runs one statement; returns how many rows it changed.

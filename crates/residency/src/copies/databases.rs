@@ -1,6 +1,7 @@
 //! Asks a cluster what it knows of: its databases and what is in them, who follows it, whom it follows, where its WAL goes.
 
 use ringfence_face::Target;
+use tokio_postgres::config::Host;
 
 use super::probe::Probes;
 use super::{Copy, Holds, Kind};
@@ -50,7 +51,14 @@ pub async fn look(
         }
         let mut target = cluster.admin.clone();
         target.config.dbname(&name);
-        let database = Database::connect(cluster.store, &target).await?;
+        let database = match Database::connect(cluster.store, &target).await {
+            Ok(database) => database,
+            Err(e) => {
+                let why = format!("it cannot be entered: {e}");
+                copies.push(at(Kind::Database, place(format!("database {name}")), Holds::Unknown { why }));
+                continue;
+            }
+        };
         let found = relations(&database, probes, told).await?;
         let people = found.iter().map(|r| r.people).max().unwrap_or(0);
         holds_any |= people > 0;
@@ -71,7 +79,11 @@ pub async fn look(
         }
         logical(&database, &name, &mut copies, &at, &place).await?;
     }
-    let everything = || if holds_any { Holds::Everything } else { Holds::Nobody { of: probes.count() } };
+    // What left the tables may still be where their changes went: that nobody is in the tables now says nothing of it.
+    let everything = || {
+        let why = "nobody is in the tables now; what it holds of the time before is not known here".to_owned();
+        if holds_any { Holds::Everything } else { Holds::Unknown { why } }
+    };
     physical(&first, jurisdiction, &mut copies, &at, &place, &everything).await?;
     Ok(copies)
 }
@@ -82,7 +94,8 @@ struct Relation {
     people: u64,
 }
 
-/// Tables and materialised views with values that were looked for, whatever they are called.
+/// Tables and materialised views with values that were looked for, whatever they are called and whatever their columns hold: a value in
+/// the middle of a document counts, one that is kept compressed, too.
 async fn relations(
     database: &Database,
     probes: &Probes,
@@ -91,25 +104,33 @@ async fn relations(
     let rows = database
         .rows(
             DOING,
-            "SELECT format('%I.%I', n.nspname, c.relname), c.relkind = 'm', array_agg(quote_ident(a.attname))
+            "SELECT format('%I.%I', n.nspname, c.relname), c.relkind = 'm'
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-             JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-             JOIN pg_type t ON t.oid = a.atttypid
              WHERE c.relkind IN ('r', 'm') AND (c.relkind = 'r' OR c.relispopulated)
                AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%'
-               AND (t.typcategory = 'S' OR t.typname IN ('uuid', 'json', 'jsonb', 'bytea'))
-             GROUP BY 1, 2 ORDER BY 1",
+               AND n.nspname NOT LIKE 'pg\\_temp%'
+             ORDER BY 1",
             &[],
         )
         .await?;
     let mut found = Vec::new();
     for row in &rows {
-        let (name, is_view, columns): (String, bool, Vec<String>) = (row.get(0), row.get(1), row.get(2));
+        let (name, is_view): (String, bool) = (row.get(0), row.get(1));
         told(&name);
-        let people = probes.in_table(database, &name, &columns).await?;
+        let people = match probes.in_relation(database, &name).await {
+            Ok(seen) => seen.people(),
+            // Dropped since it was listed.
+            Err(Error::Refused { sqlstate, .. }) if sqlstate == "42P01" => continue,
+            Err(e) => return Err(e),
+        };
         if people > 0 {
             found.push(Relation { name, is_view, people });
         }
+    }
+    let objects = "(SELECT pg_catalog.lo_get(oid) FROM pg_catalog.pg_largeobject_metadata)";
+    let people = probes.in_relation(database, objects).await?.people();
+    if people > 0 {
+        found.push(Relation { name: "large objects".to_owned(), is_view: false, people });
     }
     Ok(found)
 }
@@ -126,7 +147,8 @@ async fn logical(
         .rows(
             DOING,
             "SELECT f.ftrelid::regclass::text, s.srvname::text,
-                    coalesce((SELECT string_agg(o, ' ' ORDER BY o) FROM unnest(s.srvoptions) o WHERE o NOT ILIKE '%pass%'), '')
+                    coalesce((SELECT string_agg(o, ' ' ORDER BY o) FROM unnest(s.srvoptions) o
+                        WHERE split_part(o, '=', 1) IN ('host', 'hostaddr', 'port', 'dbname', 'servername', 'database')), '')
              FROM pg_foreign_table f JOIN pg_foreign_server s ON s.oid = f.ftserver ORDER BY 1",
             &[],
         )
@@ -166,7 +188,7 @@ async fn logical(
     let subscriptions = database
         .rows(
             DOING,
-            "SELECT subname::text, subenabled, regexp_replace(subconninfo, 'password\\s*=\\s*(''([^''\\\\]|\\\\.)*''|\\S+)', 'password=…', 'gi')
+            "SELECT subname::text, subenabled, subconninfo
              FROM pg_subscription WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1",
             &[],
         )
@@ -181,10 +203,37 @@ async fn logical(
                 place(format!("database {name}, subscription {subscription}")),
                 Holds::Unknown { why },
             )
-            .note(format!("{state} {from}")),
+            .note(format!("{state} {}", whom(&from))),
         );
     }
     Ok(())
+}
+
+/// Where a connection string leads, without whatever else is in it: a register is no place for secrets.
+fn whom(connection: &str) -> String {
+    let Ok(config) = connection.parse::<tokio_postgres::Config>() else { return "another server".to_owned() };
+    let hosts: Vec<String> = config
+        .get_hosts()
+        .iter()
+        .map(|host| match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(path) => path.display().to_string(),
+        })
+        .collect();
+    format!("{} of {}", config.get_dbname().unwrap_or("a database"), hosts.join(", "))
+}
+
+/// Of a command its program and the places that it names: what else is in it may be secret.
+fn told_of(command: &str) -> String {
+    let is_harmless = |(n, word): (usize, &str)| {
+        let is_place = n == 0 || word.starts_with('/') || word.starts_with("s3://");
+        is_place && !word.contains(['=', '@', '?', '\'', '"', '$'])
+    };
+    let words: Vec<&str> = command.split_whitespace().collect();
+    let shown = words.iter().enumerate().map(|(n, word)| if is_harmless((n, word)) { word } else { "…" });
+    let mut shown: Vec<&str> = shown.collect();
+    shown.dedup();
+    shown.join(" ")
 }
 
 /// What the cluster as a whole says: standbys, slots, archives.
@@ -252,9 +301,23 @@ async fn physical(
         } else {
             format!("archive_library {library}")
         };
-        let mut copy = at(Kind::WalArchive, place(how), everything()).note(command);
+        let mut copy = at(Kind::WalArchive, place(how), everything()).note(told_of(&command));
         "?".clone_into(&mut copy.location);
         copies.push(copy);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_secret_comes_into_the_register() {
+        assert_eq!(whom("postgresql://repl:secret@db.example:5433/app?sslpassword=x"), "app of db.example");
+        assert_eq!(whom("host=/run/pg user=u password='a b' dbname=app"), "app of /run/pg");
+        assert_eq!(whom("host=h nonsense=secret"), "another server");
+        assert_eq!(told_of("test ! -f /wal/%f && cp %p /wal/%f"), "test … /wal/%f … /wal/%f");
+        assert_eq!(told_of("KEY=secret aws s3 cp %p s3://bucket/%f --key=x"), "… s3://bucket/%f …");
+    }
 }

@@ -24,6 +24,26 @@ const STEP: usize = 1 << 20;
 pub struct Probes {
     values: Vec<String>,
     automaton: AhoCorasick,
+    /// Whose each pattern is: a value looks different in different places.
+    of: Vec<usize>,
+    /// Bytes of the longest pattern, less one.
+    keep: usize,
+}
+
+/// How a value may stand somewhere: as text in UTF-8, as programs of Windows write it (UTF-16 in both orders), and, where it is a UUID, as
+/// the 16 bytes that a database keeps.
+fn forms(value: &str) -> Vec<Vec<u8>> {
+    let utf16 = || value.encode_utf16();
+    let mut forms = vec![
+        value.as_bytes().to_vec(),
+        utf16().flat_map(u16::to_le_bytes).collect(),
+        utf16().flat_map(u16::to_be_bytes).collect(),
+    ];
+    let is_uuid = value.len() == 36 && [8, 13, 18, 23].iter().all(|n| value.as_bytes()[*n] == b'-');
+    if is_uuid && let Ok(bytes) = hex::decode(value.replace('-', "")) {
+        forms.push(bytes);
+    }
+    forms
 }
 
 /// Columns by whose values a person is told from others, and how long a value has to be for that, the best first. What people write is
@@ -68,11 +88,18 @@ impl Found {
 impl Probes {
     /// Looks for these values.
     pub fn new(values: Vec<String>) -> Result<Self, Error> {
+        let (mut patterns, mut of) = (Vec::new(), Vec::new());
+        for (n, value) in values.iter().enumerate() {
+            let forms = forms(value);
+            of.extend(std::iter::repeat_n(n, forms.len()));
+            patterns.extend(forms);
+        }
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
-            .build(&values)
+            .build(&patterns)
             .map_err(|e| Error::Failed(format!("the values cannot be looked for: {e}")))?;
-        Ok(Self { values, automaton })
+        let keep = patterns.iter().map(Vec::len).max().unwrap_or(1) - 1;
+        Ok(Self { values, automaton, of, keep })
     }
 
     /// Takes values of some people of the jurisdiction, chosen by chance: those by which they are told from others.
@@ -146,21 +173,21 @@ impl Probes {
         Self::new(values.into_iter().collect())
     }
 
-    /// How many of them have a value in these columns of a table. `table` and `columns` are as SQL writes them.
-    pub(crate) async fn in_table(
-        &self,
-        database: &Database,
-        table: &str,
-        columns: &[String],
-    ) -> Result<u64, Error> {
-        // One value of each person that is looked for; a table may have several columns with them.
-        let any: Vec<String> = columns
-            .iter()
-            .map(|c| format!("SELECT {c}::text FROM {table} WHERE {c}::text = ANY ($1)"))
-            .collect();
-        let sql = format!("SELECT count(*) FROM ({}) x", any.join(" UNION "));
-        let people: i64 = database.row("look for people", &sql, &[&self.values]).await?.get(0);
-        Ok(people.unsigned_abs())
+    /// Looks through all rows of a relation, or what else a query gives, as PostgreSQL sends them in binary: unpacked, in UTF-8, whatever
+    /// the types are. `relation` is as SQL writes it in FROM.
+    pub(crate) async fn in_relation(&self, database: &Database, relation: &str) -> Result<Found, Error> {
+        let mut watch = Watch { probes: self, buffer: Vec::new(), found: Found::default() };
+        let sql = |how: &str| format!("COPY (SELECT t.* FROM {relation} t) TO STDOUT{how}");
+        let doing = "look for people";
+        match database.copy_out(doing, &sql(" (FORMAT binary)"), &mut |bytes| watch.see(bytes)).await {
+            // A type that has no binary form (SQLSTATE 42883).
+            Err(Error::Refused { sqlstate, .. }) if sqlstate == "42883" => {
+                database.copy_out(doing, &sql(""), &mut |bytes| watch.see(bytes)).await?;
+            }
+            done => done?,
+        }
+        watch.look();
+        Ok(watch.found)
     }
 
     /// How many people are looked for.
@@ -168,9 +195,13 @@ impl Probes {
         self.values.len() as u64
     }
 
+    fn find(&self, bytes: &[u8], found: &mut Found) {
+        found.0.extend(self.automaton.find_iter(bytes).map(|m| self.of[m.pattern().as_usize()]));
+    }
+
     /// Looks through bytes to their end. `told` hears how many were read.
     pub fn look(&self, mut bytes: impl Read, told: &mut dyn FnMut(u64)) -> std::io::Result<Found> {
-        let keep = self.values.iter().map(String::len).max().unwrap_or(1) - 1;
+        let keep = self.keep;
         let mut buffer = vec![0_u8; STEP + keep];
         let (mut start, mut found) = (0, Found::default());
         loop {
@@ -182,11 +213,38 @@ impl Probes {
             };
             told(read as u64);
             let end = start + read;
-            found.0.extend(self.automaton.find_iter(&buffer[..end]).map(|m| m.pattern().as_usize()));
+            self.find(&buffer[..end], &mut found);
             // What begins at the end of this step may go on in the next.
             start = keep.min(end);
             buffer.copy_within(end - start..end, 0);
         }
+    }
+}
+
+/// Looks through bytes that come in pieces.
+struct Watch<'a> {
+    probes: &'a Probes,
+    /// What the next piece may go on with, and until that is worth a look, what has come.
+    buffer: Vec<u8>,
+    found: Found,
+}
+
+/// Pieces are a row each; a look has a price.
+const ENOUGH: usize = 1 << 16;
+
+impl Watch<'_> {
+    fn see(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= ENOUGH {
+            self.look();
+        }
+        Ok(())
+    }
+
+    fn look(&mut self) {
+        self.probes.find(&self.buffer, &mut self.found);
+        let done = self.buffer.len().saturating_sub(self.probes.keep);
+        self.buffer.drain(..done);
     }
 }
 
@@ -205,6 +263,30 @@ mod tests {
             self.0 = &self.0[n..];
             Ok(n)
         }
+    }
+
+    #[test]
+    fn a_value_is_found_however_it_is_written() {
+        let uuid = "6f9619ff-8b86-d011-b42d-00c04fc964ff";
+        let probes = Probes::new(vec!["ada@exämple.org".to_owned(), uuid.to_owned()]).unwrap();
+        let wide: Vec<u16> = "ada@exämple.org".encode_utf16().collect();
+        let raw = hex::decode(uuid.replace('-', "")).unwrap();
+        for bytes in [
+            "ada@exämple.org".as_bytes().to_vec(),
+            wide.iter().flat_map(|c| c.to_le_bytes()).collect(),
+            wide.iter().flat_map(|c| c.to_be_bytes()).collect(),
+            raw,
+        ] {
+            let text = [b"xx", &bytes[..], b"yy"].concat();
+            assert_eq!(probes.look(&text[..], &mut |_| ()).unwrap().people(), 1, "{bytes:x?}");
+            let mut watch = Watch { probes: &probes, buffer: Vec::new(), found: Found::default() };
+            for piece in text.chunks(3) {
+                watch.see(piece).unwrap();
+                watch.look();
+            }
+            assert_eq!(watch.found.people(), 1, "{bytes:x?} in pieces");
+        }
+        assert_eq!(probes.count(), 2);
     }
 
     #[test]

@@ -91,6 +91,7 @@ pub async fn erase(
     told: &mut (dyn FnMut(Step<'_>) + Send),
 ) -> Result<Erased, Error> {
     let mut erased = Erased::default();
+    from.claim(&of.name).await?;
     told(Step::Begun("ending the way back"));
     let begun = format!("UPDATE {SCHEMA}.home SET erased = true WHERE move = $1");
     from.execute("note that there is no way back", &begun, &[&of.name]).await?;
@@ -104,6 +105,7 @@ pub async fn erase(
     let deleted = delete(tables, from, told, &mut erased).await;
     from.run("stand before the fence again", "RESET session_replication_role").await?;
     deleted?;
+    source::forget_people(of, tables, from).await?;
     told(Step::Begun("removing marks"));
     for planned in tables.iter().filter(|t| t.table.is_marked()) {
         for database in [from, to] {
@@ -113,6 +115,10 @@ pub async fn erase(
             );
             database.run_locking("remove the mark", &sql).await?;
         }
+    }
+    for planned in tables {
+        let sql = format!("DROP TRIGGER IF EXISTS ringfence_7_truncate ON {}", planned.table.quoted());
+        to.run_locking("allow TRUNCATE again", &sql).await?;
     }
     for planned in tables {
         let t = planned.table.quoted();

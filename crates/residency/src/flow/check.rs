@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use ringfence_face::sql::ident;
 use ringfence_policy::Catalogue;
 use serde::Serialize;
 
@@ -78,8 +77,7 @@ pub async fn check(
             to.row("count the rows", &format!("SELECT count(*) FROM {}", carried.quoted()), &[]).await?;
         rows.push((carried.table.clone(), counted.get(0)));
         let Some(probes) = probes else { continue };
-        let columns: Vec<String> = shape.columns.iter().map(|c| ident(&c.name)).collect();
-        let people = probes.in_table(to, &carried.quoted(), &columns).await?;
+        let people = probes.in_relation(to, &carried.quoted()).await?.people();
         if people > 0 {
             problems
                 .push(format!("{} has protected values of {people} people in {}", to.name, carried.table));

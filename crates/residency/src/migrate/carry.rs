@@ -250,7 +250,7 @@ async fn indexes(table: &str, from: &Database) -> Result<Vec<(String, String)>, 
             "read its indexes",
             "SELECT c.relname::text, pg_get_indexdef(i.indexrelid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
              WHERE i.indrelid = $1::text::regclass AND i.indisvalid
-               AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid) ORDER BY 1",
+               AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x')) ORDER BY 1",
             &[&table],
         )
         .await?;

@@ -11,7 +11,7 @@ use super::{Move, SCHEMA, carry, home, source, target};
 use crate::database::{Database, Error};
 
 /// How long the fence stands before it is decided. Whatever goes wrong, writes go on after that.
-const FENCE_SECONDS: f64 = 10.0;
+const FENCE: Duration = Duration::from_secs(10);
 /// How long the target may take to catch up while clients wait.
 const CATCH_UP: Duration = Duration::from_secs(5);
 /// How many changed rows may be left to compare while clients wait.
@@ -20,6 +20,8 @@ const FEW: u64 = 300;
 const ROUNDS: u32 = 200;
 /// How long the outcome of a decision is asked for, where the source went away while it was made.
 const FIND_OUT: Duration = Duration::from_secs(120);
+/// How long one answer may take then.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// The gateways that hold clients back.
 pub trait Gateways {
@@ -52,7 +54,7 @@ pub enum Step<'a> {
     Begun(&'static str),
 }
 
-/// Changes over. Everything that takes long happens before clients are held.
+/// Changes over. Everything that takes long happens before clients are held. The caller has claimed the move ([`Database::claim`]).
 pub async fn run(
     of: &Move,
     tables: &[Planned],
@@ -62,7 +64,7 @@ pub async fn run(
     told: &mut (dyn FnMut(Step<'_>) + Send),
 ) -> Result<Report, Error> {
     if home(to, &of.name).await?.is_some() {
-        finish_back(of, from, to).await?; // somebody died after the decision to go back
+        finish_back(of, tables, from, to).await?; // somebody died after the decision to go back
     }
     let (all, ready) = target::copied(of, to).await?;
     if all == 0 || ready < all {
@@ -105,13 +107,21 @@ pub async fn run(
         }
     }
     target::publish_back(of, tables, to).await?;
+    target::make_slot(to, &of.back()).await?;
     told(Step::Begun("changing over"));
-    let attempt = attempt(of, tables, from, to, gateways).await;
+    let attempt = in_time([from, to], attempt(of, tables, from, to, gateways)).await;
+    if let Err(Error::Unreachable { .. }) = &attempt {
+        // Whoever cannot be asked cannot be told either. The fence goes by itself unless it was decided, and gateways ask the stores.
+        gateways.release().await.map_err(Error::Failed)?;
+    }
     let decided = match &attempt {
         Ok(_) => true,
         Err(_) => is_decided(of, from).await?,
     };
     if !decided {
+        if let Err(e @ Error::Unreachable { .. }) = attempt {
+            return Err(e); // the next attempt cleans up first
+        }
         let (opened, resumed) = (source::open(of, from).await, target::go_on(of, to).await);
         let released = gateways.release().await;
         opened.and(resumed)?;
@@ -154,7 +164,7 @@ async fn attempt(
     };
     gateways.hold(Duration::from_secs(2)).await.map_err(Error::Failed)?;
     part("hold");
-    let until = source::fence(of, tables, from, FENCE_SECONDS).await?;
+    let until = source::fence(of, tables, from, FENCE.as_secs_f64()).await?;
     part("fence");
     let n = source::send_token(of, from).await?;
     target::await_token(of, to, n, CATCH_UP).await?;
@@ -174,10 +184,9 @@ async fn attempt(
         }
     }
     part("compare");
-    target::sequences(tables, from, to).await?;
+    target::sequences(tables, from, to, true).await?;
     target::pause(of, to).await?;
-    target::keep_way_back(of, to).await?;
-    target::flush(of, to).await?;
+    target::begin_slot(of, to, &of.back()).await?;
     part("sequences and the way back");
     let epoch = epoch(of, from, to).await?;
     source::settle(of, tables, from, &until, epoch).await?;
@@ -195,29 +204,63 @@ async fn arrive(of: &Move, to: &Database) -> Result<(), Error> {
     Ok(())
 }
 
+/// Greater than that of every decision before: also of other moves along the same route, which are in other databases.
 async fn epoch(of: &Move, from: &Database, to: &Database) -> Result<i64, Error> {
     let known = [home(from, &of.name).await?, home(to, &of.name).await?];
-    Ok(known.iter().flatten().map(|(_, epoch)| *epoch).max().unwrap_or(0) + 1)
+    let known = known.iter().flatten().map(|(_, epoch)| *epoch).max().unwrap_or(0);
+    let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+    let now: i64 = from.row("read the clock", sql, &[]).await?.get(0);
+    Ok(now.max(known + 1))
+}
+
+/// Does what clients wait for, and gives up when the fence has ended anyway: a server that answers no more keeps nobody waiting.
+async fn in_time<T>(
+    sides: [&Database; 2],
+    attempt: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let limited = async {
+        for side in sides {
+            side.give_up_after(FENCE).await?;
+        }
+        attempt.await
+    };
+    let done = tokio::time::timeout(FENCE + Duration::from_secs(3), limited).await;
+    let Ok(done) = done else {
+        return Err(Error::Unreachable {
+            database: format!("{} or {}", sides[0].name, sides[1].name),
+            problem: "no answer while clients waited".to_owned(),
+        });
+    };
+    if !matches!(done, Err(Error::Unreachable { .. })) {
+        for side in sides {
+            side.give_up_after(Duration::ZERO).await?;
+        }
+    }
+    done
 }
 
 /// Whether the decision was made, asked of the source until it answers: its connection may have gone in the middle.
 async fn is_decided(of: &Move, from: &Database) -> Result<bool, Error> {
-    let before = match home(from, &of.name).await {
-        Ok(found) => return Ok(found.is_some_and(|(store, _)| store == of.to.store)),
-        Err(e) => e,
+    let decided = |found: Option<(String, i64)>| found.is_some_and(|(store, _)| store == of.to.store);
+    if let Ok(Ok(found)) = tokio::time::timeout(ANSWER, home(from, &of.name)).await {
+        return Ok(decided(found));
+    }
+    let ask_again = async || {
+        let again = Database::connect(&of.from.store, &of.from.admin).await?;
+        home(&again, &of.name).await
     };
     let until = Instant::now() + FIND_OUT;
     while Instant::now() < until {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let Ok(again) = Database::connect(&of.from.store, &of.from.admin).await else { continue };
-        if let Ok(found) = home(&again, &of.name).await {
-            return Ok(found.is_some_and(|(store, _)| store == of.to.store));
+        if let Ok(Ok(found)) = tokio::time::timeout(ANSWER, ask_again()).await {
+            return Ok(decided(found));
         }
     }
-    Err(before)
+    let problem = "nobody can tell whether it was decided; run it again when it answers".to_owned();
+    Err(Error::Unreachable { database: from.name.clone(), problem })
 }
 
-/// Goes on where somebody died after the decision: the rows are at home at the target. Returns whether anything was left to do.
+/// Goes on where somebody died after the decision: the rows are at home at the target. The caller has claimed the move. Returns whether anything was left to do.
 pub async fn resume(
     of: &Move,
     tables: &[Planned],
@@ -275,6 +318,7 @@ pub async fn back(
     to: &Database,
     gateways: &mut (impl Gateways + Send),
 ) -> Result<f64, Error> {
+    from.claim(&of.name).await?;
     if !super::has_moved(of, from, to).await? {
         if home(to, &of.name).await?.is_none() {
             let problem = format!("the rows have not left {}; there is nothing to go back from", from.name);
@@ -283,7 +327,7 @@ pub async fn back(
         // Somebody died after the decision.
         source::open(of, from).await?;
         gateways.release().await.map_err(Error::Failed)?;
-        finish_back(of, from, to).await?;
+        finish_back(of, tables, from, to).await?;
         return Ok(0.0);
     }
     if super::is_erased(of, from).await? {
@@ -297,10 +341,27 @@ pub async fn back(
     source::lay(&reversed, &all, to).await?;
     finish(of, tables, from, to).await?;
     let n = source::send_token(of, to).await?;
-    target::await_token(of, from, n, Duration::from_secs(60)).await?;
-    if let Err(e) = Box::pin(attempt_back(of, tables, &all, from, to, gateways)).await
+    if let Err(e) = target::await_token(of, from, n, Duration::from_secs(60)).await {
+        return Err(match target::errors_of(&of.back(), from).await? {
+            0 => e,
+            n => Error::Failed(format!(
+                "{} cannot take what has changed at {} since, and has tried {n} times; its server log says why",
+                from.name, to.name
+            )),
+        });
+    }
+    target::make_slot(from, &of.publication()).await?;
+    let attempt = in_time([from, to], attempt_back(of, tables, &all, from, to, gateways));
+    let attempt = Box::pin(attempt).await;
+    if let Err(Error::Unreachable { .. }) = &attempt {
+        gateways.release().await.map_err(Error::Failed)?;
+    }
+    if let Err(e) = attempt
         && !is_decided(&reversed, to).await?
     {
+        if matches!(e, Error::Unreachable { .. }) {
+            return Err(e); // the next attempt cleans up first
+        }
         source::open(&reversed, to).await?;
         from.run("go on following", &format!("ALTER SUBSCRIPTION {} ENABLE", ident(&of.back()))).await?;
         target::drop_slot(from, &of.publication()).await?;
@@ -310,14 +371,32 @@ pub async fn back(
     // Only now: whoever dies before this leaves both sides closed, not open.
     source::open(of, from).await?;
     let held = gateways.release().await.map_err(Error::Failed)?;
-    finish_back(of, from, to).await?;
+    finish_back(of, tables, from, to).await?;
     Ok(held.as_secs_f64() * 1000.0)
 }
 
-/// What can wait until clients are served again. May be run again.
-async fn finish_back(of: &Move, from: &Database, to: &Database) -> Result<(), Error> {
+/// What can wait until clients are served again. May be run again. Who has left the country while the rows were at home at the target is
+/// gone there then: the way there carries nobody who does not belong, so nothing would ever remove them.
+pub async fn finish_back(
+    of: &Move,
+    tables: &[Planned],
+    from: &Database,
+    to: &Database,
+) -> Result<(), Error> {
     forget_decision(of, from).await?;
     target::unsubscribe(from, Some(to), &of.back()).await?;
+    let (people, others): (Vec<&Planned>, Vec<&Planned>) = tables.iter().partition(|t| !t.table.is_marked());
+    for planned in others.into_iter().chain(people) {
+        let sql = format!(
+            "BEGIN; SET LOCAL session_replication_role = replica; DELETE FROM {} t WHERE ({}) IS NOT TRUE; COMMIT",
+            planned.table.quoted(),
+            planned.table.member("t")
+        );
+        if let Err(e) = to.run("remove who has left", &sql).await {
+            let _ = to.run("roll back", "ROLLBACK").await;
+            return Err(e);
+        }
+    }
     follow(to, &of.publication(), &of.from.replication).await
 }
 
@@ -331,14 +410,12 @@ async fn attempt_back(
 ) -> Result<(), Error> {
     let reversed = of.reversed();
     gateways.hold(Duration::from_secs(2)).await.map_err(Error::Failed)?;
-    let until = source::fence(&reversed, all, to, FENCE_SECONDS).await?;
+    let until = source::fence(&reversed, all, to, FENCE.as_secs_f64()).await?;
     let n = source::send_token(of, to).await?;
     target::await_token(of, from, n, CATCH_UP).await?;
     from.run("stop following", &format!("ALTER SUBSCRIPTION {} DISABLE", ident(&of.back()))).await?;
-    target::sequences(tables, to, from).await?;
-    target::drop_slot(from, &of.publication()).await?;
-    let slot = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')::text";
-    from.row("keep the way there", slot, &[&of.publication()]).await?;
+    target::sequences(tables, to, from, false).await?;
+    target::begin_slot(of, from, &of.publication()).await?;
     let epoch = epoch(of, from, to).await?;
     source::settle(&reversed, all, to, &until, epoch).await
 }

@@ -199,7 +199,7 @@ pub(crate) fn everything(tables: &[plan::Planned]) -> Vec<plan::Planned> {
         .collect()
 }
 
-/// Begins, or goes on after a crash: prepares both sides, marks, publishes, subscribes. The copy then runs by itself. `told` hears of
+/// Begins, or goes on after a crash; the caller has claimed the move. Prepares both sides, marks, publishes, subscribes. The copy then runs by itself. `told` hears of
 /// pages that were marked, and of how many there are.
 pub async fn start(
     of: &Move,
@@ -208,6 +208,9 @@ pub async fn start(
     to: &Database,
     told: &mut (dyn FnMut(i64, i64) + Send),
 ) -> Result<u64, Error> {
+    if home(to, &of.name).await?.is_some() {
+        cutover::finish_back(of, tables, from, to).await?; // somebody died after the decision to go back
+    }
     target::prepare_own(of, to).await?;
     source::prepare(of, tables, from).await?;
     let people = source::people(tables, from).await?;
@@ -224,6 +227,7 @@ pub async fn start(
 /// Gives a move up: everything that it laid is removed on both sides, and the target's copies of the rows with it. Refused once the
 /// rows are at home at the target.
 pub async fn abort(of: &Move, tables: &[plan::Planned], from: &Database, to: &Database) -> Result<(), Error> {
+    from.claim(&of.name).await?;
     if has_moved(of, from, to).await? {
         let store = &of.to.store;
         let problem =

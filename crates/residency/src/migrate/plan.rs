@@ -6,6 +6,7 @@ use super::shape::{self, Shape};
 use super::{Move, home};
 use crate::database::{Database, Error};
 use crate::scope::{How, MARK, Scope, Table};
+use ringfence_policy::catalogue::Belongs;
 
 /// The oldest PostgreSQL with row filters in publications.
 const OLDEST: i32 = 150_000;
@@ -75,6 +76,9 @@ pub async fn plan(
             "tables whose rows do not say a country get a column {MARK} at their end for the time of the move: a program that reads SELECT * by position will see it"
         ));
     }
+    if !is_under_way {
+        what_it_needs(of, from, to, &mut plan).await?;
+    }
     column_lists(from, &mut plan).await?;
     blocking_objects(from, &mut plan).await?;
     Ok(plan)
@@ -137,7 +141,7 @@ fn compare(
         block("is unlogged, so replication does not see it: ALTER TABLE … SET LOGGED".to_owned());
     }
     if here.kind == "p" {
-        block("is partitioned: name its partitions in the catalogue instead".to_owned());
+        block("is partitioned, which a move cannot carry yet".to_owned());
     }
     if here.identity == "n" {
         block("has replica identity nothing: its updates and deletes cannot be replicated".to_owned());
@@ -153,6 +157,16 @@ fn compare(
         How::Subjects { columns, .. } => columns.iter().collect(),
         How::Everything => Vec::new(),
     };
+    if let How::Residence { column, .. } = &table.how {
+        let built_in = ["text", "character", "smallint", "integer", "bigint", "name", "\"char\""];
+        let of_type = here.columns.iter().find(|c| c.name == *column).map(|c| c.sql_type.as_str());
+        if of_type.is_some_and(|t| !built_in.iter().any(|known| t.starts_with(known))) {
+            block(format!(
+                "{column} is {}, and a row filter takes PostgreSQL's own types only: keep the country in a text column",
+                of_type.unwrap_or_default()
+            ));
+        }
+    }
     for key in keys.iter().filter(|key| !here.columns.iter().any(|c| c.name == ***key)) {
         block(format!("has no column {key}, by which the catalogue says whose its rows are"));
     }
@@ -182,6 +196,69 @@ fn compare(
             plan.notes.push(format!("{shown}: no index begins with {column}, so each person who moves in or out of the country costs a scan"));
         }
     }
+}
+
+/// What tables need that are brought over, and the target has not: found before their rows are copied, not after.
+async fn what_it_needs(of: &Move, from: &Database, to: &Database, plan: &mut Plan) -> Result<(), Error> {
+    let store = &of.to.store;
+    let brought: Vec<(String, String, &Table)> = plan
+        .tables
+        .iter()
+        .filter(|t| !t.exists)
+        .map(|t| (t.table.quoted(), t.table.shown(), &t.table))
+        .collect();
+    let moved: Vec<String> = plan.tables.iter().map(|t| t.table.quoted()).collect();
+    let mut blockers = Vec::new();
+    for (quoted, shown, table) in &brought {
+        let types = "SELECT DISTINCT a.atttypid::regtype::text FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+                     LEFT JOIN pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
+                     WHERE a.attrelid = $1::text::regclass AND a.attnum > 0 AND NOT a.attisdropped
+                       AND coalesce(e.typnamespace, t.typnamespace) <> 'pg_catalog'::regnamespace ORDER BY 1";
+        for row in from.rows("read its types", types, &[quoted]).await? {
+            let name: String = row.get(0);
+            let lacks = to.row("look for a type", "SELECT to_regtype($1) IS NULL", &[&name]).await?;
+            if lacks.get(0) {
+                blockers.push(format!("{shown}: uses the type {name}, which {store} has not: create it there"));
+            }
+        }
+        let functions = "SELECT DISTINCT tgfoid::regprocedure::text FROM pg_trigger
+                         WHERE tgrelid = $1::text::regclass AND NOT tgisinternal AND tgname NOT LIKE 'ringfence\\_%' ORDER BY 1";
+        for row in from.rows("read its triggers", functions, &[quoted]).await? {
+            let name: String = row.get(0);
+            let lacks = to.row("look for a function", "SELECT to_regprocedure($1) IS NULL", &[&name]).await?;
+            if lacks.get(0) {
+                blockers
+                    .push(format!("{shown}: has a trigger by {name}, which {store} has not: create it there"));
+            }
+        }
+        let references = "SELECT k.conname::text, k.confrelid::regclass::text,
+                                 (SELECT array_agg(a.attname::text) FROM pg_attribute a WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)),
+                                 k.confrelid = ANY (SELECT x::regclass FROM unnest($2::text[]) x)
+                          FROM pg_constraint k WHERE k.conrelid = $1::text::regclass AND k.contype = 'f' ORDER BY 1";
+        for row in from.rows("read its references", references, &[quoted, &moved]).await? {
+            let (name, there, columns, moves): (String, String, Vec<String>, bool) =
+                (row.get(0), row.get(1), row.get(2), row.get(3));
+            if !moves {
+                let lacks = to.row("look for a table", "SELECT to_regclass($1) IS NULL", &[&there]).await?;
+                if lacks.get(0) {
+                    blockers.push(format!("{shown}: refers to {there}, which stays and {store} has not: bring it there"));
+                }
+            }
+            let of_parties = match &table.how {
+                How::Subjects { columns: of, belongs, .. } if *belongs != Belongs::All => {
+                    columns.iter().find(|c| of[1..].contains(c))
+                }
+                _ => None,
+            };
+            if let (true, Some(party)) = (moves, of_parties) {
+                blockers.push(format!(
+                    "{shown}: {name} wants {party} to be in {there}, and a party may live elsewhere and stay: create the table in {store} without it"
+                ));
+            }
+        }
+    }
+    plan.blockers.append(&mut blockers);
+    Ok(())
 }
 
 /// A publication with column lists (a flow) and the whole old rows that a move needs do not go together: PostgreSQL would refuse

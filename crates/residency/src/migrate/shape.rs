@@ -88,7 +88,7 @@ pub async fn read(database: &Database, table: &Table) -> Result<Option<Shape>, E
             "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod)
              FROM pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY k(n, at)
              JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.n
-             WHERE i.indrelid = $1 AND i.indisprimary ORDER BY k.at",
+             WHERE i.indrelid = $1 AND i.indisprimary AND k.at <= i.indnkeyatts ORDER BY k.at",
             &[&oid],
         )
         .await?;
@@ -113,7 +113,15 @@ pub async fn read(database: &Database, table: &Table) -> Result<Option<Shape>, E
             &[&oid],
         )
         .await?;
-    let filled = database.row(doing, &format!("SELECT EXISTS (SELECT FROM {})", table.quoted()), &[]).await?;
+    database.run(doing, "SET lock_timeout = 2000").await?;
+    let filled = database.row(doing, &format!("SELECT EXISTS (SELECT FROM {})", table.quoted()), &[]).await;
+    database.run(doing, "RESET lock_timeout").await?;
+    let is_filled = match filled {
+        Ok(row) => row.get(0),
+        // Its key is waiting to be made behind its rows.
+        Err(e) if e.is_lock_timeout() => true,
+        Err(e) => return Err(e),
+    };
     Ok(Some(Shape {
         columns,
         key: key.iter().map(|k| (k.get(0), k.get(1))).collect(),
@@ -124,7 +132,7 @@ pub async fn read(database: &Database, table: &Table) -> Result<Option<Shape>, E
         bytes: row.get(5),
         indexed: indexed.iter().map(|i| i.get(0)).collect(),
         sequences: sequences.iter().map(|s| s.get(0)).collect(),
-        is_filled: filled.get(0),
+        is_filled,
         has_mark,
     }))
 }

@@ -19,6 +19,11 @@ fn tag(table: &Table) -> String {
     hex::encode(&Sha256::digest(table.quoted())[..8])
 }
 
+/// The same for what is of one move alone: several may have left the same store.
+fn tag_of(of: &Move, table: &Table) -> String {
+    hex::encode(&Sha256::digest(format!("{} {}", of.name, table.quoted()))[..8])
+}
+
 /// Marks new and changed rows from now on, and lays the fence, open. May be run again.
 pub async fn prepare(of: &Move, tables: &[Planned], from: &Database) -> Result<(), Error> {
     prepare_schema(from, &of.from).await?;
@@ -113,8 +118,9 @@ fn residence_trigger(residents: &Table, marked: &[&Table]) -> String {
     )
 }
 
-/// Asked of each row only while the fence is closed. It goes by the people, not by marks.
-fn fence_triggers(of: &Move, table: &Table) -> String {
+/// What the fence does in a row's case. It goes by the people, not by marks. Once they are erased nobody here knows of them: then rows
+/// about somebody who is not known are refused, too.
+fn fence_function(of: &Move, table: &Table, are_erased: bool) -> String {
     let message = format!(
         "rows of the jurisdiction {} are at home in the store {} and cannot be changed in {}",
         of.jurisdiction, of.to.store, of.from.store
@@ -126,25 +132,57 @@ fn fence_triggers(of: &Move, table: &Table) -> String {
          BEGIN
              IF TG_OP IN ('UPDATE', 'DELETE') THEN rf_moved := {old}; END IF;
              IF TG_OP IN ('INSERT', 'UPDATE') AND rf_moved IS NOT TRUE THEN rf_moved := {new}; END IF;
+             {unknown}
              IF rf_moved THEN
                  RAISE EXCEPTION USING ERRCODE = 'read_only_sql_transaction', MESSAGE = {message}, HINT = {hint};
              END IF;
-             IF TG_OP IN ('DELETE', 'TRUNCATE') THEN RETURN OLD; END IF;
-             RETURN NEW;
+             RETURN NULL;
          END $f$;
-         REVOKE ALL ON FUNCTION {SCHEMA}.fence_{tag}() FROM PUBLIC;
-         CREATE OR REPLACE TRIGGER ringfence_9_rows BEFORE INSERT OR UPDATE OR DELETE ON {t} FOR EACH ROW
-             WHEN (pg_catalog.clock_timestamp() < {until}()) EXECUTE FUNCTION {SCHEMA}.fence_{tag}();
-         CREATE OR REPLACE TRIGGER ringfence_9_truncate BEFORE TRUNCATE ON {t} FOR EACH STATEMENT
-             WHEN (pg_catalog.clock_timestamp() < {until}()) EXECUTE FUNCTION {SCHEMA}.fence_{tag}()",
-        tag = tag(table),
-        t = table.quoted(),
-        until = of.until(),
+         REVOKE ALL ON FUNCTION {SCHEMA}.fence_{tag}() FROM PUBLIC",
+        tag = tag_of(of, table),
+        unknown = if are_erased { unknown(table) } else { String::new() },
         old = table.member("OLD"),
         new = table.member("NEW"),
         message = literal(&message),
         hint = literal(&format!("Connect through the gateway to {}, which leads there.", of.route)),
     )
+}
+
+fn unknown(table: &Table) -> String {
+    let How::Subjects { columns, residents, residence, .. } = &table.how else { return String::new() };
+    let subject = ident(&columns[0]);
+    format!(
+        "IF TG_OP IN ('INSERT', 'UPDATE') AND rf_moved IS NOT TRUE AND NEW.{subject} IS NOT NULL THEN
+             rf_moved := NOT EXISTS (SELECT FROM {}.{} rf_s WHERE rf_s.{} = NEW.{subject}); END IF;",
+        ident(&residents.0),
+        ident(&residents.1),
+        ident(&residence.0),
+    )
+}
+
+/// Asked of each row only while the fence is closed; behind the row's own triggers and computed columns, which may change whose it is.
+fn fence_triggers(of: &Move, table: &Table) -> String {
+    format!(
+        "{function};
+         CREATE OR REPLACE TRIGGER {rows} AFTER INSERT OR UPDATE OR DELETE ON {t} FOR EACH ROW
+             WHEN (pg_catalog.clock_timestamp() < {until}()) EXECUTE FUNCTION {SCHEMA}.fence_{tag}();
+         CREATE OR REPLACE TRIGGER {truncate} BEFORE TRUNCATE ON {t} FOR EACH STATEMENT
+             WHEN (pg_catalog.clock_timestamp() < {until}()) EXECUTE FUNCTION {SCHEMA}.fence_{tag}()",
+        function = fence_function(of, table, false),
+        rows = ident(&format!("ringfence_9_rows_{}", of.name)),
+        truncate = ident(&format!("ringfence_9_truncate_{}", of.name)),
+        tag = tag_of(of, table),
+        t = table.quoted(),
+        until = of.until(),
+    )
+}
+
+/// The people are erased, so that the fence knows none of them any more: it takes whoever is not known here for one of them.
+pub async fn forget_people(of: &Move, tables: &[Planned], from: &Database) -> Result<(), Error> {
+    for planned in tables {
+        from.run("keep the fence without its people", &fence_function(of, &planned.table, true)).await?;
+    }
+    Ok(())
 }
 
 /// Until when the fence is closed: a word in a function, since functions are looked up as they are now, also by a transaction whose
@@ -460,8 +498,10 @@ pub async fn clean(of: &Move, tables: &[Planned], from: &Database) -> Result<(),
     for planned in tables {
         let table = &planned.table;
         let t = table.quoted();
-        let names = ["1_mark", "2_residence", "8_watch", "9_rows", "9_truncate"];
-        let mut sql = names.map(|n| format!("DROP TRIGGER IF EXISTS ringfence_{n} ON {t};")).concat();
+        let own = [format!("9_rows_{}", of.name), format!("9_truncate_{}", of.name)];
+        let names = ["1_mark", "2_residence", "7_truncate", "8_watch"].map(str::to_owned);
+        let drop = |n: &String| format!("DROP TRIGGER IF EXISTS {} ON {t};", ident(&format!("ringfence_{n}")));
+        let mut sql: String = names.iter().chain(&own).map(drop).collect();
         if let Some(identity) = identity_before(table, from).await? {
             let _ = write!(sql, "ALTER TABLE {t} REPLICA IDENTITY {identity};");
         }
@@ -469,9 +509,10 @@ pub async fn clean(of: &Move, tables: &[Planned], from: &Database) -> Result<(),
             let _ = write!(sql, "ALTER TABLE {t} DROP COLUMN IF EXISTS {MARK};");
         }
         let tag = tag(table);
-        let _ = write!(sql, "DROP FUNCTION IF EXISTS {SCHEMA}.mark_{tag}(), {SCHEMA}.residence_{tag}(), {SCHEMA}.watch_{tag}(), {SCHEMA}.fence_{tag}();
+        let _ = write!(sql, "DROP FUNCTION IF EXISTS {SCHEMA}.mark_{tag}(), {SCHEMA}.residence_{tag}(), {SCHEMA}.watch_{tag}(), {SCHEMA}.fence_{own}();
+             REVOKE SELECT ON {t} FROM {role};
              DELETE FROM {SCHEMA}.identity WHERE relation = {}",
-            literal(&t));
+            literal(&t), own = tag_of(of, table), role = ident(&of.from.replication_role));
         from.run_locking("put the table back", &sql).await?;
     }
     from.run("remove the fence", &format!("DROP FUNCTION IF EXISTS {}()", of.until())).await

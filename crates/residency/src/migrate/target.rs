@@ -95,6 +95,12 @@ pub async fn errors(of: &Move, to: &Database) -> Result<(i64, i64), Error> {
     Ok((row.get(0), row.get(1)))
 }
 
+/// The same for a subscription of any name, all kinds together.
+pub async fn errors_of(name: &str, at: &Database) -> Result<i64, Error> {
+    let sql = "SELECT coalesce(sum(apply_error_count + sync_error_count), 0)::bigint FROM pg_stat_subscription_stats WHERE subname = $1";
+    Ok(at.row("ask for errors", sql, &[&name]).await?.get(0))
+}
+
 /// Waits until the token has arrived.
 pub async fn await_token(of: &Move, to: &Database, n: i64, within: Duration) -> Result<(), Error> {
     let until = Instant::now() + within;
@@ -125,16 +131,31 @@ pub async fn go_on(of: &Move, to: &Database) -> Result<(), Error> {
     to.run("go on following", &format!("ALTER SUBSCRIPTION {} ENABLE", ident(&of.publication()))).await
 }
 
-/// From here on the target remembers what changes, for the way back. The publication has to be there before.
-pub async fn keep_way_back(of: &Move, to: &Database) -> Result<(), Error> {
-    drop_slot(to, &of.back()).await?;
-    to.row(
-        "keep the way back",
-        "SELECT pg_create_logical_replication_slot($1, 'pgoutput')::text",
-        &[&of.back()],
-    )
-    .await
-    .map(drop)
+/// How long a slot may take to come: PostgreSQL waits for every transaction of the cluster that writes.
+const SLOT: Duration = Duration::from_secs(60);
+
+/// A slot for the other direction, before anybody waits. [`begin_slot`] says from where it counts. Its publication has to be there before.
+pub async fn make_slot(at: &Database, name: &str) -> Result<(), Error> {
+    drop_slot(at, name).await?;
+    at.give_up_after(SLOT).await?;
+    let sql = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')::text";
+    let made = at.row("keep the other direction", sql, &[&name]).await;
+    at.give_up_after(Duration::ZERO).await?;
+    match made {
+        Err(Error::Refused { sqlstate, .. }) if sqlstate == "57014" => Err(Error::Failed(format!(
+            "{}: a transaction has been open for more than {} s somewhere in the cluster, and a replication slot waits for all of them: pg_stat_activity and pg_prepared_xacts name them",
+            at.name,
+            SLOT.as_secs()
+        ))),
+        made => made.map(drop),
+    }
+}
+
+/// From here on the slot remembers what changes; what was replicated to this side is before it, and on the disk.
+pub async fn begin_slot(of: &Move, at: &Database, name: &str) -> Result<(), Error> {
+    flush(of, at).await?;
+    let sql = "SELECT pg_replication_slot_advance($1, pg_current_wal_flush_lsn())::text";
+    at.row("begin the other direction", sql, &[&name]).await.map(drop)
 }
 
 /// What the target publishes for the way back.
@@ -146,12 +167,32 @@ pub async fn publish_back(of: &Move, tables: &[Planned], to: &Database) -> Resul
             &[&of.back()],
         )
         .await?;
+    // TRUNCATE knows no row filter: at the other side it would empty the table of everybody.
+    to.run(
+        "keep TRUNCATE from the way back",
+        &format!(
+            "CREATE OR REPLACE FUNCTION {SCHEMA}.no_truncate() RETURNS trigger LANGUAGE plpgsql AS $f$
+             BEGIN
+                 RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+                     MESSAGE = 'TRUNCATE of ' || TG_RELID::regclass || ' would not reach the way back of its move',
+                     HINT = 'DELETE does; or end the way back with `ringfence erase`.';
+             END $f$"
+        ),
+    )
+    .await?;
+    for planned in tables {
+        let sql = format!(
+            "CREATE OR REPLACE TRIGGER ringfence_7_truncate BEFORE TRUNCATE ON {} FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.no_truncate()",
+            planned.table.quoted()
+        );
+        to.run_locking("keep TRUNCATE from the way back", &sql).await?;
+    }
     if known.get::<_, i64>(0) > 0 {
         return Ok(());
     }
     let names: Vec<String> = tables.iter().map(|t| t.table.quoted()).collect();
     let sql = format!(
-        "CREATE PUBLICATION {} FOR TABLE {}, {SCHEMA}.token WHERE (move = {})",
+        "CREATE PUBLICATION {} FOR TABLE {}, {SCHEMA}.token WHERE (move = {}) WITH (publish = 'insert, update, delete')",
         ident(&of.back()),
         names.join(", "),
         literal(&of.name)
@@ -160,7 +201,7 @@ pub async fn publish_back(of: &Move, tables: &[Planned], to: &Database) -> Resul
 }
 
 /// Everything that was replicated is on the target's disk when this returns: replication itself does not wait for that.
-pub async fn flush(of: &Move, to: &Database) -> Result<(), Error> {
+async fn flush(of: &Move, to: &Database) -> Result<(), Error> {
     let sql = format!(
         "SET synchronous_commit = on; INSERT INTO {SCHEMA}.token VALUES ({}, 0) ON CONFLICT (move) DO UPDATE SET n = {SCHEMA}.token.n; RESET synchronous_commit",
         literal(&of.name)
@@ -168,21 +209,49 @@ pub async fn flush(of: &Move, to: &Database) -> Result<(), Error> {
     to.run("wait for its disk", &sql).await
 }
 
-/// Sequences go on where the source's are.
-pub async fn sequences(tables: &[Planned], from: &Database, to: &Database) -> Result<(), Error> {
+/// How far apart the numbers of both sides are: each goes on drawing its own, and rows of both meet again if there is a way back.
+const APART: i64 = 10_000_000_000;
+
+/// What a sequence's numbers may grow to: where it ends, and where the columns end that draw from it.
+const LARGEST: &str = "SELECT least((SELECT seqmax FROM pg_sequence WHERE seqrelid = $1::text::regclass),
+        (SELECT min(CASE a.atttypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647 ELSE 9223372036854775807 END)
+           FROM pg_depend d LEFT JOIN pg_attrdef f ON d.classid = 'pg_attrdef'::regclass AND f.oid = d.objid
+           JOIN pg_attribute a ON (a.attrelid, a.attnum) = (f.adrelid, f.adnum)
+                OR (d.classid = 'pg_class'::regclass AND (a.attrelid, a.attnum::int) = (d.refobjid, d.refobjsubid))
+          WHERE (d.classid = 'pg_attrdef'::regclass AND d.refobjid = $1::text::regclass)
+             OR (d.classid = 'pg_class'::regclass AND d.objid = $1::text::regclass AND d.refobjsubid > 0)))::bigint";
+
+/// Sequences go on where the source's are; `apart` where the source goes on drawing from its own, for the rows that stay: then the target's
+/// numbers begin far behind, so that none is drawn on both sides.
+pub async fn sequences(
+    tables: &[Planned],
+    from: &Database,
+    to: &Database,
+    apart: bool,
+) -> Result<(), Error> {
     let names: std::collections::BTreeSet<&String> = tables.iter().flat_map(|t| &t.shape.sequences).collect();
     for name in names {
         let there = to.row("look for a sequence", "SELECT to_regclass($1) IS NOT NULL", &[name]).await?;
         if !there.get::<_, bool>(0) {
             return Err(Error::Failed(format!("{} has no sequence {name}", to.name)));
         }
-        let row =
-            from.row("read a sequence", &format!("SELECT last_value, is_called FROM {name}"), &[]).await?;
-        let (value, called): (i64, bool) = (row.get(0), row.get(1));
-        let sql = format!(
-            "SELECT setval({}, greatest({value}, (SELECT last_value FROM {name})), {called} OR (SELECT is_called FROM {name}))",
-            literal(name)
-        );
+        let read = format!("SELECT last_value, is_called FROM {name}");
+        let mut value = 0;
+        let mut is_called = false;
+        for side in [from, to] {
+            let row = side.row("read a sequence", &read, &[]).await?;
+            value = value.max(row.get::<_, i64>(0));
+            is_called |= row.get::<_, bool>(1);
+        }
+        if apart {
+            let largest: i64 = to.row("read a sequence", LARGEST, &[name]).await?.get(0);
+            let room = largest.saturating_sub(value) / 2;
+            if room < 1000 {
+                return Err(Error::Failed(format!("{name} has too few numbers left for two sides")));
+            }
+            value += room.min(APART);
+        }
+        let sql = format!("SELECT setval({}, {value}, {is_called})", literal(name));
         to.rows("set a sequence", &sql, &[]).await?;
     }
     Ok(())

@@ -200,6 +200,7 @@ async fn start(args: &ActArgs) -> Result<(), Failure> {
     open.unblocked()?;
     let console = Console::connect(&args.who, None).await?;
     let Open { of, from, to, plan, .. } = &open;
+    from.claim(&of.name).await?;
     if migrate::has_moved(of, from, to).await? {
         return Err(Failure::refused(format!("the rows are at home at {} already", to.name)).hint(
             "`ringfence migrate back` brings them back, `ringfence erase plan` shows what is left of them",
@@ -380,6 +381,8 @@ async fn compare(args: &LookArgs) -> Result<(), Failure> {
 struct Consoles {
     route: String,
     consoles: Vec<Console>,
+    /// Where they lead their clients since they let go.
+    lead_to: Vec<String>,
 }
 
 impl Consoles {
@@ -388,7 +391,19 @@ impl Consoles {
         for address in &open.gateways {
             consoles.push(Console::connect(who, Some(*address)).await?);
         }
-        Ok(Self { route: open.of.route.clone(), consoles })
+        Ok(Self { route: open.of.route.clone(), consoles, lead_to: Vec::new() })
+    }
+
+    /// Fails where a gateway leads its clients elsewhere than where the rows are: then they meet the fence.
+    fn lead_to(&self, store: &str) -> Result<(), Failure> {
+        match self.lead_to.iter().find(|led| *led != store) {
+            None => Ok(()),
+            Some(other) => Err(Failure::refused(format!(
+                "the rows are at home at {store}, and a gateway leads clients of {} to {other}",
+                self.route
+            ))
+            .hint(format!("each gateway's configuration needs the store {store}, and all stores on the way there"))),
+        }
     }
 
     async fn all(&self, command: &Value) -> Vec<Result<Value, Failure>> {
@@ -411,8 +426,11 @@ impl Gateways for Consoles {
 
     async fn release(&mut self) -> Result<Duration, String> {
         let mut longest = Duration::ZERO;
+        self.lead_to.clear();
         for answer in self.all(&json!({ "do": "release", "route": self.route })).await {
-            let held = answer.map_err(|f| f.message)?["held_ms"].as_f64().unwrap_or_default();
+            let answer = answer.map_err(|f| f.message)?;
+            self.lead_to.push(answer["store"].as_str().unwrap_or("?").to_owned());
+            let held = answer["held_ms"].as_f64().unwrap_or_default();
             longest = longest.max(Duration::try_from_secs_f64(held / 1000.0).unwrap_or_default());
         }
         Ok(longest)
@@ -424,6 +442,7 @@ async fn change_over(args: &ActArgs) -> Result<(), Failure> {
     open.unblocked()?;
     let Open { of, from, to, plan, .. } = &open;
     let mut gateways = Consoles::connect(&open, &args.who).await?;
+    from.claim(&of.name).await?;
     if migrate::has_moved(of, from, to).await? {
         // Somebody died after the decision.
         if cutover::resume(of, &plan.tables, from, to, &mut gateways).await? {
@@ -435,7 +454,7 @@ async fn change_over(args: &ActArgs) -> Result<(), Failure> {
         } else {
             println!("The rows are at home at {}.", of.to.store);
         }
-        return Ok(());
+        return gateways.lead_to(&of.to.store);
     }
     let rows: i64 = plan.tables.iter().map(|t| t.shape.rows).sum();
     let progress = bar(rows.unsigned_abs(), "{prefix} {msg} {human_pos} rows {elapsed}");
@@ -475,7 +494,7 @@ async fn change_over(args: &ActArgs) -> Result<(), Failure> {
         );
         println!("Back, with all that is written from now on: `ringfence migrate back`.");
     }
-    Ok(())
+    gateways.lead_to(&of.to.store)
 }
 
 async fn back(args: &ActArgs) -> Result<(), Failure> {
@@ -492,7 +511,7 @@ async fn back(args: &ActArgs) -> Result<(), Failure> {
             of.from.store, of.route
         );
     }
-    Ok(())
+    gateways.lead_to(&of.from.store)
 }
 
 async fn abort(args: &ActArgs) -> Result<(), Failure> {
