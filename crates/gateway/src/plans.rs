@@ -200,10 +200,24 @@ pub async fn approve(
     show(shared, person, id).await
 }
 
-/// Whether it may be done now; returns what was signed. The signatures are verified again, whatever the control database says.
+/// Whether it may be done now, by whoever may ask for it; returns what was signed. The signatures are verified again, whatever the control
+/// database says. What is done is done: what is at the same places later is something else.
 pub async fn begin(shared: &Shared, person: &Principal, id: &str) -> Result<Value, Refusal> {
     let (stored, store) = find(shared, person, id).await?;
     let policy = shared.policy();
+    let plan: Value = serde_json::from_str(&stored.canonical).unwrap_or_default();
+    let from = plan["store"].as_str().and_then(|name| policy.store(name));
+    if from.is_none_or(|(from, _)| person.teams.is_disjoint(&from.full_access)) {
+        return Err(refuse(format!(
+            "{} has no full access to {}, and so may not do this",
+            person.name,
+            plan["store"].as_str().unwrap_or("its store")
+        )));
+    }
+    if stored.state == "done" {
+        return Err(Refusal::new("22023", format!("{id} is done"))
+            .hint("`ringfence erase verify` looks again; for what is there now ask anew."));
+    }
     let (has, needed) = (good(&policy, &stored, &store), policy.registry().approvals);
     if has < needed {
         let why = format!("{id} has {has} of {needed} approvals");

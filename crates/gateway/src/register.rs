@@ -58,6 +58,7 @@ fn tell(shared: &Shared, copy: &Registered) -> Value {
     if let Some(fields) = told.as_object_mut() {
         fields.insert("state".to_owned(), json!(copy.state));
         fields.insert("finding".to_owned(), json!(is_finding));
+        fields.insert("excepted".to_owned(), json!(is_excepted));
         fields.insert("first_seen".to_owned(), json!(rfc3339(copy.first_seen)));
         fields.insert("last_seen".to_owned(), json!(rfc3339(copy.last_seen)));
         if let (Some(by), Some(reason)) = (&copy.decided_by, &copy.reason) {
@@ -89,14 +90,23 @@ pub async fn register(
         return Err(Refusal::new("22023", format!("at most {MOST} copies at once")));
     }
     let known = shared.control.copies(jurisdiction).await.map_err(|e| broken(&e))?;
-    let mut new = 0;
+    let mut new = 0_u64;
     for copy in found {
         let (Some(id), true) = (copy["id"].as_str(), copy["jurisdiction"] == jurisdiction) else {
             return Err(Refusal::new("22023", "a copy has no name, or is of another jurisdiction"));
         };
         let before = known.iter().find(|k| k.id == id);
-        if before.is_none_or(|k| k.state == CopyState::Gone) {
-            new += 1;
+        let told = before.and_then(|k| serde_json::from_str::<Value>(&k.description).ok());
+        // An exception is of one thing: another must not come by its name.
+        if let Some(told) = &told
+            && ["kind", "location", "place"].iter().any(|key| told[*key] != copy[*key])
+        {
+            return Err(Refusal::new("22023", format!("{id} is something else in the register")));
+        }
+        let is_new = before.is_none_or(|k| k.state == CopyState::Gone);
+        new += u64::from(is_new);
+        // That nothing is in it any more, or that nobody can read it, is a statement like that it is there.
+        if is_new || told.is_none_or(|told| told["holds"] != copy["holds"] || told["key"] != copy["key"]) {
             let record = json!({ "id": id, "state": "registered", "by": person.name, "copy": copy });
             shared.on_record(Entry::new(Kind::Copy, jurisdiction, &record)).await?;
         }

@@ -303,7 +303,7 @@ pub(crate) struct StoreFile {
     server_lifetime: Option<u64>,
     /// PostgreSQL's own log, csvlog or jsonlog: a file, or a folder of them. What in it did not come through a gateway is told at
     /// once.
-    server_log: Option<PathBuf>,
+    pub(crate) server_log: Option<PathBuf>,
     /// Roles that may connect past the gateway, as for replication or backups.
     #[serde(default)]
     allowed_roles: Vec<String>,

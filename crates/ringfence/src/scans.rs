@@ -10,6 +10,7 @@ use ringfence_policy::{Catalogue, Registry};
 use ringfence_residency::backup::keys::{self, Kept, Keys, Recipient};
 use ringfence_residency::copies::files::Folder;
 use ringfence_residency::copies::objects::{Objects, Shelf};
+use ringfence_residency::erase::files::is_inside;
 use serde::Deserialize;
 
 use crate::command::Failure;
@@ -109,6 +110,8 @@ pub(crate) struct ClusterToAsk {
     pub(crate) admin: Target,
     pub(crate) catalogue: Catalogue,
     pub(crate) data_dir: Option<PathBuf>,
+    /// Its own log, where the configuration names it.
+    pub(crate) server_log: Option<PathBuf>,
 }
 
 /// A standby, for erasures.
@@ -161,6 +164,14 @@ pub(crate) struct Places {
 }
 
 impl Places {
+    /// Whether a place is in one of the folders or buckets.
+    pub(crate) fn can_reach(&self, place: &str) -> bool {
+        if place.starts_with("s3://") {
+            return self.buckets.iter().any(|b| place.starts_with(&b.shelf.place));
+        }
+        self.folders.iter().any(|f| is_inside(Path::new(place), &f.path) || Path::new(place) == f.path)
+    }
+
     /// What is known of encrypted backups.
     pub(crate) fn known_keys(&self) -> Result<Vec<Kept>, Failure> {
         self.keys.as_ref().map_or_else(|| Ok(Vec::new()), |keys| Ok(keys.all()?))
@@ -211,6 +222,7 @@ pub(crate) fn load(path: &Path, jurisdiction: &str) -> Result<Places, Failure> {
                 admin,
                 catalogue,
                 data_dir,
+                server_log: store.server_log.as_ref().map(|path| dir.join(path)),
             });
         }
     }

@@ -133,6 +133,15 @@ struct GrantRecord {
 struct FlowRecord {
     id: String,
     stage: String,
+    #[serde(default)]
+    plan: String,
+}
+
+/// What was done by a plan that approvers have signed.
+#[derive(Deserialize)]
+struct PlanRecord {
+    id: String,
+    plan: String,
 }
 
 fn read<'a, T: Deserialize<'a>>(record: &'a [u8]) -> Result<T, String> {
@@ -207,8 +216,9 @@ impl Approvals {
 
     /// An erasure's certificate.
     pub fn erased(&mut self, record: &[u8]) -> Result<(), String> {
-        let record: GrantRecord = read(record)?;
-        self.has_approvals("erasure", &record.id)
+        let record: PlanRecord = read(record)?;
+        self.has_approvals("erasure", &record.id)?;
+        self.is_of_plan("erase", &record.id, &record.plan)
     }
 
     /// A stage of a flow. To end one needs nobody's approval.
@@ -216,8 +226,24 @@ impl Approvals {
         let record: FlowRecord = read(record)?;
         match record.stage.as_str() {
             "cut" | "closed" => Ok(()),
-            _ => self.has_approvals("flow", &record.id),
+            _ => {
+                self.has_approvals("flow", &record.id)?;
+                self.is_of_plan("flow", &record.id, &record.plan)
+            }
         }
+    }
+
+    /// Whether it says of itself that it is of the very text that was signed, and that text is a plan of this kind.
+    fn is_of_plan(&self, what: &str, id: &str, digest: &str) -> Result<(), String> {
+        let canonical = self.requests.get(id).map_or("", String::as_str);
+        if hex::encode(Sha256::digest(canonical)) != digest {
+            return Err(format!("it is not of the plan {id} that was signed"));
+        }
+        let plan: Value = serde_json::from_str(canonical).unwrap_or_default();
+        if plan["what"] != what {
+            return Err(format!("{id} was signed for something else"));
+        }
+        Ok(())
     }
 
     fn has_approvals(&self, what: &str, id: &str) -> Result<(), String> {
@@ -304,11 +330,14 @@ mod tests {
     #[test]
     fn what_needs_approvals_and_has_none_is_rejected() {
         let approvals = || Approvals { quorum: 2, ..Approvals::default() };
-        let problem = approvals().flowed(br#"{"id":"F-1","stage":"opened"}"#).unwrap_err();
+        let plan = r#"{"what":"flow"}"#;
+        let digest = hex::encode(Sha256::digest(plan));
+        let opened = format!(r#"{{"id":"F-1","stage":"opened","plan":"{digest}"}}"#);
+        let problem = approvals().flowed(opened.as_bytes()).unwrap_err();
         assert!(problem.contains("the flow F-1 has 0 approvals"), "{problem}");
         assert!(approvals().flowed(br#"{"id":"F-1","stage":"checked"}"#).is_err());
         assert!(
-            approvals().erased(br#"{"id":"E-1"}"#).is_err()
+            approvals().erased(br#"{"id":"E-1","plan":""}"#).is_err()
                 && approvals().granted(br#"{"id":"R-1"}"#).is_err()
         );
         // To end a flow takes nobody's approval.
@@ -318,8 +347,14 @@ mod tests {
         }
         let mut one = approvals();
         one.approved.entry("F-1".to_owned()).or_default().insert("ann".to_owned());
-        assert!(one.flowed(br#"{"id":"F-1","stage":"opened"}"#).is_err());
+        one.requests.insert("F-1".to_owned(), plan.to_owned());
+        assert!(one.flowed(opened.as_bytes()).is_err());
         one.approved.entry("F-1".to_owned()).or_default().insert("bob".to_owned());
-        assert_eq!(one.flowed(br#"{"id":"F-1","stage":"opened"}"#), Ok(()));
+        assert_eq!(one.flowed(opened.as_bytes()), Ok(()));
+        // Of another text than was signed, or of a text for something else.
+        let other = opened.replace(&digest, &hex::encode(Sha256::digest("{}")));
+        assert!(one.flowed(other.as_bytes()).unwrap_err().contains("not of the plan"));
+        let erased = format!(r#"{{"id":"F-1","plan":"{digest}"}}"#);
+        assert!(one.erased(erased.as_bytes()).unwrap_err().contains("for something else"));
     }
 }

@@ -35,6 +35,9 @@ pub struct Kept {
     pub id: String,
     /// Whose rows it opens; nothing for everybody else's.
     pub jurisdiction: Option<String>,
+    /// Whose rows are not among everybody else's: of a jurisdiction, as people lived when it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub without: Option<String>,
     /// The store that was backed up.
     pub store: String,
     /// Where the backup was written.
@@ -225,11 +228,16 @@ pub fn recognise(copies: &mut [Copy], known: &[Kept]) {
         let holds = match (&kept.jurisdiction, &kept.destroyed) {
             (_, Some(under)) => Holds::Destroyed { under: under.clone() },
             (Some(whose), None) if *whose == copy.jurisdiction => Holds::Everything,
-            (Some(_) | None, None) => Holds::Nobody { of: 0 },
+            // It has one jurisdiction's people, and this is another.
+            (Some(_), None) => Holds::Nobody { of: 0 },
+            (None, None) if kept.without.as_deref() == Some(&copy.jurisdiction) => Holds::Nobody { of: 0 },
+            (None, None) => Holds::Everything,
         };
-        let note = match &kept.jurisdiction {
-            Some(_) => format!("encrypted backup of {}", kept.store),
-            None => format!("encrypted backup of {}, by its own word without these people", kept.store),
+        let note = match (&kept.jurisdiction, &kept.without) {
+            (None, Some(whose)) => {
+                format!("encrypted backup of {}, without who lived in {whose} when it was made", kept.store)
+            }
+            _ => format!("encrypted backup of {}", kept.store),
         };
         let found = Copy::new(&copy.jurisdiction, Kind::Dump, &copy.location, &copy.place, holds).note(note);
         *copy = Copy {
@@ -252,6 +260,7 @@ mod tests {
             v: 1,
             id: "C-1".to_owned(),
             jurisdiction: Some("us".to_owned()),
+            without: None,
             store: "legacy".to_owned(),
             place: "/b/us.sql.age".to_owned(),
             made: 1,

@@ -31,8 +31,8 @@ pub struct Backup<'a> {
     pub admin: &'a Target,
     /// Which rows are the jurisdiction's.
     pub scope: &'a Scope,
-    /// Tables of the catalogue that are about nobody.
-    pub about_nobody: &'a [String],
+    /// Tables of the catalogue that are about nobody: schema and name.
+    pub about_nobody: &'a [(String, String)],
     /// The new folder.
     pub folder: &'a Path,
     /// The country where it lies.
@@ -148,7 +148,7 @@ async fn write_into(
         let known = of.scope.tables.iter().find(|t| t.schema == schema && t.name == table);
         let member = match known {
             Some(known) => known.member("t"),
-            None if of.about_nobody.contains(&table) => "false".to_owned(),
+            None if of.about_nobody.iter().any(|(s, t)| (s, t) == (&schema, &table)) => "false".to_owned(),
             None => {
                 unclassified.push(shown.clone());
                 "true".to_owned()
@@ -192,6 +192,7 @@ async fn write_into(
             v: 1,
             id: id.to_owned(),
             jurisdiction: whose.map(str::to_owned),
+            without: whose.is_none().then(|| of.scope.jurisdiction.clone()),
             store: of.store.to_owned(),
             place: name(file).display().to_string(),
             made: of.now,

@@ -211,7 +211,9 @@ async fn logical(
 
 /// Where a connection string leads, without whatever else is in it: a register is no place for secrets.
 fn whom(connection: &str) -> String {
-    let Ok(config) = connection.parse::<tokio_postgres::Config>() else { return "another server".to_owned() };
+    // The driver knows fewer ways to check a certificate than libpq.
+    let known = connection.replace("verify-full", "require").replace("verify-ca", "require");
+    let Ok(config) = known.parse::<tokio_postgres::Config>() else { return "another server".to_owned() };
     let hosts: Vec<String> = config
         .get_hosts()
         .iter()
@@ -314,7 +316,8 @@ mod tests {
 
     #[test]
     fn no_secret_comes_into_the_register() {
-        assert_eq!(whom("postgresql://repl:secret@db.example:5433/app?sslpassword=x"), "app of db.example");
+        assert_eq!(whom("postgresql://repl:secret@db.example:5433/app?sslmode=verify-full"), "app of db.example");
+        assert_eq!(whom("postgresql://repl:secret@db.example/app?sslpassword=secret"), "another server");
         assert_eq!(whom("host=/run/pg user=u password='a b' dbname=app"), "app of /run/pg");
         assert_eq!(whom("host=h nonsense=secret"), "another server");
         assert_eq!(told_of("test ! -f /wal/%f && cp %p /wal/%f"), "test … /wal/%f … /wal/%f");

@@ -1,14 +1,17 @@
-//! Walks a folder and finds what may be a copy. Links are not followed: what they lead to is another place.
+//! Walks a folder and finds what may be a copy. Links that lead out of it are not followed, and told: what they lead to is another place. A
+//! cluster's are, since its tablespaces and its WAL may be behind them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use walkdir::WalkDir;
 
 use super::probe::{Found, Probes};
-use super::{Copy, Holds, Kind, inside};
+use super::inside::{self, Form};
+use super::{Copy, Holds, Kind};
 
 /// A folder to look through.
 #[derive(Clone, Debug)]
@@ -49,13 +52,14 @@ pub fn size(path: &Path) -> u64 {
 pub fn look(jurisdiction: &str, folder: &Folder, probes: &Probes, told: &mut dyn FnMut(u64)) -> Looked {
     let mut looked = Looked::default();
     // Segments of one archive are one copy.
-    let mut archives: BTreeMap<PathBuf, (Found, u64, u64, u64)> = BTreeMap::new();
+    let mut archives: BTreeMap<PathBuf, Archive> = BTreeMap::new();
     let mut walk = WalkDir::new(&folder.path).sort_by_file_name().into_iter();
     let copy = |kind, path: &Path, holds| {
         let mut copy = Copy::new(jurisdiction, kind, &folder.location, &path.display().to_string(), holds);
         copy.owner.clone_from(&folder.owner);
         copy
     };
+    let mut dumps: BTreeSet<PathBuf> = BTreeSet::new();
     while let Some(entry) = walk.next() {
         let entry = match entry {
             Ok(entry) => entry,
@@ -67,21 +71,32 @@ pub fn look(jurisdiction: &str, folder: &Folder, probes: &Probes, told: &mut dyn
         let path = entry.path();
         let made = entry.metadata().ok().and_then(|m| millis(&m));
         if entry.file_type().is_dir() {
-            let whole = if path.join("PG_VERSION").exists() && path.join("base").is_dir() {
-                Some(cluster(path, probes, &mut looked, told, &copy))
-            } else if path.join("toc.dat").exists() {
-                Some(directory_dump(path, probes, &mut looked, told, &copy))
-            } else {
-                None
-            };
-            if let Some(mut found) = whole {
+            if path.join("PG_VERSION").exists() && path.join("base").is_dir() {
+                let mut found = cluster(path, probes, &mut looked, told, &copy);
                 found.made = made;
                 looked.copies.push(found);
                 walk.skip_current_dir();
+            } else if path.join("toc.dat").exists() {
+                let mut found = directory_dump(path, probes, &mut looked, told, &copy);
+                found.made = made;
+                looked.copies.push(found);
+                // What else lies there is looked at file by file.
+                dumps.insert(path.to_owned());
             }
             continue;
         }
-        if !entry.file_type().is_file() {
+        if entry.file_type().is_symlink() {
+            let to = path.canonicalize();
+            if !to.as_ref().is_ok_and(|to| to.starts_with(&folder.path)) {
+                let to = to.map_or_else(|_| "nowhere".to_owned(), |to| to.display().to_string());
+                looked.unread.push(format!("{}: a link to {to}, which was not followed", path.display()));
+            }
+            continue;
+        }
+        if entry.file_type().is_block_device() {
+            looked.unread.push(format!("{}: a device, which was not looked into", path.display()));
+        }
+        if !entry.file_type().is_file() || path.parent().is_some_and(|p| dumps.contains(p) && is_of_dump(path)) {
             continue;
         }
         looked.files += 1;
@@ -95,11 +110,14 @@ pub fn look(jurisdiction: &str, folder: &Folder, probes: &Probes, told: &mut dyn
         let Some(found) = found else { continue };
         if let (Kind::WalArchive, Some(parent)) = (found.kind, path.parent()) {
             let archive = archives.entry(parent.to_owned()).or_default();
-            if let Holds::Found { people, .. } = found.holds {
-                archive.1 = archive.1.max(people);
+            match found.holds {
+                Holds::Found { people, .. } => archive.people = archive.people.max(people),
+                Holds::Unknown { why } => archive.unknown = Some(why),
+                _ => {}
             }
-            archive.2 += bytes;
-            archive.3 = archive.3.max(made.unwrap_or(0));
+            archive.bytes += bytes;
+            archive.made = archive.made.max(made.unwrap_or(0));
+            archive.systems.insert(found.note);
             continue;
         }
         let key = found.key;
@@ -107,24 +125,53 @@ pub fn look(jurisdiction: &str, folder: &Folder, probes: &Probes, told: &mut dyn
         (found.bytes, found.made, found.key) = (Some(bytes), made, key);
         looked.copies.push(found);
     }
-    for (path, (_, people, bytes, made)) in archives {
-        let holds = match people {
-            0 => Holds::Nobody { of: probes.count() },
-            people => Holds::Found { people, of: probes.count() },
+    for (path, archive) in archives {
+        let holds = match (archive.people, archive.unknown) {
+            (0, Some(why)) => Holds::Unknown { why },
+            (0, None) => Holds::Nobody { of: probes.count() },
+            (people, _) => Holds::Found { people, of: probes.count() },
         };
-        let mut archive = copy(Kind::WalArchive, &path, holds);
-        (archive.bytes, archive.made) = (Some(bytes), Some(made));
-        looked.copies.push(archive);
+        let note = Vec::from_iter(archive.systems).join(" ");
+        let mut copy = copy(Kind::WalArchive, &path, holds).note(note.trim());
+        (copy.bytes, copy.made) = (Some(archive.bytes), Some(archive.made));
+        looked.copies.push(copy);
     }
     looked
 }
 
-fn millis(metadata: &fs::Metadata) -> Option<u64> {
+/// Segments of WAL in one folder.
+#[derive(Default)]
+struct Archive {
+    people: u64,
+    unknown: Option<String>,
+    bytes: u64,
+    made: u64,
+    systems: BTreeSet<String>,
+}
+
+/// Whether a file is of a dump in directory format, by pg_dump's names for them: `toc.dat`, `3456.dat.gz`, `blobs.toc`, `blob_17.dat`.
+pub fn is_of_dump(path: &Path) -> bool {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = [".gz", ".lz4", ".zst"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(&name);
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let of_blob = |name: &str| name.strip_suffix(".dat").or_else(|| name.strip_suffix(".toc")).is_some_and(is_number);
+    name == "toc.dat"
+        || name == "blobs.toc"
+        || name.strip_suffix(".dat").is_some_and(is_number)
+        || ["blob_", "blobs_"].iter().any(|start| name.strip_prefix(start).is_some_and(of_blob))
+}
+
+/// When something was last written, in milliseconds since 1970.
+pub fn millis(metadata: &fs::Metadata) -> Option<u64> {
     let since = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
     u64::try_from(since.as_millis()).ok()
 }
 
-/// A cluster's files, one by one as bytes.
+fn is_gone(e: &std::io::Error) -> bool {
+    e.kind() == std::io::ErrorKind::NotFound
+}
+
+/// A cluster's files, one by one as bytes, wherever they lie.
 fn cluster(
     path: &Path,
     probes: &Probes,
@@ -132,33 +179,56 @@ fn cluster(
     told: &mut dyn FnMut(u64),
     copy: &dyn Fn(Kind, &Path, Holds) -> Copy,
 ) -> Copy {
-    let (mut found, mut bytes, mut unread) = (Found::default(), 0, 0_u64);
+    let (mut found, mut bytes, mut unread, mut wrapped) = (Found::default(), 0, Vec::new(), 0);
     let mut parts = BTreeSet::new();
-    for entry in WalkDir::new(path).follow_links(false) {
-        let Ok(entry) = entry else {
-            unread += 1;
-            continue;
+    for entry in WalkDir::new(path).follow_links(true) {
+        let entry = match entry {
+            Ok(entry) => entry,
+            // A file of a running cluster that is gone since its folder was read.
+            Err(e) if e.io_error().is_some_and(is_gone) && !e.path().is_some_and(Path::is_symlink) => continue,
+            Err(e) => {
+                unread.push(e.to_string());
+                continue;
+            }
         };
         if !entry.file_type().is_file() {
             continue;
         }
-        let read = fs::File::open(entry.path()).and_then(|file| {
-            probes.look(file, &mut |n| {
-                bytes += n;
-                told(n);
-            })
-        });
+        looked.files += 1;
+        let mut told = |n| {
+            bytes += n;
+            told(n);
+        };
+        let read = fs::File::open(entry.path()).and_then(|file| probes.look(file, &mut told));
+        let mut people = 0;
         match read {
             Ok(more) => {
-                let inner = entry.path().strip_prefix(path).ok().and_then(|p| p.components().next());
-                if let Some(part) = inner.filter(|_| more.people() > 0) {
-                    parts.insert(part.as_os_str().to_string_lossy().into_owned());
-                }
+                people = more.people();
                 found.add(more);
             }
-            Err(_) => unread += 1,
+            Err(e) if is_gone(&e) => continue,
+            Err(e) => unread.push(format!("{}: {e}", entry.path().display())),
         }
-        looked.files += 1;
+        let inner = entry.path().strip_prefix(path).unwrap_or(entry.path());
+        let part = inner.components().next().map(|p| p.as_os_str().to_string_lossy().into_owned());
+        let part = part.unwrap_or_default();
+        // PostgreSQL's own files are as they are; others may be wrapped, as a log that is kept.
+        if !["base", "global", "pg_wal", "pg_tblspc", "pg_xact", "pg_multixact"].contains(&part.as_str())
+            && matches!(
+                inside::form_of(entry.path()),
+                Ok(Form::Wrapped(_) | Form::Archive | Form::Tar { .. } | Form::Sealed(_))
+            )
+        {
+            match inside::file(entry.path(), probes, &mut told).map(|inside| inside.holds) {
+                Some(Holds::Found { people: more, .. }) => people = people.max(more),
+                Some(Holds::Unknown { why }) => unread.push(format!("{}: {why}", entry.path().display())),
+                _ => {}
+            }
+            wrapped = wrapped.max(people);
+        }
+        if people > 0 {
+            parts.insert(part);
+        }
     }
     looked.bytes += bytes;
     let version = fs::read_to_string(path.join("PG_VERSION")).unwrap_or_default();
@@ -171,11 +241,18 @@ fn cluster(
     } else {
         "a data directory"
     };
-    let holds = match (found.people(), unread) {
-        (0, 1..) => Holds::Unknown { why: format!("{unread} of its files cannot be read") },
-        _ => inside::holds(&found, probes),
+    let holds = match (found.people().max(wrapped), unread.first()) {
+        (0, Some(first)) if unread.len() == 1 => Holds::Unknown { why: first.clone() },
+        (0, Some(first)) => Holds::Unknown { why: format!("{} of its files: {first}", unread.len()) },
+        (0, None) => Holds::Nobody { of: probes.count() },
+        (people, _) => Holds::Found { people, of: probes.count() },
     };
-    let mut made = copy(Kind::BaseBackup, path, holds).note(format!("{how}, PostgreSQL {}", version.trim()));
+    let system = fs::read(path.join("global/pg_control"))
+        .ok()
+        .and_then(|control| Some(format!(", {}", inside::system(control.get(..8)?))))
+        .unwrap_or_default();
+    let mut made =
+        copy(Kind::BaseBackup, path, holds).note(format!("{how}, PostgreSQL {}{system}", version.trim()));
     if !parts.is_empty() {
         made.note = format!("{}; people in {}", made.note, Vec::from_iter(parts).join(", "));
     }

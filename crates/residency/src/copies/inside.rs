@@ -59,7 +59,9 @@ pub(crate) fn unwrapped(path: &Path, wrapping: Wrapping) -> std::io::Result<(For
     let mut bytes = wrapping.unwrap(BufReader::with_capacity(1 << 16, File::open(path)?));
     let mut head = Vec::with_capacity(HEAD);
     bytes.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
-    Ok((form(&head, ""), Box::new(std::io::Cursor::new(head).chain(bytes))))
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.strip_suffix(wrapping.suffix()).unwrap_or(&name);
+    Ok((form(&head, name), Box::new(std::io::Cursor::new(head).chain(bytes))))
 }
 
 fn form(head: &[u8], name: &str) -> Form {
@@ -79,10 +81,20 @@ fn form(head: &[u8], name: &str) -> Form {
             Form::Sealed("encrypted with age")
         }
         _ if head.starts_with(b"-----BEGIN PGP") => Form::Sealed("encrypted with OpenPGP"),
-        _ if head.starts_with(b"Salted__") => Form::Sealed("encrypted with openssl"),
+        _ if head.starts_with(b"Salted__") || head.starts_with(b"U2FsdGVkX1") => {
+            Form::Sealed("encrypted with openssl")
+        }
         [b'B', b'Z', b'h', ..] => Form::Sealed("compressed with bzip2"),
         [b'P', b'K', 3, 4, ..] => Form::Sealed("a zip archive"),
         [b'7', b'z', 0xbc, 0xaf, ..] => Form::Sealed("a 7z archive"),
+        [b'R', b'a', b'r', b'!', ..] => Form::Sealed("a rar archive"),
+        [0x1f, 0x9d, ..] => Form::Sealed("compressed with compress"),
+        [0x89, b'L', b'Z', b'O', ..] => Form::Sealed("compressed with lzop"),
+        [0x5d, 0, 0, _, _, ..] => Form::Sealed("compressed with lzma"),
+        [0xff, 6, 0, 0, b's', b'N', b'a', b'P', ..] => Form::Sealed("compressed with snappy"),
+        [b'P', b'A', b'R', b'1', ..] => Form::Sealed("a Parquet file"),
+        [b'O', b'R', b'C', ..] => Form::Sealed("an ORC file"),
+        [b'O', b'b', b'j', 1, ..] => Form::Sealed("an Avro file"),
         _ if head.windows(24).any(|w| w == b"PostgreSQL database dump") => Form::PlainDump,
         _ => Form::Bytes,
     }
@@ -156,18 +168,143 @@ fn look(
             Some(of(Kind::Dump, &note, holds))
         }
         Form::PlainDump => Some(of(Kind::Dump, "plain SQL", holds(&probes.look(whole, told)?, probes))),
-        Form::Tar { dump: false } => {
-            let found = probes.look(whole, told)?;
-            let is_backup = name.starts_with("base") || name.starts_with("pg_wal");
-            let kind = if is_backup { Kind::BaseBackup } else { Kind::Export };
-            (is_backup || found.people() > 0).then(|| of(kind, "tar", holds(&found, probes)))
+        Form::Tar { dump: false } if depth == 0 => Some(sealed("it is wrapped too often".to_owned())),
+        Form::Tar { dump: false } => return members(whole, name, probes, told, depth - 1),
+        Form::Wal => {
+            let (mut note, mut head) = (String::new(), [0; 32]);
+            let mut whole = whole;
+            whole.read_exact(&mut head)?;
+            // Its first page says whose WAL it is (XLogLongPageHeaderData): bit 1 of the flags, then the system's number.
+            if head[2] & 2 != 0 {
+                note = system(&head[24..32]);
+            }
+            let whole = std::io::Cursor::new(head).chain(whole);
+            Some(of(Kind::WalArchive, &note, holds(&probes.look(whole, told)?, probes)))
         }
-        Form::Wal => Some(of(Kind::WalArchive, "", holds(&probes.look(whole, told)?, probes))),
         Form::Bytes => {
-            let found = probes.look(whole, told)?;
-            (found.people() > 0).then(|| of(Kind::Export, "", holds(&found, probes)))
+            let mut opaque = Opaque::new(whole);
+            let found = probes.look(&mut opaque, told)?;
+            if found.people() > 0 {
+                Some(of(Kind::Export, "", holds(&found, probes)))
+            } else if opaque.is_opaque() {
+                Some(sealed("it is compressed, encrypted, or an image, in a form that is not known here".to_owned()))
+            } else {
+                None
+            }
         }
     })
+}
+
+/// The number of a system, as PostgreSQL writes it.
+pub(super) fn system(bytes: &[u8]) -> String {
+    bytes.try_into().map_or_else(|_| String::new(), |bytes| format!("system {}", u64::from_ne_bytes(bytes)))
+}
+
+/// Looks into each file of a tar archive.
+fn members(
+    whole: impl Read,
+    name: &str,
+    probes: &Probes,
+    told: &mut dyn FnMut(u64),
+    depth: u32,
+) -> std::io::Result<Option<Inside>> {
+    let is_backup = name.starts_with("base") || name.starts_with("pg_wal");
+    let (mut people, mut unknown, mut seen) = (0, None, 0_u64);
+    let mut archive = tar::Archive::new(whole);
+    for member in archive.entries()? {
+        let member = member?;
+        if !member.header().entry_type().is_file() {
+            continue;
+        }
+        seen += 1;
+        let path = member.path()?.display().to_string();
+        let last = path.rsplit('/').next().unwrap_or(&path).to_owned();
+        let boxed: Box<dyn BufRead + '_> = Box::new(BufReader::new(member));
+        match look(boxed, None, &last, probes, told, depth)?.map(|inside| inside.holds) {
+            Some(Holds::Found { people: found, .. }) => people = people.max(found),
+            Some(Holds::Unknown { why }) => unknown = unknown.or(Some(format!("{path} in it: {why}"))),
+            _ => {}
+        }
+    }
+    let holds = match (people, unknown) {
+        (0, Some(why)) => Holds::Unknown { why },
+        (0, None) => Holds::Nobody { of: probes.count() },
+        (people, _) => Holds::Found { people, of: probes.count() },
+    };
+    let kind = match &holds {
+        _ if is_backup => Kind::BaseBackup,
+        Holds::Unknown { .. } => Kind::Sealed,
+        Holds::Nobody { .. } if seen > 0 => return Ok(None),
+        _ => Kind::Export,
+    };
+    Ok(Some(Inside { kind, holds, note: "tar".to_owned(), key: None }))
+}
+
+/// Watches whether bytes look like nothing that could be read: compressed or encrypted, by the entropy of their blocks.
+struct Opaque<R> {
+    bytes: R,
+    counts: [u32; 256],
+    n: u32,
+    was_opaque: bool,
+    blocks: u64,
+    /// Whether all of it is letters, digits and the signs of base64, in lines as long as encoders make them.
+    is_base64: bool,
+    most: f64,
+    lines: u64,
+    total: u64,
+}
+
+/// A block whose entropy counts.
+const BLOCK: u32 = 1 << 16;
+
+impl<R: Read> Opaque<R> {
+    fn new(bytes: R) -> Self {
+        Self { bytes, counts: [0; 256], n: 0, was_opaque: false, blocks: 0, is_base64: true, most: 0.0, lines: 1, total: 0 }
+    }
+
+    /// Bits for each byte of the block.
+    fn entropy(&self) -> f64 {
+        let n = f64::from(self.n.max(1));
+        let of = |count: &u32| {
+            let p = f64::from(*count) / n;
+            -p * p.log2()
+        };
+        self.counts.iter().filter(|count| **count > 0).map(of).sum()
+    }
+
+    /// Whether something in it could not be read.
+    fn is_opaque(&self) -> bool {
+        // A short text has few different bytes whatever it is: only what comes near the most that it could have is noise.
+        let short = self.blocks == 0 && self.n >= 64 && {
+            let most = f64::from(self.n.min(256)).log2();
+            self.entropy() > most * if self.n < 1024 { 0.86 } else { 0.92 }
+        };
+        // Base64 has 6 bits for each byte, base16 4.
+        let encoded = self.is_base64 && self.total >= 1024 && self.total / self.lines >= 60;
+        self.was_opaque || short || (encoded && self.most.max(self.entropy()) > 3.8)
+    }
+}
+
+impl<R: Read> Read for Opaque<R> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.bytes.read(out)?;
+        for byte in &out[..read] {
+            self.counts[usize::from(*byte)] += 1;
+            self.n += 1;
+            self.lines += u64::from(*byte == b'\n');
+            if self.n == BLOCK {
+                self.most = self.most.max(self.entropy());
+                self.was_opaque |= self.most > 7.9;
+                self.blocks += 1;
+                (self.counts, self.n) = ([0; 256], 0);
+            }
+        }
+        self.is_base64 &= out[..read]
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=' | b'-' | b'_' | b'\r' | b'\n'));
+        self.total += read as u64;
+        Ok(read)
+    }
 }
 
 /// A dump that pg_restore reads: custom, directory or tar format.
@@ -230,6 +367,7 @@ fn pg_restore(
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
     use super::*;
 
     #[test]
@@ -243,5 +381,63 @@ mod tests {
         wal.resize(64, 0);
         assert_eq!(form(&wal, "000000010000000000000001"), Form::Wal);
         assert_eq!(form(&wal, "notes"), Form::Bytes);
+    }
+
+    fn look_into(bytes: &[u8]) -> Option<Holds> {
+        let probes = Probes::new(vec!["ada@example.org".to_owned()]).unwrap();
+        stream(bytes, "x", &probes, &mut |_| ()).map(|inside| inside.holds)
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_never_taken_for_empty() {
+        // As cipher or unknown packer: noise of any length.
+        let mut state = 1_u64;
+        let mut noise = |n: usize| -> Vec<u8> {
+            let mut next = || {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 56) as u8
+            };
+            (0..n).map(|_| next()).collect()
+        };
+        for n in [100, 300, 2_000, 30_000, 200_000] {
+            let noise = [b"\x8c\x0d", &noise(n)[..]].concat();
+            assert!(matches!(look_into(&noise), Some(Holds::Unknown { .. })), "{n} bytes");
+        }
+        let hidden = [&b"-- a header\n".repeat(20_000)[..], &noise(200_000)].concat();
+        assert!(matches!(look_into(&hidden), Some(Holds::Unknown { .. })));
+        let base64 = "QWRhIExvdmVsYWNlCg+/".repeat(100);
+        assert!(matches!(look_into(base64.as_bytes()), Some(Holds::Unknown { .. })));
+        // Text, tables, pages are nothing that must be told of where nobody is in them.
+        for text in ["id,email\n4,bob@example.org\n".repeat(3), "hello".to_owned(), "x".repeat(100_000), String::new()] {
+            assert_eq!(look_into(text.as_bytes()), None, "{text:.20}");
+        }
+    }
+
+    #[test]
+    fn archives_in_archives_are_looked_into() {
+        let gzip = |bytes: &[u8]| {
+            let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            std::io::Write::write_all(&mut out, bytes).unwrap();
+            out.finish().unwrap()
+        };
+        let tar = |bytes: &[u8]| {
+            let mut out = tar::Builder::new(Vec::new());
+            for (name, bytes) in [("readme", &b"nothing"[..]), ("a/x.sql.gz", bytes)] {
+                let mut header = tar::Header::new_gnu();
+                header.set_size(bytes.len() as u64);
+                header.set_mode(0o600);
+                header.set_cksum();
+                out.append_data(&mut header, name, bytes).unwrap();
+            }
+            out.into_inner().unwrap()
+        };
+        let found = Some(Holds::Found { people: 1, of: 1 });
+        assert_eq!(look_into(&tar(&gzip(b"to ada@example.org"))), found);
+        assert_eq!(look_into(&gzip(&tar(&gzip(b"to ada@example.org")))), found);
+        assert_eq!(look_into(&tar(&gzip(b"to bob@example.org"))), None);
+        let too_deep = gzip(&tar(&gzip(&tar(&gzip(b"to ada@example.org")))));
+        assert!(matches!(look_into(&too_deep), Some(Holds::Unknown { .. })));
+        let cut = tar(&gzip(b"to bob@example.org"));
+        assert!(matches!(look_into(&cut[..700]), Some(Holds::Unknown { .. })));
     }
 }

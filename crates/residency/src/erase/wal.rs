@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use ringfence_face::sql::literal;
+
 use crate::database::{Database, Error};
 
 /// The most segments of WAL that are used up so that none with old bytes is left.
@@ -18,15 +20,27 @@ async fn keep_none(at: &Database) -> Result<(), Error> {
     at.run("have no segments kept", "SELECT pg_reload_conf()").await
 }
 
-async fn as_before(at: &Database) -> Result<(), Error> {
+/// What somebody has set with ALTER SYSTEM before.
+async fn set_before(at: &Database) -> Result<Vec<(String, String)>, Error> {
+    let sql = "SELECT name, setting FROM pg_file_settings WHERE name IN ('wal_recycle', 'min_wal_size') AND sourcefile LIKE '%postgresql.auto.conf'";
+    let rows = at.rows("look how it is set", sql, &[]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+async fn as_before(at: &Database, before: &[(String, String)]) -> Result<(), Error> {
     for setting in ["wal_recycle", "min_wal_size"] {
-        at.run("put a setting back", &format!("ALTER SYSTEM RESET {setting}")).await?;
+        let sql = match before.iter().find(|(name, _)| name == setting) {
+            Some((_, value)) => format!("ALTER SYSTEM SET {setting} = {}", literal(value)),
+            None => format!("ALTER SYSTEM RESET {setting}"),
+        };
+        at.run("put a setting back", &sql).await?;
     }
     at.run("put a setting back", "SELECT pg_reload_conf()").await
 }
 
 /// Uses up the segments that are kept for later with old bytes in them, then has all old ones removed. Returns how many it used up.
 pub async fn remove(from: &Database) -> Result<u32, Error> {
+    let before = set_before(from).await?;
     keep_none(from).await?;
     let kept = "SELECT count(*) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$' AND name > pg_walfile_name(pg_current_wal_lsn())";
     let mut used = 0;
@@ -44,7 +58,7 @@ pub async fn remove(from: &Database) -> Result<u32, Error> {
         Ok(used)
     };
     let done = done.await;
-    as_before(from).await?;
+    as_before(from, &before).await?;
     done
 }
 
@@ -73,6 +87,7 @@ pub async fn remove_at_standby(primary: &Database, standby: &Database) -> Result
             standby.name
         )));
     }
+    let before = set_before(standby).await?;
     keep_none(standby).await?;
     let mut used = 0;
     let done = async {
@@ -92,7 +107,7 @@ pub async fn remove_at_standby(primary: &Database, standby: &Database) -> Result
         Ok(())
     };
     let done = done.await;
-    as_before(standby).await?;
+    as_before(standby, &before).await?;
     done
 }
 

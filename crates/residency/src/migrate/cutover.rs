@@ -81,6 +81,7 @@ pub async fn run(
     // What an attempt before this one may have left.
     source::open(of, from).await?;
     target::go_on(of, to).await?;
+    target::hurry(of, to).await?;
     told(Step::Begun("watching for changes"));
     source::watch(tables, from).await?;
     told(Step::Begun("comparing both sides"));

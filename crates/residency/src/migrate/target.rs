@@ -64,12 +64,37 @@ pub async fn subscribe(of: &Move, to: &Database, from: &Database) -> Result<(), 
     // The token is a row of both sides from the start, so that the copy would meet it.
     to.run("prepare the token", &format!("DELETE FROM {SCHEMA}.token WHERE move = {}", literal(&of.name)))
         .await?;
+    // A table's first copy ends by dropping its slot at the source; were the note of that lost here in a crash, PostgreSQL would ask for
+    // the slot for ever. So notes are durable until all tables are copied ([`hurry`]).
     let sql = format!(
-        "CREATE SUBSCRIPTION {n} CONNECTION {conn} PUBLICATION {n} WITH (copy_data = true, streaming = on)",
+        "CREATE SUBSCRIPTION {n} CONNECTION {conn} PUBLICATION {n} WITH (copy_data = true, streaming = on, synchronous_commit = on)",
         n = ident(&name),
         conn = literal(&of.from.replication),
     );
     to.run_unlogged("subscribe", &sql).await
+}
+
+/// All tables are copied: from here on the target need not wait for its disk with each change. What must not be lost is waited for at the
+/// change-over.
+pub async fn hurry(of: &Move, to: &Database) -> Result<(), Error> {
+    let sql = format!("ALTER SUBSCRIPTION {} SET (synchronous_commit = off)", ident(&of.publication()));
+    to.run("let it hurry", &sql).await
+}
+
+/// Tables whose first copy can never end, because their slot is gone from the source.
+pub async fn stuck(of: &Move, from: &Database, to: &Database) -> Result<Vec<String>, Error> {
+    let sql = "SELECT r.srrelid::regclass::text, format('pg_%s_sync_%s_%s', s.oid, r.srrelid, (SELECT system_identifier FROM pg_control_system()))
+               FROM pg_subscription_rel r JOIN pg_subscription s ON s.oid = r.srsubid
+               WHERE s.subname = $1 AND r.srsubstate = 'f' ORDER BY 1";
+    let mut stuck = Vec::new();
+    for row in to.rows("ask how far the copy is", sql, &[&of.publication()]).await? {
+        let (table, slot): (String, String) = (row.get(0), row.get(1));
+        let known = "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)";
+        if !from.row("look for a slot", known, &[&slot]).await?.get::<_, bool>(0) {
+            stuck.push(table);
+        }
+    }
+    Ok(stuck)
 }
 
 /// Where a slot is and nobody uses it, removes it.

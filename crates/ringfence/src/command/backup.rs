@@ -162,6 +162,11 @@ async fn back_up(args: &RunArgs) -> Result<(), Failure> {
     })?;
     let scope = Scope::of(&cluster.catalogue, &jurisdiction, &places.countries)
         .map_err(|problems| Failure::setup(format!("the catalogue:\n  {}", problems.join("\n  "))))?;
+    let about_nobody: Vec<(String, String)> = scope
+        .stay
+        .iter()
+        .filter_map(|name| Some((cluster.catalogue.tables.get(name)?.schema.clone(), name.clone())))
+        .collect();
     let console = Console::connect(&args.who, None).await?;
     let now = now();
     let name: String = rfc3339(now).chars().filter(char::is_ascii_alphanumeric).collect();
@@ -174,7 +179,7 @@ async fn back_up(args: &RunArgs) -> Result<(), Failure> {
         store: &args.store,
         admin: &cluster.admin,
         scope: &scope,
-        about_nobody: &scope.stay,
+        about_nobody: &about_nobody,
         folder: &folder,
         location: &location,
         keys: &keys,

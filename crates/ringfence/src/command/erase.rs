@@ -4,10 +4,12 @@ use std::path::Path;
 
 use clap::{Args, Subcommand};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use ringfence_residency::backup::keys::Kept;
 use ringfence_residency::copies::probe::Probes;
-use ringfence_residency::copies::{Copy, Holds};
+use ringfence_residency::copies::{Copy, Holds, Kind, files as scan};
+use ringfence_residency::erase::dump::{self, whose::Whose};
 use ringfence_residency::erase::rows::{self, Step};
-use ringfence_residency::erase::{self, Action, Plan, Registered, files, wal};
+use ringfence_residency::erase::{self, Action, Plan, Registered, Remains, Surroundings, Target, files, wal};
 use ringfence_residency::migrate::plan::{self as moves, Planned};
 use ringfence_residency::migrate::{self, Move};
 use ringfence_residency::scope::Scope;
@@ -19,7 +21,7 @@ use super::erase_looking as looking;
 use super::erase_person as person;
 use super::{Failure, print_json};
 use crate::moves::LoadedMove;
-use crate::scans::{self, Places};
+use crate::scans::{self, ClusterToAsk, Places};
 
 /// People who are looked for after an erasure.
 const PEOPLE: i64 = 20_000;
@@ -56,6 +58,9 @@ pub(crate) struct WhichArgs {
     /// over them.
     #[arg(long, requires = "subject")]
     rewrite: bool,
+    /// Write dumps in folders anew without these rows, instead of deleting them whole or, for one person, leaving them.
+    #[arg(long)]
+    rewrite_dumps: bool,
 }
 
 /// `plan`
@@ -159,7 +164,7 @@ async fn open(name: Option<&str>, who: &WhoArgs) -> Result<Open, Failure> {
 
 async fn make_plan(which: &WhichArgs, who: &WhoArgs) -> Result<Plan, Failure> {
     if let Some(subject) = &which.subject {
-        return person::plan(subject, which.rewrite, who).await;
+        return person::plan(subject, which.rewrite, which.rewrite_dumps, who).await;
     }
     let open = open(which.the_move.as_deref(), who).await?;
     let of = &open.of;
@@ -171,35 +176,32 @@ async fn make_plan(which: &WhichArgs, who: &WhoArgs) -> Result<Plan, Failure> {
     if !blockers.is_empty() {
         return Err(Error::Blocked(blockers).into());
     }
-    let register = ask(who, &json!({ "do": "copies", "jurisdiction": of.jurisdiction })).await?;
-    let registered: Vec<Registered> = register
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| {
-            let copy: Copy = serde_json::from_value(entry.clone()).ok()?;
-            let is = |state: &str| entry["state"] == state;
-            Some(Registered { copy, is_excepted: is("excepted"), is_gone: is("gone") })
-        })
-        .collect();
-    // Other stores of the jurisdiction are no copies: they are where its data belongs.
-    let others: Vec<String> = open
-        .places
-        .clusters
-        .iter()
-        .filter(|c| c.store != of.from.store)
-        .map(|c| format!("{}: ", c.store))
-        .collect();
-    let is_home = |place: &str| others.iter().any(|other| place.starts_with(other.as_str()));
-    let can_reach = |place: &str| {
-        open.places.folders.iter().any(|f| Path::new(place).starts_with(&f.path))
-            || open.places.buckets.iter().any(|b| place.starts_with(&b.shelf.place))
-    };
+    let registered = registered(who, &of.jurisdiction).await?;
+    let others: Vec<String> =
+        open.places.clusters.iter().map(|c| c.store.clone()).filter(|name| *name != of.from.store).collect();
     let keys = open.places.known_keys()?;
-    let has_key = |key: &str| keys.iter().any(|kept| kept.recipient == key && kept.destroyed.is_none());
-    let (mut targets, remains) = erase::sort(&registered, &of.from.store, &is_home, &can_reach, &has_key);
+    let has_key = |key: &str| {
+        let is_it = |kept: &Kept| kept.recipient == key && kept.destroyed.is_none();
+        keys.iter().any(|kept| is_it(kept) && kept.jurisdiction.as_deref() == Some(&of.jurisdiction))
+    };
+    let system = "SELECT system_identifier FROM pg_control_system()";
+    let system: i64 = open.to.row("ask which system it is", system, &[]).await?.get(0);
+    let around = Surroundings {
+        store: &of.from.store,
+        database: of.from.admin.config.get_dbname().unwrap_or_default(),
+        others: &others,
+        standbys: open.places.standbys.iter().filter(|s| s.store == of.from.store).count(),
+        countries: &open.places.countries,
+        home_system: Some(system.cast_unsigned()),
+        can_reach: &|place| open.places.can_reach(place),
+        has_key: &has_key,
+        rewrite_dumps: which.rewrite_dumps,
+    };
+    let (mut targets, mut remains) = erase::sort(&registered, &around);
     if let Some(cluster) = open.places.clusters.iter().find(|c| c.store == of.from.store) {
-        targets.extend(looking::logs(cluster, &of.jurisdiction, &sample(&open, None).await?).await?);
+        let (logs, elsewhere) = looking::logs(cluster, &of.jurisdiction, &sample(&open, None).await?).await?;
+        targets.extend(logs);
+        remains.extend(elsewhere.into_iter().map(|why| log_remains(cluster, why)));
     }
     Ok(Plan {
         v: 1,
@@ -214,6 +216,28 @@ async fn make_plan(which: &WhichArgs, who: &WhoArgs) -> Result<Plan, Failure> {
         subject: None,
         rewrite: false,
     })
+}
+
+/// A part of a server's log that nothing here reaches.
+pub(super) fn log_remains(cluster: &ClusterToAsk, why: String) -> Remains {
+    Remains {
+        id: "-".to_owned(),
+        location: cluster.location.clone(),
+        place: format!("{}: the server's log", cluster.store),
+        why,
+    }
+}
+
+/// The register of copies.
+pub(super) async fn registered(who: &WhoArgs, jurisdiction: &str) -> Result<Vec<Registered>, Failure> {
+    let register = ask(who, &json!({ "do": "copies", "jurisdiction": jurisdiction })).await?;
+    let one = |entry: &Value| {
+        let copy: Copy = serde_json::from_value(entry.clone()).map_err(|e| {
+            Failure::refused(format!("{} in the register of copies cannot be read: {e}", text(entry, "id")))
+        })?;
+        Ok(Registered { copy, is_excepted: entry["excepted"] == true, is_gone: entry["state"] == "gone" })
+    };
+    register.as_array().into_iter().flatten().map(one).collect()
 }
 
 async fn request(args: &RequestArgs) -> Result<(), Failure> {
@@ -367,8 +391,19 @@ async fn execute(args: &OneArgs) -> Result<(), Failure> {
         return Err(Failure::refused(format!("the rows are not at home at {}", plan.home)));
     }
     rows::is_safe(&open.tables, &open.from, &open.to).await?;
-    // Chosen while the store still shows what other people have written, too.
-    let probes = sample(&open, Some(&open.from)).await?;
+    // Chosen while the store still shows what other people have written, too; of the people who were there, as long as they are.
+    let probes = Probes::sample(
+        &open.from,
+        &open.loaded.catalogue,
+        &open.scope,
+        PEOPLE,
+        Some(&open.from),
+    )
+    .await;
+    let probes = match probes {
+        Ok(probes) => probes,
+        Err(_) => sample(&open, Some(&open.from)).await?,
+    };
     let bar = progress();
     let mut done = Vec::new();
     // Slots first: they would keep WAL with the rows in it.
@@ -389,30 +424,24 @@ async fn execute(args: &OneArgs) -> Result<(), Failure> {
     }
     for target in &plan.targets {
         bar.set_message(target.place.clone());
-        let place = Path::new(&target.place);
-        let result = match target.action {
-            Action::DropSlot => continue,
-            Action::DeleteRows | Action::Refresh | Action::Follows => Ok(()),
-            Action::DeleteWhole if target.place.starts_with("s3://") => {
-                delete_object(&open.places, &target.place)
-            }
-            Action::DeleteWhole if !open.places.folders.iter().any(|f| files::is_inside(place, &f.path)) => {
-                Err("it is not in a folder of the configuration".to_owned())
-            }
-            Action::DeleteWhole => files::delete(target.kind, place).map(drop).map_err(|e| e.to_string()),
-            Action::DestroyKey => destroy_key(&open.places, target, &args.id),
-            Action::EmptyLog => files::empty(place).map_err(|e| e.to_string()),
+        if target.action == Action::DropSlot {
+            continue;
+        }
+        let (result, more) = match act(&open, target, &args.id, &probes).await {
+            Ok(more) => (None, more),
+            Err(problem) => (Some(problem), Value::Null),
         };
-        done.push(json!({ "target": target, "failed": result.err() }));
+        done.push(json!({ "target": target, "failed": result, "rewritten": more }));
     }
     bar.finish_and_clear();
     let left = looking::look(&open.places, &plan, std::slice::from_ref(&plan.store), &probes).await?;
-    let certificate = json!({ "rows": erased.rows, "rewritten": erased.rewritten, "views": erased.refreshed,
-        "wal_segments": erased.wal_segments, "copies": done, "remains": plan.remains, "verified": left });
+    let certificate = json!({ "rows": erased.rows, "planned": plan.rows, "rewritten": erased.rewritten, "views": erased.refreshed,
+        "wal_segments": erased.wal_segments, "copies": done, "remains": plan.remains, "verified": left.told });
     let failed = done.iter().any(|d| d["failed"].is_string());
     let certified =
         console.ask(&json!({ "do": "certify", "id": args.id, "certificate": certificate })).await?;
-    for target in plan.targets.iter().filter(|t| matches!(t.action, Action::DeleteWhole | Action::DropSlot)) {
+    let is_gone = |t: &&Target| matches!(t.action, Action::DeleteWhole | Action::DropSlot | Action::RewriteDump);
+    for target in plan.targets.iter().filter(is_gone) {
         if !done.iter().any(|d| d["target"]["id"] == target.id.as_str() && d["failed"].is_string()) {
             let reason = format!("erased under {}", args.id);
             let gone = json!({ "do": "gone", "id": target.id, "reason": reason });
@@ -429,24 +458,88 @@ async fn execute(args: &OneArgs) -> Result<(), Failure> {
     if args.who.json {
         print_json(&certified);
     } else {
-        looking::print(&left);
+        looking::print(&left.told);
         println!("The certificate of {} is on record: ringfence erase show {}", args.id, args.id);
     }
-    match left["people"].as_u64() {
-        Some(0) if !failed => Ok(()),
-        _ => Err(Failure::refused("something is left: see above, and the certificate")),
+    if failed || left.has_people() {
+        return Err(Failure::refused("something is left: see above, and the certificate"));
     }
+    Ok(())
 }
 
-/// Deletes an object of one of the configuration's buckets.
-fn delete_object(places: &Places, place: &str) -> Result<(), String> {
+/// Erases one copy; what is more to be told of it is returned. An error says why it is as it was.
+async fn act(open: &Open, target: &Target, under: &str, probes: &Probes) -> Result<Value, String> {
+    let place = Path::new(&target.place);
+    let places = &open.places;
+    let told = |e: std::io::Error| e.to_string();
+    match target.action {
+        Action::DeleteRows | Action::Refresh | Action::Follows | Action::DropSlot => {}
+        Action::DeleteWhole | Action::RewriteDump if !places.can_reach(&target.place) => {
+            return Err("it is in no folder or bucket of the configuration".to_owned());
+        }
+        Action::DeleteWhole if target.place.starts_with("s3://") => {
+            delete_object(places, &target.place, target.bytes)?;
+        }
+        Action::DeleteWhole => {
+            unchanged(target, place)?;
+            files::delete(target.kind, place).map_err(told)?;
+        }
+        Action::RewriteDump => {
+            if let Some(done) = dump::done(place, under) {
+                return Ok(json!({ "place": done }));
+            }
+            unchanged(target, place)?;
+            let whose = Whose::moved(&open.scope, &open.loaded.catalogue, &open.to).await;
+            let whose = whose.map_err(|e| e.to_string())?;
+            return Ok(json!(dump::rewrite(place, whose, probes, under, &mut |_| ()).map_err(told)?));
+        }
+        Action::DestroyKey => destroy_key(places, target, under)?,
+        Action::EmptyLog => {
+            let cluster = places.clusters.iter().find(|c| c.store == open.of.from.store);
+            empty_log(cluster, place).await?;
+        }
+    }
+    Ok(Value::Null)
+}
+
+/// Empties a file of a server's log, if it is one.
+pub(super) async fn empty_log(cluster: Option<&ClusterToAsk>, place: &Path) -> Result<(), String> {
+    let cluster = cluster.ok_or("no [[copies.clusters]] is of its store")?;
+    let logs = looking::Logs::of(cluster).await.map_err(|e| e.message)?;
+    if !logs.has(place) {
+        return Err("it is not in the server's log".to_owned());
+    }
+    files::empty(place).map_err(|e| e.to_string())
+}
+
+/// Fails if something else is at a copy's place by now than what approvers have signed for.
+pub(super) fn unchanged(target: &Target, place: &Path) -> Result<(), String> {
+    let Ok(metadata) = std::fs::symlink_metadata(place) else { return Ok(()) }; // gone already is as good
+    let is_same_length = target.kind == Kind::BaseBackup && metadata.is_dir()
+        || target.bytes.is_none_or(|bytes| scan::size(place) == bytes);
+    let is_same_time = target.made.is_none_or(|made| scan::millis(&metadata) == Some(made));
+    if is_same_length && is_same_time {
+        return Ok(());
+    }
+    Err("it has changed since it was found: scan again, and ask again".to_owned())
+}
+
+/// Deletes an object of one of the configuration's buckets, if it is what was signed for.
+fn delete_object(places: &Places, place: &str, bytes: Option<u64>) -> Result<(), String> {
     let found = places.buckets.iter().find_map(|b| Some((b, place.strip_prefix(&b.shelf.place)?)));
     let (bucket, name) = found.ok_or("it is in no bucket of the configuration")?;
-    bucket.objects.delete(name)
+    let there = bucket.objects.list()?.into_iter().find(|(known, _)| known == name);
+    match there {
+        None => Ok(()), // gone already is as good
+        Some((_, length)) if bytes.is_some_and(|bytes| bytes != length) => {
+            Err("it has changed since it was found: scan again, and ask again".to_owned())
+        }
+        Some(_) => bucket.objects.delete(name),
+    }
 }
 
 /// Destroys the key of an encrypted backup; its copies stay, unreadable.
-fn destroy_key(places: &Places, target: &erase::Target, under: &str) -> Result<(), String> {
+fn destroy_key(places: &Places, target: &Target, under: &str) -> Result<(), String> {
     let (Some(keys), Some(key)) = (&places.keys, &target.key) else {
         return Err("the configuration has no [backups] with keys".to_owned());
     };
@@ -469,11 +562,11 @@ async fn verify(args: &OneArgs) -> Result<(), Failure> {
     let probes = sample(&open, None).await?;
     let left = looking::look(&open.places, &plan, std::slice::from_ref(&plan.store), &probes).await?;
     if args.who.json {
-        print_json(&left);
+        print_json(&left.told);
     } else {
-        looking::print(&left);
+        looking::print(&left.told);
     }
-    if left["people"] == 0 { Ok(()) } else { Err(Failure::refused("")) }
+    if left.has_people() { Err(Failure::refused("")) } else { Ok(()) }
 }
 
 /// People who have moved, by values of theirs.

@@ -1,6 +1,6 @@
 //! `ringfence erase … --subject`: one person's own request, in every store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -9,15 +9,16 @@ use ringfence_policy::Catalogue;
 use ringfence_residency::backup::keys;
 use ringfence_residency::copies::files as scan;
 use ringfence_residency::copies::probe::Probes;
-use ringfence_residency::copies::{Copy, Holds, objects};
+use ringfence_residency::copies::{Copy, Holds, Kind, objects};
+use ringfence_residency::erase::dump::{self, whose::Whose};
 use ringfence_residency::erase::person::{self, Subject};
 use ringfence_residency::erase::rows::Step;
-use ringfence_residency::erase::{Plan, Remains, Target, files, wal};
+use ringfence_residency::erase::{Action, Plan, Registered, Remains, Target, wal};
 use ringfence_residency::{Database, Error};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::console::{Console, WhoArgs};
-use super::erase::progress;
+use super::erase::{empty_log, log_remains, progress, registered, unchanged};
 use super::{Failure, erase_looking as looking, print_json};
 use crate::scans::{self, Places};
 
@@ -50,7 +51,12 @@ fn stores(path: &Path, places: &Places) -> Result<BTreeMap<String, Store>, Failu
 }
 
 /// What would be erased, and what stays.
-pub(super) async fn plan(subject: &str, rewrite: bool, who: &WhoArgs) -> Result<Plan, Failure> {
+pub(super) async fn plan(
+    subject: &str,
+    rewrite: bool,
+    rewrite_dumps: bool,
+    who: &WhoArgs,
+) -> Result<Plan, Failure> {
     let (table, key) =
         subject.split_once(':').filter(|(t, k)| !t.is_empty() && !k.is_empty()).ok_or_else(|| {
             Failure::setup(format!("{subject:?} does not name a table and a key, as users:4711"))
@@ -86,7 +92,15 @@ pub(super) async fn plan(subject: &str, rewrite: bool, who: &WhoArgs) -> Result<
     }
     let home = home.ok_or_else(|| Failure::refused("no store has rows about them"))?;
     let probes = Probes::new(values)?;
-    let (targets, more) = copies(&places, &jurisdiction, &probes).await?;
+    if probes.count() == 0 {
+        remains.push(Remains {
+            id: "-".to_owned(),
+            location: "?".to_owned(),
+            place: "files, logs, backups".to_owned(),
+            why: "no value of theirs is long enough to be looked for as bytes: nobody can say where else they are".to_owned(),
+        });
+    }
+    let (targets, more) = copies(&places, &jurisdiction, &probes, rewrite_dumps, who).await?;
     remains.extend(more);
     Ok(Plan {
         v: 1,
@@ -109,35 +123,68 @@ fn store_location(path: &Path, name: &str) -> Result<String, Failure> {
     Ok(found.map_or_else(|| "?".to_owned(), |s| s.store.location.clone()))
 }
 
-/// Files that have them: logs are emptied; what holds other people, too, stays until it is too old to be kept.
+/// Files that have them: logs are emptied, dumps written anew where that is wanted; what holds other people, too, stays until it is too
+/// old to be kept. What is registered and cannot be looked into here may have them, and is named.
 async fn copies(
     places: &Places,
     jurisdiction: &str,
     probes: &Probes,
+    rewrite_dumps: bool,
+    who: &WhoArgs,
 ) -> Result<(Vec<Target>, Vec<Remains>), Failure> {
     let (mut targets, mut remains) = (Vec::new(), Vec::new());
     let bar = progress();
     for cluster in &places.clusters {
-        targets.extend(looking::logs(cluster, jurisdiction, probes).await?);
+        let (logs, elsewhere) = looking::logs(cluster, jurisdiction, probes).await?;
+        targets.extend(logs);
+        remains.extend(elsewhere.into_iter().map(|why| log_remains(cluster, why)));
     }
-    let mut found: Vec<Copy> = Vec::new();
+    let (mut found, mut unread): (Vec<Copy>, Vec<String>) = (Vec::new(), Vec::new());
     for folder in &places.folders {
         bar.set_message(folder.path.display().to_string());
-        found.extend(scan::look(jurisdiction, folder, probes, &mut |_| bar.tick()).copies);
+        let looked = scan::look(jurisdiction, folder, probes, &mut |_| bar.tick());
+        found.extend(looked.copies);
+        unread.extend(looked.unread);
     }
     for bucket in &places.buckets {
         bar.set_message(bucket.shelf.place.clone());
         let told = &mut |_| bar.tick();
-        let mut unread = Vec::new();
         found.extend(objects::look(jurisdiction, &bucket.shelf, &*bucket.objects, probes, &mut unread, told));
     }
     bar.finish_and_clear();
     keys::recognise(&mut found, &places.known_keys()?);
-    for copy in found.into_iter().filter(|c| !c.holds.is_nothing()) {
-        let why = match copy.holds {
+    for place in unread {
+        let why = "it could not be looked into".to_owned();
+        remains.push(Remains { id: "-".to_owned(), location: "?".to_owned(), place, why });
+    }
+    let seen: BTreeSet<String> = found.iter().map(|copy| copy.id.clone()).collect();
+    for copy in found {
+        let in_folder = places.can_reach(&copy.place) && !copy.place.starts_with("s3://");
+        let why = match &copy.holds {
+            Holds::Destroyed { .. } => continue,
+            // Parts of encrypted backups are nobody's by their own word only; this person may have lived elsewhere then.
+            Holds::Nobody { of } if *of > 0 || copy.key.is_none() => continue,
+            Holds::Found { .. } if copy.kind == Kind::Dump && in_folder && rewrite_dumps => {
+                targets.push(Target::new(&copy, Action::RewriteDump));
+                continue;
+            }
             Holds::Unknown { why } => format!("it cannot be looked into: {why}"),
-            _ => "it holds other people, too, and is kept until it is too old; who restores it erases them again".to_owned(),
+            Holds::Nobody { .. } | Holds::Everything => {
+                "nobody can look into it here; it may have them, and who restores it erases them again".to_owned()
+            }
+            Holds::Found { .. } => "it holds other people, too, and is kept until it is too old; who restores it erases them again".to_owned(),
         };
+        remains.push(Remains { id: copy.id, location: copy.location, place: copy.place, why });
+    }
+    // What only the register knows: tapes, partners, archives, standbys. Databases were asked themselves.
+    for Registered { copy, is_gone, .. } in registered(who, jurisdiction).await? {
+        let was_asked = places.clusters.iter().any(|c| copy.place.starts_with(&format!("{}: database ", c.store)))
+            && matches!(copy.kind, Kind::Database | Kind::MaterializedView);
+        let is_nothing = copy.holds.is_nothing() && !matches!(copy.holds, Holds::Nobody { of: 0 });
+        if is_gone || was_asked || is_nothing || seen.contains(&copy.id) || places.can_reach(&copy.place) {
+            continue;
+        }
+        let why = "it is registered, and nobody looks into it here: its owner has to say".to_owned();
         remains.push(Remains { id: copy.id, location: copy.location, place: copy.place, why });
     }
     Ok((targets, remains))
@@ -159,7 +206,7 @@ pub(super) async fn run(id: &str, plan: &Plan, console: &Console, who: &WhoArgs)
         }
         databases.push((database, &store.catalogue));
     }
-    // Nothing to look for means that they are gone: somebody runs it again.
+    // Nothing to look for means that they are gone: somebody runs it again. The certificate says so.
     let probes = Probes::new(values)?;
     let bar = progress();
     let (mut rows, mut failed, mut rewritten) = (Vec::new(), Vec::new(), 0);
@@ -191,8 +238,15 @@ pub(super) async fn run(id: &str, plan: &Plan, console: &Console, who: &WhoArgs)
         };
         rewritten += person::clean(database, catalogue, subject, plan.rewrite, told).await?;
     }
+    let mut dumps = Vec::new();
     for target in &plan.targets {
-        if let Err(e) = files::empty(Path::new(&target.place)) {
+        let place = Path::new(&target.place);
+        bar.set_message(target.place.clone());
+        let done = match target.action {
+            Action::RewriteDump => rewrite(&places, &stores, subject, target, id, &probes).map(|more| dumps.push(more)),
+            _ => empty_some_log(&places, place).await,
+        };
+        if let Err(e) = done {
             failed.push(format!("{}: {e}", target.place));
         }
     }
@@ -210,23 +264,27 @@ pub(super) async fn run(id: &str, plan: &Plan, console: &Console, who: &WhoArgs)
         wal::remove_at_standby(primary, &at).await?;
     }
     bar.finish_and_clear();
-    let all: Vec<String> = places.clusters.iter().map(|c| c.store.clone()).collect();
+    let all: Vec<String> = stores.keys().cloned().collect();
     let left = looking::look(&places, plan, &all, &probes).await?;
     let known = |place: &str| plan.remains.iter().any(|r| r.place == place);
     // What nobody can look into is told, and is no worse than before.
-    let found = left["left"].as_array().into_iter().flatten().filter(|c| c["holds"] == "found");
-    let places_left = found.filter_map(|c| c["place"].as_str());
-    let unexpected = places_left.filter(|place| !known(place)).count();
-    let certificate = json!({ "rows": rows, "rewritten": rewritten, "failed": failed, "remains": plan.remains, "verified": left });
+    let found = left.copies.iter().filter(|copy| matches!(copy.holds, Holds::Found { .. }));
+    let unexpected = found.filter(|copy| !known(&copy.place)).count();
+    let certificate = json!({ "rows": rows, "planned": plan.rows, "rewritten": rewritten, "dumps": dumps, "failed": failed,
+        "remains": plan.remains, "verified": left.told });
     let certified = console.ask(&json!({ "do": "certify", "id": id, "certificate": certificate })).await?;
     if who.json {
         print_json(&certified);
     } else {
-        looking::print(&left);
+        looking::print(&left.told);
         for problem in &failed {
             println!("FAILED   {problem}");
         }
         println!("The certificate of {id} is on record: ringfence erase show {id}");
+    }
+    if probes.count() == 0 {
+        return Err(Failure::refused("their rows are gone, and nothing is known by which they could be looked for elsewhere")
+            .hint("an earlier run was cut off after their rows were deleted, or no value of theirs was long enough: the certificate says that nobody looked"));
     }
     if failed.is_empty() && unexpected == 0 {
         return Ok(());
@@ -237,6 +295,43 @@ pub(super) async fn run(id: &str, plan: &Plan, console: &Console, who: &WhoArgs)
         "bytes in a cluster's free room go when others are written there, or with --rewrite"
     };
     Err(Failure::refused("something is left that the plan did not name").hint(hint))
+}
+
+/// Writes a dump anew without the person.
+fn rewrite(
+    places: &Places,
+    stores: &BTreeMap<String, Store>,
+    subject: &Subject,
+    target: &Target,
+    under: &str,
+    probes: &Probes,
+) -> Result<Value, String> {
+    let place = Path::new(&target.place);
+    if let Some(done) = dump::done(place, under) {
+        return Ok(json!({ "place": done }));
+    }
+    if !places.can_reach(&target.place) {
+        return Err("it is in no folder of the configuration".to_owned());
+    }
+    unchanged(target, place)?;
+    // Whose dump it is nobody has written on it; the stores' catalogues are those of one platform.
+    let store = stores.values().find(|store| store.catalogue.tables.contains_key(&subject.table));
+    let store = store.ok_or("no store's catalogue knows them")?;
+    let whose = Whose::person(&store.catalogue, subject);
+    let done = dump::rewrite(place, whose, probes, under, &mut |_| ()).map_err(|e| e.to_string())?;
+    Ok(json!(done))
+}
+
+/// Empties a file of the log of whichever cluster it is of.
+async fn empty_some_log(places: &Places, place: &Path) -> Result<(), String> {
+    let mut problem = "no [[copies.clusters]] is configured".to_owned();
+    for cluster in &places.clusters {
+        match empty_log(Some(cluster), place).await {
+            Ok(()) => return Ok(()),
+            Err(e) => problem = e,
+        }
+    }
+    Err(problem)
 }
 
 /// Looks again: by the key, since nobody keeps their values.

@@ -9,7 +9,7 @@ use ringfence_policy::catalogue::Belongs;
 use ringfence_residency::migrate::cutover::{self, Gateways, Step};
 use ringfence_residency::migrate::plan::{self, Plan};
 use ringfence_residency::migrate::status::{self, Stage, Status};
-use ringfence_residency::migrate::{self, Move, carry, verify};
+use ringfence_residency::migrate::{self, Move, carry, target, verify};
 use ringfence_residency::scope::{How, Scope};
 use ringfence_residency::{Database, Error};
 use serde_json::{Value, json};
@@ -222,6 +222,7 @@ async fn start(args: &ActArgs) -> Result<(), Failure> {
         follow_copy(&open, &copying, &console)
     )?;
     copying.finish_and_clear();
+    target::hurry(of, to).await?;
     let now = status::status(of, &plan.tables, from, to).await?;
     record(&console, of, "copied", json!({ "rows": now.rows })).await?;
     if args.who.json {
@@ -241,6 +242,7 @@ pub(super) const ERRORS: i64 = 3;
 async fn follow_copy(open: &Open, bar: &ProgressBar, console: &Console) -> Result<(), Failure> {
     let Open { of, from, to, plan, .. } = open;
     let (mut before, mut told) = (None, None);
+    let mut stuck = Vec::new();
     loop {
         let now = status::status(of, &plan.tables, from, to).await?;
         if now.stage != Stage::Copying {
@@ -262,6 +264,15 @@ async fn follow_copy(open: &Open, bar: &ProgressBar, console: &Console) -> Resul
         if told.is_none_or(|at: Instant| at.elapsed() >= Duration::from_secs(1)) {
             told = Some(Instant::now());
             tell(console, open, &now).await;
+            // Between two looks a copy may just have ended.
+            let now_stuck = target::stuck(of, from, to).await?;
+            if let Some(table) = now_stuck.iter().find(|table| stuck.contains(*table)) {
+                bar.finish_and_clear();
+                let problem = format!("the copy of {table} cannot end: its slot is gone from {}", from.name);
+                return Err(Failure::refused(problem)
+                    .hint("`ringfence migrate abort`, then start again: nothing has moved yet"));
+            }
+            stuck = now_stuck;
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
     }

@@ -47,6 +47,23 @@ fn becomes(place: &Path, form: Form) -> PathBuf {
     }
 }
 
+/// Whether a dump was written anew under this decision already, and where it is.
+pub fn done(place: &Path, under: &str) -> Option<PathBuf> {
+    let name = place.file_name()?.to_string_lossy().into_owned();
+    let names = [name.clone(), format!("{name}.sql.gz")];
+    let begins = |path: &Path| {
+        let file = File::open(path).ok()?;
+        let form = inside::form_of(path).ok()?;
+        let mut head = vec![0; OURS.len() + under.len()];
+        match form {
+            Form::Wrapped(w) => w.unwrap(BufReader::new(file)).read_exact(&mut head).ok()?,
+            _ => BufReader::new(file).read_exact(&mut head).ok()?,
+        }
+        (head == format!("{OURS}{under}").as_bytes()).then_some(())
+    };
+    names.iter().map(|name| place.with_file_name(name)).find(|path| path.is_file() && begins(path).is_some())
+}
+
 /// Writes it anew. `under` is the decision. What fails leaves the dump as it is.
 pub fn rewrite(
     place: &Path,
