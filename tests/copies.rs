@@ -45,7 +45,18 @@ fn copies_are_found_by_what_is_in_them() {
     demo.superuser("sg-legacy", "legacy", "create materialized view people as select id, email from users");
     demo.superuser("sg-legacy", "legacy", "select pg_create_physical_replication_slot('forgotten', true)");
     demo.superuser("sg-legacy", "legacy", "create publication everything for all tables");
-    demo.superuser("sg-legacy", "postgres", "create table leftover as select 'a' as x");
+    // Where no column has their values alone: in a document that the database keeps compressed, in another database, and by name nowhere.
+    let emails = demo.superuser(
+        "sg-legacy",
+        "legacy",
+        "select string_agg(email, ' ') from users where country = 'US'",
+    );
+    let document = format!("create table leftover as select jsonb_build_object('seen', '{emails}') as x");
+    demo.superuser("sg-legacy", "postgres", &document);
+    // A cluster whose rows lie in a tablespace; an archive in an archive; what nobody knows; a link to elsewhere.
+    demo.shell("mkdir -p backups/singapore/moved/base backups/singapore/moved/pg_tblspc room && echo 15 > backups/singapore/moved/PG_VERSION && cp backups/singapore/for-marketing.txt room/16400 && ln -s $PWD/room backups/singapore/moved/pg_tblspc/16399");
+    demo.shell("tar czf backups/singapore/both.tgz -C backups/singapore nightly.dump && head -c 5000 /dev/urandom > backups/singapore/noise.bin && ln -s /etc backups/singapore/elsewhere");
+    demo.shell("mkdir backups/singapore/daily && pg_dump -Fd -t follows -f backups/singapore/daily/d && cp backups/singapore/for-marketing.txt backups/singapore/daily/d/notes");
 
     let found = scan(&demo, &[]);
     let holds =
@@ -58,6 +69,10 @@ fn copies_are_found_by_what_is_in_them() {
         ("virginia/base", "base-backup"),
         ("for-marketing.txt", "export"),
         ("singapore/wal", "wal-archive"),
+        ("database postgres", "database"),
+        ("singapore/moved", "base-backup"),
+        ("both.tgz", "export"),
+        ("daily/d/notes", "export"),
         ("database legacy", "database"),
         ("materialised view public.people", "materialized-view"),
     ] {
@@ -75,6 +90,9 @@ fn copies_are_found_by_what_is_in_them() {
     assert_eq!(holds("follows.dump"), Some(("dump", "nobody")));
     assert_eq!(holds("others.csv"), None, "an export without anybody of the jurisdiction is no copy");
     assert_eq!(holds("archive.age"), Some(("sealed", "unknown")));
+    assert_eq!(holds("noise.bin"), Some(("sealed", "unknown")));
+    let unread = found["could_not_read"].to_string();
+    assert!(unread.contains("singapore/elsewhere: a link to /etc"), "{found}");
     assert_eq!(holds("broken.dump").unwrap().1, "unknown");
     assert_eq!(holds("slot forgotten"), Some(("slot", "everything")));
     assert!(at(&found, "slot forgotten").unwrap()["note"].as_str().unwrap().contains("nobody uses it"));

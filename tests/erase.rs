@@ -37,8 +37,8 @@ fn grep(demo: &Demo) -> Vec<String> {
     String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
 }
 
-/// Everything about people of other countries, to the byte.
-fn others(demo: &Demo) -> String {
+/// Everything about people of other countries in a database of the legacy cluster, to the byte.
+fn others(demo: &Demo, database: &str) -> String {
     let tables = [
         ("users", "country <> 'US'"),
         ("devices", "user_id in (select id from users where country <> 'US')"),
@@ -49,7 +49,7 @@ fn others(demo: &Demo) -> String {
     ];
     let columns = "id,country,created_at,email,phone,full_name,birth_date|id,user_id,device_id,ip,model,last_lat,last_lon|id,sender_id,recipient_id,body,sent_at|id,user_id,card_last4,amount_cents,paid_at|user_id,video_id,watched_at,seconds|user_id,handle,display_name,bio";
     let digest = |((table, member), columns): ((&str, &str), &str)| {
-        demo.superuser("sg-legacy", "legacy", &format!("select count(*), md5(string_agg(r, E'\\n' order by r)) from (select row({columns})::text r from {table} where {member}) x"))
+        demo.superuser("sg-legacy", database, &format!("select count(*), md5(string_agg(r, E'\\n' order by r)) from (select row({columns})::text r from {table} where {member}) x"))
     };
     tables.into_iter().zip(columns.split('|')).map(digest).collect::<Vec<_>>().join("; ")
 }
@@ -128,7 +128,7 @@ bucket = {{ endpoint = \"http://127.0.0.1:{port}\", name = \"dumps\", keys = \"s
     ok(&demo, &["backup", "keygen", "--out", &stranger]);
     let refused = ringfence(&demo, &["backup", "check", &backup, "--identity", &stranger]);
     assert!(!refused.status.success() && text(&refused).contains("cannot be opened with these identities"));
-    let before = others(&demo);
+    let before = others(&demo, "legacy");
     let found = grep(&demo);
     for place in [
         "sg-legacy/base",
@@ -154,8 +154,11 @@ bucket = {{ endpoint = \"http://127.0.0.1:{port}\", name = \"dumps\", keys = \"s
     assert!(told.contains("/dumps/weekly.bin: 500 of 500 people found"), "{told}");
     assert!(told.contains("virginia/tape/us.sql.age: everything"), "{told}");
 
-    let asked =
-        ok(&demo, &[&["erase", "request", "--purpose", "letter of 2022", "--json"], &WHO[..]].concat());
+    let asked = ok(
+        &demo,
+        &[&["erase", "request", "--purpose", "letter of 2022", "--rewrite-dumps", "--json"], &WHO[..]]
+            .concat(),
+    );
     let asked: Value = serde_json::from_str(&asked).unwrap();
     let id = asked["id"].as_str().unwrap().to_owned();
     let plan = asked["plan"].to_string();
@@ -171,6 +174,7 @@ bucket = {{ endpoint = \"http://127.0.0.1:{port}\", name = \"dumps\", keys = \"s
         "/dumps/weekly.bin",
         "virginia/tape/us.sql.age",
         "\"action\":\"destroy-key\"",
+        "\"action\":\"rewrite-dump\"",
     ] {
         assert!(plan.contains(place), "{place} is not in {plan}");
     }
@@ -213,7 +217,21 @@ bucket = {{ endpoint = \"http://127.0.0.1:{port}\", name = \"dumps\", keys = \"s
     assert_eq!(standby, "t|0");
     assert_eq!(legacy("select count(*) from users where country = 'US'"), "0");
     assert_eq!(legacy("select count(*) from people"), legacy("select count(*) from users"));
-    assert_eq!(before, others(&demo), "rows of other people have changed");
+    assert_eq!(before, others(&demo, "legacy"), "rows of other people have changed");
+    // Dumps were written anew: everybody else is in them as before, to the byte.
+    for (n, dump) in
+        ["backups/singapore/nightly.dump.sql.gz", "backups/virginia/plain.sql.gz"].iter().enumerate()
+    {
+        let name = format!("restored{n}");
+        demo.superuser("sg-legacy", "postgres", &format!("create database {name} template template0"));
+        demo.shell(&format!("zcat {dump} | psql -q -o /dev/null {name} 2>/dev/null"));
+        assert_eq!(before, others(&demo, &name), "{dump}");
+        assert_eq!(
+            demo.superuser("sg-legacy", &name, "select count(*) from users where country = 'US'"),
+            "0"
+        );
+        demo.superuser("sg-legacy", "postgres", &format!("drop database {name}"));
+    }
     assert_eq!(legacy("select slot_name from pg_replication_slots"), "standby");
     assert_eq!(
         legacy("select count(*) from pg_attribute where attname = 'ringfence_moves' and not attisdropped"),
@@ -232,6 +250,10 @@ bucket = {{ endpoint = \"http://127.0.0.1:{port}\", name = \"dumps\", keys = \"s
     assert!(written.status.success(), "{}", text(&written));
     let refused = demo.psql("us-engineer", "legacy", "insert into users select 4711, 'US', created_at, email, phone, full_name, birth_date from users limit 1");
     assert!(text(&refused).contains("at home in the store home"), "{}", text(&refused));
+    let refused = demo.psql("us-engineer", "legacy", "insert into devices select 99999999, 4711, device_id, ip, model, last_lat, last_lon from devices limit 1");
+    assert!(text(&refused).contains("at home in the store home"), "{}", text(&refused));
+    let again = ringfence(&demo, &[&["erase", "run", &id], &WHO[..]].concat());
+    assert!(text(&again).contains("is done"), "{}", text(&again));
     let back = ringfence(&demo, &[&["migrate", "back"], &WHO[..]].concat());
     assert!(text(&back).contains("there is no way back"), "{}", text(&back));
 
@@ -279,7 +301,20 @@ fn one_person_is_erased_everywhere() {
     // The rows are at home elsewhere, with a way back: what is erased there is erased here, too.
     ok(&[&["migrate", "start"], &WHO[..]].concat());
     ok(&[&["migrate", "cutover"], &WHO[..]].concat());
-    demo.shell("pg_dump -Fc -f backups/singapore/nightly.dump");
+    demo.shell("pg_dump -Fc -f backups/singapore/nightly.dump && pg_dump -Fd -f backups/singapore/weekly && pg_dump -f backups/virginia/plain.sql");
+    demo.shell("pg_basebackup -D backups/virginia/base -X fetch -c fast");
+    ok(&[
+        "copies",
+        "add",
+        "--as",
+        "us-engineer",
+        "--location",
+        "SG",
+        "--place",
+        "tape 17, vault B",
+        "--owner",
+        "platform",
+    ]);
     let count = "select (select count(*) from users), (select count(*) from messages), (select count(*) from devices)";
     let before = legacy(count);
 
@@ -293,6 +328,7 @@ fn one_person_is_erased_everywhere() {
         "--subject",
         "users:4711",
         "--rewrite",
+        "--rewrite-dumps",
         "--purpose",
         "Art. 17 GDPR, ticket 4",
         "--json",
@@ -300,9 +336,16 @@ fn one_person_is_erased_everywhere() {
     let asked: Value = serde_json::from_str(&ok(&[&arguments[..], &WHO[..]].concat())).unwrap();
     let id = asked["id"].as_str().unwrap().to_owned();
     let plan = asked["plan"].to_string();
-    for wanted in
-        ["home: users", "legacy: users", "us: users", "nightly.dump", "messages.recipient_id", "empty-log"]
-    {
+    for wanted in [
+        "home: users",
+        "legacy: users",
+        "us: users",
+        "nightly.dump",
+        "messages.recipient_id",
+        "empty-log",
+        "tape 17, vault B",
+        "rewrite-dump",
+    ] {
         assert!(plan.contains(wanted), "{wanted}: {plan}");
     }
     assert!(!plan.contains(CANARY));
@@ -313,7 +356,18 @@ fn one_person_is_erased_everywhere() {
     }
     let done = ringfence(&[&["erase", "run", &id], &WHO[..]].concat());
     let told = text(&done);
-    assert!(done.status.success() && told.contains("LEFT") && told.contains("nightly.dump"), "{told}");
+    assert!(done.status.success() && told.contains("LEFT") && told.contains("virginia/base"), "{told}");
+    for (gone, now) in [
+        ("singapore/nightly.dump", "singapore/nightly.dump.sql.gz"),
+        ("singapore/weekly", "singapore/weekly.sql.gz"),
+        ("", "virginia/plain.sql"),
+    ] {
+        assert!(gone.is_empty() || !fs::exists(demo.dir.join("backups").join(gone)).unwrap(), "{gone}");
+        demo.shell(&format!(
+            "! zcat -f backups/{now} | grep -q {CANARY} && zcat -f backups/{now} | grep -q ^4712"
+        ));
+    }
+    fs::remove_dir_all(demo.dir.join("backups/virginia/base")).unwrap();
     let left = Command::new("sh")
         .args(["-c", &format!("grep -rlaF {CANARY} sg-legacy/ us-trusted/ backups/; true")])
         .current_dir(&demo.dir)

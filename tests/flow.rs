@@ -56,6 +56,10 @@ fn only_what_was_signed_leaves() {
     ok(&demo, &["migrate", "start"]);
     ok(&demo, &["migrate", "cutover"]);
 
+    // A role that can read more than goes is not the flow's.
+    home("grant select (email) on users to ringfence_flow");
+    fails(&demo, &["flow", "plan"], "can read public.users.email at home");
+    home("revoke select (email) on users from ringfence_flow");
     let plan = ok(&demo, &["flow", "plan"]);
     assert!(
         plan.contains("id, country, created_at") && plan.contains("STAY     users: email, phone"),
@@ -95,6 +99,49 @@ fn only_what_was_signed_leaves() {
     ] {
         assert!(refused(&demo, sql).contains("nobody has signed for"), "{sql}");
     }
+    // Nor under a name that was signed for another column.
+    let told = refused(
+        &demo,
+        "begin; alter table users drop column created_at cascade; alter table users rename column email to created_at;
+         alter publication ringfence_flow_world add table users (id, country, created_at)",
+    );
+    assert!(told.contains("signed for another column"), "{told}");
+    // Whoever has the other end has the role's password: what else it reads is seen.
+    let password = std::fs::read_to_string(demo.dir.join("keys/flow.password")).unwrap();
+    let socket = demo.dir.join("us-trusted").canonicalize().unwrap();
+    let mut reader = Command::new("pg_recvlogical")
+        .args([
+            "-h",
+            socket.to_str().unwrap(),
+            "-U",
+            "ringfence_flow",
+            "-d",
+            "home",
+            "--no-loop",
+            "--slot",
+            "stolen",
+            "--create-slot",
+        ])
+        .args(["-P", "test_decoding", "--start", "-f", "/dev/null"])
+        .env("PGPASSWORD", password.trim())
+        .spawn()
+        .unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while home("select count(*) from pg_replication_slots where slot_name = 'stolen' and active") != "1" {
+        assert!(Instant::now() < until, "pg_recvlogical does not begin");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    fails(&demo, &["flow", "check", &id], "somebody reads home beside the flow: stolen");
+    assert!(!reader.wait().unwrap().success(), "who reads beside the flow goes on");
+    home("select pg_drop_replication_slot('stolen')");
+    let again = Command::new("psql")
+        .args(["-X", "-h", socket.to_str().unwrap(), "-U", "ringfence_flow", "-d", "home", "-c", "select 1"])
+        .env("PGPASSWORD", password.trim())
+        .output()
+        .unwrap();
+    assert!(text(&again).contains("not permitted to log in"), "{}", text(&again));
+    world("truncate users, profiles, videos, follows");
+    ok(&demo, &["flow", "open", &id]);
     home(
         "create publication elsewhere for table payments; drop publication elsewhere; alter table users add column nickname text",
     );

@@ -225,9 +225,7 @@ fn rows_move_while_they_are_written() {
     assert!(free.status.success(), "{}", text(&free));
 
     // What empties a table at the target would empty everybody's at the source.
-    let truncate = |cluster: &str, name: &str| {
-        demo.attempt(cluster, name, "truncate watch_history")
-    };
+    let truncate = |cluster: &str, name: &str| demo.attempt(cluster, name, "truncate watch_history");
     let told = text(&truncate("us-trusted", "home"));
     assert!(told.contains("would not reach the way back"), "{told}");
     let told = text(&truncate("sg-legacy", "legacy"));
@@ -248,7 +246,8 @@ fn rows_move_while_they_are_written() {
     done(&demo, "verify", &[]);
     // Two at once: one of them is told to wait, or comes late. A transaction that is open elsewhere in the cluster keeps nobody waiting.
     let open = "begin; select pg_current_xact_id(); select pg_sleep(8); commit";
-    let mut open = demo.superusers_psql("us-trusted", "postgres", open).stdout(Stdio::null()).spawn().unwrap();
+    let mut open =
+        demo.superusers_psql("us-trusted", "postgres", open).stdout(Stdio::null()).spawn().unwrap();
     let mut movers = [begin(&demo, "ringfence", "cutover"), begin(&demo, "ringfence", "cutover")];
     let written = || load.written.inserted.lock().unwrap().len();
     let mut before = written();
@@ -347,7 +346,9 @@ fn what_stands_in_the_way_is_told_before_anything_is_touched() {
     );
     blocked("profiles: uses the type public.mood, which home has not");
     blocked("their_recipient wants recipient_id to be in public.users, and a party may live elsewhere");
-    legacy("alter table messages drop constraint their_recipient; alter table profiles drop column mood; drop type mood");
+    legacy(
+        "alter table messages drop constraint their_recipient; alter table profiles drop column mood; drop type mood",
+    );
     let stranger = migrate(&demo, "ringfence", "start", &["--as", "singapore-analyst"]);
     assert!(text(&stranger).contains("may not move"), "{}", text(&stranger));
 

@@ -33,6 +33,9 @@ pub enum Error {
     /// It cannot be done like this; nothing was touched.
     #[error("{}", .0.join("\n"))]
     Blocked(Vec<String>),
+    /// A database has nobody of the jurisdiction whose values could be looked for.
+    #[error("{0} has nobody of the jurisdiction to look for, so nothing could be found anywhere")]
+    Nobody(String),
     /// It was begun and could not be finished; what was done is undone, or can be resumed.
     #[error("{0}")]
     Failed(String),

@@ -81,7 +81,8 @@ pub async fn look(
     }
     // What left the tables may still be where their changes went: that nobody is in the tables now says nothing of it.
     let everything = || {
-        let why = "nobody is in the tables now; what it holds of the time before is not known here".to_owned();
+        let why =
+            "nobody is in the tables now; what it holds of the time before is not known here".to_owned();
         if holds_any { Holds::Everything } else { Holds::Unknown { why } }
     };
     physical(&first, jurisdiction, &mut copies, &at, &place, &everything).await?;
@@ -316,7 +317,10 @@ mod tests {
 
     #[test]
     fn no_secret_comes_into_the_register() {
-        assert_eq!(whom("postgresql://repl:secret@db.example:5433/app?sslmode=verify-full"), "app of db.example");
+        assert_eq!(
+            whom("postgresql://repl:secret@db.example:5433/app?sslmode=verify-full"),
+            "app of db.example"
+        );
         assert_eq!(whom("postgresql://repl:secret@db.example/app?sslpassword=secret"), "another server");
         assert_eq!(whom("host=/run/pg user=u password='a b' dbname=app"), "app of /run/pg");
         assert_eq!(whom("host=h nonsense=secret"), "another server");

@@ -9,8 +9,8 @@ use std::time::UNIX_EPOCH;
 
 use walkdir::WalkDir;
 
-use super::probe::{Found, Probes};
 use super::inside::{self, Form};
+use super::probe::{Found, Probes};
 use super::{Copy, Holds, Kind};
 
 /// A folder to look through.
@@ -96,7 +96,9 @@ pub fn look(jurisdiction: &str, folder: &Folder, probes: &Probes, told: &mut dyn
         if entry.file_type().is_block_device() {
             looked.unread.push(format!("{}: a device, which was not looked into", path.display()));
         }
-        if !entry.file_type().is_file() || path.parent().is_some_and(|p| dumps.contains(p) && is_of_dump(path)) {
+        if !entry.file_type().is_file()
+            || path.parent().is_some_and(|p| dumps.contains(p) && is_of_dump(path))
+        {
             continue;
         }
         looked.files += 1;
@@ -154,7 +156,8 @@ pub fn is_of_dump(path: &Path) -> bool {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let name = [".gz", ".lz4", ".zst"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(&name);
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let of_blob = |name: &str| name.strip_suffix(".dat").or_else(|| name.strip_suffix(".toc")).is_some_and(is_number);
+    let of_blob =
+        |name: &str| name.strip_suffix(".dat").or_else(|| name.strip_suffix(".toc")).is_some_and(is_number);
     name == "toc.dat"
         || name == "blobs.toc"
         || name.strip_suffix(".dat").is_some_and(is_number)
@@ -185,7 +188,9 @@ fn cluster(
         let entry = match entry {
             Ok(entry) => entry,
             // A file of a running cluster that is gone since its folder was read.
-            Err(e) if e.io_error().is_some_and(is_gone) && !e.path().is_some_and(Path::is_symlink) => continue,
+            Err(e) if e.io_error().is_some_and(is_gone) && !e.path().is_some_and(Path::is_symlink) => {
+                continue;
+            }
             Err(e) => {
                 unread.push(e.to_string());
                 continue;

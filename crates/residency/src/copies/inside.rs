@@ -187,7 +187,9 @@ fn look(
             if found.people() > 0 {
                 Some(of(Kind::Export, "", holds(&found, probes)))
             } else if opaque.is_opaque() {
-                Some(sealed("it is compressed, encrypted, or an image, in a form that is not known here".to_owned()))
+                Some(sealed(
+                    "it is compressed, encrypted, or an image, in a form that is not known here".to_owned(),
+                ))
             } else {
                 None
             }
@@ -259,7 +261,17 @@ const BLOCK: u32 = 1 << 16;
 
 impl<R: Read> Opaque<R> {
     fn new(bytes: R) -> Self {
-        Self { bytes, counts: [0; 256], n: 0, was_opaque: false, blocks: 0, is_base64: true, most: 0.0, lines: 1, total: 0 }
+        Self {
+            bytes,
+            counts: [0; 256],
+            n: 0,
+            was_opaque: false,
+            blocks: 0,
+            is_base64: true,
+            most: 0.0,
+            lines: 1,
+            total: 0,
+        }
     }
 
     /// Bits for each byte of the block.
@@ -299,9 +311,9 @@ impl<R: Read> Read for Opaque<R> {
                 (self.counts, self.n) = ([0; 256], 0);
             }
         }
-        self.is_base64 &= out[..read]
-            .iter()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=' | b'-' | b'_' | b'\r' | b'\n'));
+        self.is_base64 &= out[..read].iter().all(|b| {
+            b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=' | b'-' | b'_' | b'\r' | b'\n')
+        });
         self.total += read as u64;
         Ok(read)
     }
@@ -408,7 +420,12 @@ mod tests {
         let base64 = "QWRhIExvdmVsYWNlCg+/".repeat(100);
         assert!(matches!(look_into(base64.as_bytes()), Some(Holds::Unknown { .. })));
         // Text, tables, pages are nothing that must be told of where nobody is in them.
-        for text in ["id,email\n4,bob@example.org\n".repeat(3), "hello".to_owned(), "x".repeat(100_000), String::new()] {
+        for text in [
+            "id,email\n4,bob@example.org\n".repeat(3),
+            "hello".to_owned(),
+            "x".repeat(100_000),
+            String::new(),
+        ] {
             assert_eq!(look_into(text.as_bytes()), None, "{text:.20}");
         }
     }

@@ -165,10 +165,7 @@ impl Probes {
             }
         }
         if values.is_empty() {
-            return Err(Error::Failed(format!(
-                "{} has nobody of the jurisdiction to look for, so nothing could be found anywhere",
-                database.name
-            )));
+            return Err(Error::Nobody(database.name.clone()));
         }
         Self::new(values.into_iter().collect())
     }

@@ -94,7 +94,8 @@ mod tests {
         let mut segment = vec![0x10, 0xD1];
         segment.resize(100, 0);
         let md5 = "d41d8cd98f00b204e9800998ecf8427e";
-        for name in ["000000010000000000000001", "000000010000000000000001.00000028.backup", "notes.txt", md5] {
+        for name in ["000000010000000000000001", "000000010000000000000001.00000028.backup", "notes.txt", md5]
+        {
             fs::write(dir.join(name), if name.ends_with('1') { &segment[..] } else { b"x" }).unwrap();
         }
         assert_eq!(delete(Kind::WalArchive, &dir).unwrap(), 2);
@@ -103,7 +104,9 @@ mod tests {
             fs::write(dir.join(name), "x").unwrap();
         }
         assert_eq!(delete(Kind::Dump, &dir).unwrap(), 1);
-        assert!(dir.join("notes.txt").exists() && dir.join(md5).exists() && !dir.join("3012.dat.gz").exists());
+        assert!(
+            dir.join("notes.txt").exists() && dir.join(md5).exists() && !dir.join("3012.dat.gz").exists()
+        );
         assert_eq!(delete(Kind::BaseBackup, &dir).unwrap(), 1);
         assert_eq!(delete(Kind::Dump, &dir).unwrap(), 0);
     }

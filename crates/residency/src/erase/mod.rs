@@ -188,12 +188,7 @@ pub fn sort(registered: &[Registered], around: &Surroundings<'_>) -> (Vec<Target
     (targets, remains)
 }
 
-fn what(
-    copy: &Copy,
-    around: &Surroundings<'_>,
-    at_home: bool,
-    replicas: usize,
-) -> Result<Action, String> {
+fn what(copy: &Copy, around: &Surroundings<'_>, at_home: bool, replicas: usize) -> Result<Action, String> {
     let of_store = copy.place.starts_with(&format!("{}: ", around.store));
     let database = format!("{}: database {}", around.store, around.database);
     let reach = (around.can_reach)(&copy.place);
@@ -227,7 +222,9 @@ fn what(
         (Kind::Slot | Kind::Publication | Kind::Subscription, _) if of_store => {
             return Err("it keeps no rows once the store has none; who uses it is to be asked".to_owned());
         }
-        (Kind::Sealed, _) => return Err("nobody can look into it: its owner has to say what it is".to_owned()),
+        (Kind::Sealed, _) => {
+            return Err("nobody can look into it: its owner has to say what it is".to_owned());
+        }
         _ => return Err("nothing here can reach it: its owner has to erase it".to_owned()),
     };
     Ok(action)

@@ -54,6 +54,9 @@ pub async fn check(
             problems.push(format!("{} sends {column} of {table}, which nobody has signed for", from.name));
         }
     }
+    if open {
+        problems.extend(other_readers(of, from).await?);
+    }
     if open && !guard::stands(from).await? {
         problems.push(format!("the guard at {} is gone: publications can be changed unnoticed", from.name));
     }
@@ -113,4 +116,17 @@ pub async fn check(
         errors: errors.get(0),
         looked_for: probes.map_or(0, Probes::count),
     })
+}
+
+/// What else the flow's role reads at the source. Whoever has the other end has its password, and PostgreSQL lets a role that may replicate
+/// decode everything: what is not the flow's own subscription is reason to cut.
+async fn other_readers(of: &Flow, from: &Database) -> Result<Vec<String>, Error> {
+    let sql = "SELECT coalesce(s.slot_name::text, 'no slot'), a.backend_type FROM pg_stat_activity a LEFT JOIN pg_replication_slots s ON s.active_pid = a.pid
+               WHERE a.usename = $1 AND (a.backend_type <> 'walsender' OR (s.slot_name <> $2 AND s.slot_name !~ '^pg_[0-9]+_sync_'))";
+    let rows = from.rows("see what the flow's role does", sql, &[&of.from.role, &of.publication()]).await?;
+    let told = |row: &tokio_postgres::Row| {
+        let (slot, kind): (String, String) = (row.get(0), row.get(1));
+        format!("somebody reads {} beside the flow: {slot}, {kind}", from.name)
+    };
+    Ok(rows.iter().map(told).collect())
 }

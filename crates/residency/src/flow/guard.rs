@@ -15,20 +15,23 @@ pub async fn lay(of: &Flow, tables: &[Carried], from: &Database) -> Result<(), E
     let mut allowed = String::new();
     for carried in tables {
         let columns: Vec<String> = carried.columns.iter().map(|(name, _)| literal(name)).collect();
+        // A name can be given to another column later; its number cannot.
         let _ = write!(
             allowed,
-            "INSERT INTO {SCHEMA}.allowed VALUES ({}, {}, {}, ARRAY[{}]);",
+            "INSERT INTO {SCHEMA}.allowed SELECT {}, {}, {}, ARRAY[{columns}],
+                (SELECT array_agg(attnum) FROM pg_attribute WHERE attrelid = {}::regclass AND attname IN ({columns}));",
             literal(&of.name),
             literal(&carried.schema),
             literal(&carried.table),
-            columns.join(", ")
+            literal(&carried.quoted()),
+            columns = columns.join(", ")
         );
     }
     let sql = format!(
         "BEGIN;
          CREATE SCHEMA IF NOT EXISTS {SCHEMA};
          CREATE TABLE IF NOT EXISTS {SCHEMA}.allowed (
-            flow text NOT NULL, schema text NOT NULL, relation text NOT NULL, columns text[] NOT NULL, PRIMARY KEY (flow, schema, relation));
+            flow text NOT NULL, schema text NOT NULL, relation text NOT NULL, columns text[] NOT NULL, numbers int2[] NOT NULL, PRIMARY KEY (flow, schema, relation));
          REVOKE ALL ON SCHEMA {SCHEMA} FROM PUBLIC;
          DELETE FROM {SCHEMA}.allowed WHERE flow = {name};
          {allowed}
@@ -40,6 +43,13 @@ pub async fn lay(of: &Flow, tables: &[Carried], from: &Database) -> Result<(), E
                FROM pg_publication_tables t LEFT JOIN {SCHEMA}.allowed a
                  ON t.pubname = 'ringfence_flow_' || a.flow AND t.schemaname = a.schema AND t.tablename = a.relation
               WHERE t.pubname LIKE 'ringfence\\_flow\\_%' AND (a.columns IS NULL OR NOT t.attnames::text[] <@ a.columns) LIMIT 1;
+             IF rf_what IS NULL THEN
+                 SELECT format('%s of %I under a name that was signed for another column', r.prrelid::regclass, p.pubname) INTO rf_what
+                   FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+                   JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+                   JOIN {SCHEMA}.allowed a ON p.pubname = 'ringfence_flow_' || a.flow AND n.nspname = a.schema AND c.relname = a.relation
+                  WHERE NOT r.prattrs::int2[] <@ a.numbers LIMIT 1;
+             END IF;
              IF rf_what IS NOT NULL THEN
                  RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege',
                      MESSAGE = 'this would let columns out of the jurisdiction that nobody has signed for: ' || rf_what,

@@ -181,7 +181,36 @@ pub async fn plan(of: &Flow, catalogue: &Catalogue, from: &Database, to: &Databa
     if plan.tables.is_empty() {
         plan.blockers.push("it names no table".to_owned());
     }
+    if let Some(more) = reads_more(of, &plan.tables, from).await? {
+        plan.blockers.push(format!(
+            "the role {} can read {more} at {}, which does not go: give the flow a role of its own",
+            of.from.role, from.name
+        ));
+    }
     Ok(plan)
+}
+
+/// A column that the flow's role can read and that does not go, if there is one.
+async fn reads_more(of: &Flow, tables: &[Carried], from: &Database) -> Result<Option<String>, Error> {
+    let sql = "SELECT DISTINCT n.nspname::text, c.relname::text, a.attname::text FROM pg_class c
+               JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+               WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%'
+                 AND n.nspname NOT LIKE 'ringfence%' AND has_column_privilege($1::text, c.oid, a.attnum, 'SELECT') ORDER BY 1, 2, 3";
+    let role =
+        from.maybe("look for the role", "SELECT FROM pg_roles WHERE rolname = $1", &[&of.from.role]).await?;
+    if role.is_none() {
+        return Ok(None); // PostgreSQL says so when it opens
+    }
+    for row in from.rows("see what the flow's role may read", sql, &[&of.from.role]).await? {
+        let (schema, table, column): (String, String, String) = (row.get(0), row.get(1), row.get(2));
+        let goes = |c: &Carried| {
+            c.schema == schema && c.table == table && c.columns.iter().any(|(name, _)| *name == column)
+        };
+        if !tables.iter().any(goes) {
+            return Ok(Some(format!("{schema}.{table}.{column}")));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether the flow is open at its source.
@@ -206,6 +235,8 @@ pub async fn open(of: &Flow, tables: &[Carried], from: &Database, to: &Database)
         to.run("make the tables", &sql).await?;
     }
     guard::lay(of, tables, from).await?;
+    crate::migrate::let_begin(from, &of.from.role).await?;
+    from.run("let the role in", &format!("ALTER ROLE {} LOGIN", ident(&of.from.role))).await?;
     let name = of.publication();
     if !is_open(of, from).await? {
         let listed: Vec<String> = tables.iter().map(|t| format!("{} ({})", t.quoted(), t.names())).collect();
@@ -265,7 +296,13 @@ pub async fn close(
     let revoke = |t: &Carried| format!("REVOKE SELECT ({}) ON {} FROM {role};", t.names(), t.quoted());
     let revoke = tables.iter().map(revoke).collect::<Vec<_>>().concat();
     from.run("take the columns back", &revoke).await?;
-    // A sender that is busy would go on with what it has read.
+    // A sender that is busy would go on with what it has read; and the role has no other business here, once its last flow is closed.
+    let others = "SELECT EXISTS (SELECT FROM pg_publication WHERE pubname LIKE 'ringfence\\_flow\\_%')";
+    if !from.row("look for other flows", others, &[]).await?.get::<_, bool>(0) {
+        from.run("keep the role out", &format!("ALTER ROLE {role} NOLOGIN")).await?;
+    }
+    let others = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = $1 AND datname = current_database()";
+    from.rows("stop what the role does", others, &[&of.from.role]).await?;
     let stop = "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE slot_name = $1 AND active_pid IS NOT NULL";
     from.rows("stop the sender", stop, &[&name]).await?;
     let ended = match to {

@@ -378,12 +378,7 @@ pub async fn back(
 
 /// What can wait until clients are served again. May be run again. Who has left the country while the rows were at home at the target is
 /// gone there then: the way there carries nobody who does not belong, so nothing would ever remove them.
-pub async fn finish_back(
-    of: &Move,
-    tables: &[Planned],
-    from: &Database,
-    to: &Database,
-) -> Result<(), Error> {
+pub async fn finish_back(of: &Move, tables: &[Planned], from: &Database, to: &Database) -> Result<(), Error> {
     forget_decision(of, from).await?;
     target::unsubscribe(from, Some(to), &of.back()).await?;
     let (people, others): (Vec<&Planned>, Vec<&Planned>) = tables.iter().partition(|t| !t.table.is_marked());

@@ -111,14 +111,18 @@ pub(crate) async fn prepare_schema(database: &Database, side: &Side) -> Result<(
         replication = ident(&side.replication_role),
     );
     database.run("prepare for a move", &sql).await?;
-    // `ringfence install` has taken from PUBLIC what a replication connection begins with (set_config), and keeps it for others here.
+    let_begin(database, &side.replication_role).await
+}
+
+/// `ringfence install` has taken from PUBLIC what a replication connection begins with (set_config), and keeps it for others here.
+pub(crate) async fn let_begin(database: &Database, role: &str) -> Result<(), Error> {
     let sql = format!(
         "DO $do$ BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = {others}) THEN GRANT {role} TO {member}; END IF; END $do$",
         others = literal(OTHERS),
         role = ident(OTHERS),
-        member = ident(&side.replication_role),
+        member = ident(role),
     );
-    database.run("prepare for a move", &sql).await
+    database.run("let replication begin", &sql).await
 }
 
 /// Lets the other side's server read the tables.

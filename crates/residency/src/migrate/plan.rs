@@ -218,7 +218,8 @@ async fn what_it_needs(of: &Move, from: &Database, to: &Database, plan: &mut Pla
             let name: String = row.get(0);
             let lacks = to.row("look for a type", "SELECT to_regtype($1) IS NULL", &[&name]).await?;
             if lacks.get(0) {
-                blockers.push(format!("{shown}: uses the type {name}, which {store} has not: create it there"));
+                blockers
+                    .push(format!("{shown}: uses the type {name}, which {store} has not: create it there"));
             }
         }
         let functions = "SELECT DISTINCT tgfoid::regprocedure::text FROM pg_trigger
@@ -227,8 +228,9 @@ async fn what_it_needs(of: &Move, from: &Database, to: &Database, plan: &mut Pla
             let name: String = row.get(0);
             let lacks = to.row("look for a function", "SELECT to_regprocedure($1) IS NULL", &[&name]).await?;
             if lacks.get(0) {
-                blockers
-                    .push(format!("{shown}: has a trigger by {name}, which {store} has not: create it there"));
+                blockers.push(format!(
+                    "{shown}: has a trigger by {name}, which {store} has not: create it there"
+                ));
             }
         }
         let references = "SELECT k.conname::text, k.confrelid::regclass::text,
@@ -241,7 +243,9 @@ async fn what_it_needs(of: &Move, from: &Database, to: &Database, plan: &mut Pla
             if !moves {
                 let lacks = to.row("look for a table", "SELECT to_regclass($1) IS NULL", &[&there]).await?;
                 if lacks.get(0) {
-                    blockers.push(format!("{shown}: refers to {there}, which stays and {store} has not: bring it there"));
+                    blockers.push(format!(
+                        "{shown}: refers to {there}, which stays and {store} has not: bring it there"
+                    ));
                 }
             }
             let of_parties = match &table.how {

@@ -500,7 +500,8 @@ pub async fn clean(of: &Move, tables: &[Planned], from: &Database) -> Result<(),
         let t = table.quoted();
         let own = [format!("9_rows_{}", of.name), format!("9_truncate_{}", of.name)];
         let names = ["1_mark", "2_residence", "7_truncate", "8_watch"].map(str::to_owned);
-        let drop = |n: &String| format!("DROP TRIGGER IF EXISTS {} ON {t};", ident(&format!("ringfence_{n}")));
+        let drop =
+            |n: &String| format!("DROP TRIGGER IF EXISTS {} ON {t};", ident(&format!("ringfence_{n}")));
         let mut sql: String = names.iter().chain(&own).map(drop).collect();
         if let Some(identity) = identity_before(table, from).await? {
             let _ = write!(sql, "ALTER TABLE {t} REPLICA IDENTITY {identity};");

@@ -248,12 +248,7 @@ const LARGEST: &str = "SELECT least((SELECT seqmax FROM pg_sequence WHERE seqrel
 
 /// Sequences go on where the source's are; `apart` where the source goes on drawing from its own, for the rows that stay: then the target's
 /// numbers begin far behind, so that none is drawn on both sides.
-pub async fn sequences(
-    tables: &[Planned],
-    from: &Database,
-    to: &Database,
-    apart: bool,
-) -> Result<(), Error> {
+pub async fn sequences(tables: &[Planned], from: &Database, to: &Database, apart: bool) -> Result<(), Error> {
     let names: std::collections::BTreeSet<&String> = tables.iter().flat_map(|t| &t.shape.sequences).collect();
     for name in names {
         let there = to.row("look for a sequence", "SELECT to_regclass($1) IS NOT NULL", &[name]).await?;

@@ -392,14 +392,8 @@ async fn execute(args: &OneArgs) -> Result<(), Failure> {
     }
     rows::is_safe(&open.tables, &open.from, &open.to).await?;
     // Chosen while the store still shows what other people have written, too; of the people who were there, as long as they are.
-    let probes = Probes::sample(
-        &open.from,
-        &open.loaded.catalogue,
-        &open.scope,
-        PEOPLE,
-        Some(&open.from),
-    )
-    .await;
+    let probes =
+        Probes::sample(&open.from, &open.loaded.catalogue, &open.scope, PEOPLE, Some(&open.from)).await;
     let probes = match probes {
         Ok(probes) => probes,
         Err(_) => sample(&open, Some(&open.from)).await?,
@@ -440,7 +434,8 @@ async fn execute(args: &OneArgs) -> Result<(), Failure> {
     let failed = done.iter().any(|d| d["failed"].is_string());
     let certified =
         console.ask(&json!({ "do": "certify", "id": args.id, "certificate": certificate })).await?;
-    let is_gone = |t: &&Target| matches!(t.action, Action::DeleteWhole | Action::DropSlot | Action::RewriteDump);
+    let is_gone =
+        |t: &&Target| matches!(t.action, Action::DeleteWhole | Action::DropSlot | Action::RewriteDump);
     for target in plan.targets.iter().filter(is_gone) {
         if !done.iter().any(|d| d["target"]["id"] == target.id.as_str() && d["failed"].is_string()) {
             let reason = format!("erased under {}", args.id);

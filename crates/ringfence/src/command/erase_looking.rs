@@ -54,7 +54,8 @@ pub(super) async fn look(
     let bar = progress();
     let mut seen = Seen::default();
     if probes.count() == 0 {
-        seen.not_looked.push("everything: no value is known by which they could be found as bytes".to_owned());
+        seen.not_looked
+            .push("everything: no value is known by which they could be found as bytes".to_owned());
     }
     let mut folders: Vec<Folder> = places.folders.clone();
     for store in stores {
@@ -71,7 +72,8 @@ pub(super) async fn look(
         limits(cluster, &mut seen).await;
         add_files(store, &cluster.location, cluster.data_dir.as_ref(), &mut folders, &mut seen.not_looked);
         if let Ok(logs) = Logs::of(cluster).await {
-            seen.not_looked.extend(logs.elsewhere.iter().map(|where_| format!("the log of {store}: {where_}")));
+            seen.not_looked
+                .extend(logs.elsewhere.iter().map(|where_| format!("the log of {store}: {where_}")));
             // Those in the data directory are looked at with it.
             let data = cluster.data_dir.as_ref().and_then(|dir| dir.canonicalize().ok());
             let outside = |path: &&PathBuf| data.as_ref().is_none_or(|data| !path.starts_with(data));
@@ -134,7 +136,8 @@ fn tell(mut seen: Seen, stores: &[String], looked_at: &[String], probes: &Probes
     };
     seen.copies.sort_by_key(|copy| std::cmp::Reverse(found(copy)));
     let people = seen.copies.first().map_or(0, found);
-    seen.limits.insert("what a file system or a disk keeps of files that were deleted or written over".to_owned());
+    seen.limits
+        .insert("what a file system or a disk keeps of files that were deleted or written over".to_owned());
     seen.limits.insert("values that stand compressed in the free room of a database's files".to_owned());
     let told = json!({
         "looked_for": probes.count(),
@@ -212,7 +215,8 @@ impl Logs {
 
     /// Whether a file is one of the log's own.
     pub(super) fn has(&self, place: &Path) -> bool {
-        let inside = |path: &PathBuf| place == path || ringfence_residency::erase::files::is_inside(place, path);
+        let inside =
+            |path: &PathBuf| place == path || ringfence_residency::erase::files::is_inside(place, path);
         self.paths.iter().any(inside)
     }
 }

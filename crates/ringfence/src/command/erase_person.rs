@@ -178,8 +178,9 @@ async fn copies(
     }
     // What only the register knows: tapes, partners, archives, standbys. Databases were asked themselves.
     for Registered { copy, is_gone, .. } in registered(who, jurisdiction).await? {
-        let was_asked = places.clusters.iter().any(|c| copy.place.starts_with(&format!("{}: database ", c.store)))
-            && matches!(copy.kind, Kind::Database | Kind::MaterializedView);
+        let was_asked =
+            places.clusters.iter().any(|c| copy.place.starts_with(&format!("{}: database ", c.store)))
+                && matches!(copy.kind, Kind::Database | Kind::MaterializedView);
         let is_nothing = copy.holds.is_nothing() && !matches!(copy.holds, Holds::Nobody { of: 0 });
         if is_gone || was_asked || is_nothing || seen.contains(&copy.id) || places.can_reach(&copy.place) {
             continue;
@@ -243,7 +244,9 @@ pub(super) async fn run(id: &str, plan: &Plan, console: &Console, who: &WhoArgs)
         let place = Path::new(&target.place);
         bar.set_message(target.place.clone());
         let done = match target.action {
-            Action::RewriteDump => rewrite(&places, &stores, subject, target, id, &probes).map(|more| dumps.push(more)),
+            Action::RewriteDump => {
+                rewrite(&places, &stores, subject, target, id, &probes).map(|more| dumps.push(more))
+            }
             _ => empty_some_log(&places, place).await,
         };
         if let Err(e) = done {

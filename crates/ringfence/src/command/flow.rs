@@ -241,9 +241,26 @@ async fn first_copy(of: &Flow, to: &Database) -> Result<(), Failure> {
     }
 }
 
+/// How often in a row a check may be impossible until the flow is cut: what nobody can look at does not go on.
+const BLIND: u32 = 3;
+
 async fn check(args: &CheckArgs) -> Result<(), Failure> {
+    let mut blind = 0;
     loop {
-        let checked = check_once(&args.one).await?;
+        let checked = match check_once(&args.one).await {
+            Ok(checked) => checked,
+            Err(failure) if args.every.is_none() => return Err(failure),
+            Err(failure) => {
+                blind += 1;
+                eprintln!("It cannot be checked ({blind} of {BLIND}): {}", failure.message);
+                if blind >= BLIND {
+                    return cut_blind(&args.one, &failure).await;
+                }
+                tokio::time::sleep(args.every.unwrap_or_default()).await;
+                continue;
+            }
+        };
+        blind = 0;
         print_checked(&checked, args.one.who.json);
         if !checked.problems.is_empty() {
             return Err(Failure::refused("the flow was cut: see above, and the ledger"));
@@ -251,6 +268,19 @@ async fn check(args: &CheckArgs) -> Result<(), Failure> {
         let Some(every) = args.every else { return Ok(()) };
         tokio::time::sleep(every).await;
     }
+}
+
+/// Cuts a flow that cannot be checked, at its source.
+async fn cut_blind(args: &OneArgs, failure: &Failure) -> Result<(), Failure> {
+    let answer = ask(&args.who, &json!({ "do": "plan", "id": args.id })).await?;
+    let Signed { loaded, tables, .. } = read(&answer, &args.who)?;
+    let from = Database::connect(&loaded.of.from.name, &loaded.of.from.admin).await?;
+    let to = Database::connect(&loaded.of.to.name, &loaded.of.to.admin).await;
+    let ended = flow::close(&loaded.of, &tables, &from, to).await;
+    let why = json!({ "problems": [format!("it could not be checked: {}", failure.message)] });
+    on_record(&args.who, &args.id, "cut", &why).await?;
+    ended?;
+    Err(Failure::refused(format!("the flow was cut, because it could not be checked: {}", failure.message)))
 }
 
 async fn check_once(args: &OneArgs) -> Result<Checked, Failure> {
@@ -261,7 +291,11 @@ async fn check_once(args: &OneArgs) -> Result<Checked, Failure> {
     let scope = Scope::of(&loaded.catalogue, &of.jurisdiction, &loaded.countries)
         .map_err(|problems| Failure::setup(format!("the catalogue:\n  {}", problems.join("\n  "))))?;
     // A store without anybody of the jurisdiction has nobody to look for.
-    let probes = Probes::sample(&from, &loaded.catalogue, &scope, PEOPLE, None).await.ok();
+    let probes = match Probes::sample(&from, &loaded.catalogue, &scope, PEOPLE, None).await {
+        Ok(probes) => Some(probes),
+        Err(Error::Nobody(_)) => None,
+        Err(e) => return Err(e.into()),
+    };
     let checked = check::check(of, &tables, &loaded.catalogue, probes.as_ref(), &from, &to).await?;
     if checked.problems.is_empty() {
         on_record(&args.who, &args.id, if checked.open { "checked" } else { "closed" }, &json!(checked))

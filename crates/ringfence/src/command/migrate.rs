@@ -413,7 +413,9 @@ impl Consoles {
                 "the rows are at home at {store}, and a gateway leads clients of {} to {other}",
                 self.route
             ))
-            .hint(format!("each gateway's configuration needs the store {store}, and all stores on the way there"))),
+            .hint(format!(
+                "each gateway's configuration needs the store {store}, and all stores on the way there"
+            ))),
         }
     }
 

@@ -64,6 +64,8 @@ const HOME: &str = "home";
 const WORLD: &str = "world";
 /// What the servers of a move log in to each other as.
 const MOVE_ROLE: &str = "ringfence_move";
+/// What the other end of a flow logs in as: it may read less.
+const FLOW_ROLE: &str = "ringfence_flow";
 const CONTROL: &str = "control";
 const CONTROL_ROLE: &str = "ringfence_control";
 
@@ -192,9 +194,10 @@ async fn fill(dir: &Path, args: &DemoArgs, clusters: &[Cluster], fresh: &[&str])
     }
     bar.finish_and_clear();
     eprintln!("loaded {rows} rows");
-    let mover = random();
+    let (mover, flow) = (random(), random());
     if !sites.is_empty() {
         keep_secret(dir, "move.password", &mover)?;
+        keep_secret(dir, "flow.password", &flow)?;
         let (identity, recipient) = keys::generate();
         keep_secret(dir, "backup.identity", identity.expose_secret())?;
         keep_secret(dir, "backup.recipients", &recipient)?;
@@ -204,9 +207,11 @@ async fn fill(dir: &Path, args: &DemoArgs, clusters: &[Cluster], fresh: &[&str])
         prepare(cluster, site.database, &password).await?;
         keep_secret(dir, &format!("{}.steward", site.name), &password)?;
         let client = connect(&cluster.superuser("postgres")).await?;
-        let verifier = password::short_verifier(&mover);
-        let role = format!("CREATE ROLE {MOVE_ROLE} LOGIN REPLICATION PASSWORD '{verifier}'");
-        client.batch_execute(&role).await.map_err(database("create the role for moves"))?;
+        for (role, password) in [(MOVE_ROLE, &mover), (FLOW_ROLE, &flow)] {
+            let verifier = password::short_verifier(password);
+            let sql = format!("CREATE ROLE {role} LOGIN REPLICATION PASSWORD '{verifier}'");
+            client.batch_execute(&sql).await.map_err(database("create a role for replication"))?;
+        }
         if site.country.is_some() {
             load::create_empty(cluster, HOME).await?;
             prepare(cluster, HOME, &password).await?;
@@ -218,6 +223,10 @@ async fn fill(dir: &Path, args: &DemoArgs, clusters: &[Cluster], fresh: &[&str])
         for name in [site.database, HOME].iter().take(if site.country.is_some() { 2 } else { 1 }) {
             let sql = format!("GRANT CONNECT ON DATABASE {name} TO {MOVE_ROLE}");
             client.batch_execute(&sql).await.map_err(database("let the role for moves in"))?;
+        }
+        if site.country.is_some() {
+            let sql = format!("GRANT CONNECT ON DATABASE {HOME} TO {FLOW_ROLE}");
+            client.batch_execute(&sql).await.map_err(database("let the role for flows in"))?;
         }
         cluster.mark_filled()?;
     }

@@ -168,7 +168,7 @@ full_access_role = "clips_app"
 full_access = ["us-data"]
 approvers = ["us-security"]
 auditors = ["audit"]
-allowed_roles = ["ringfence_move"]
+allowed_roles = ["ringfence_move", "ringfence_flow"]
 "#,
             socket = socket(site)
         )
@@ -231,13 +231,13 @@ tables = ["users", "profiles", "videos", "follows"]
 
 [flows.source]
 url = "host='{there}' user=postgres dbname=home"
-replication = "host='{there}' port=5432 user=ringfence_move dbname=home"
-replication_password_file = "keys/move.password"
+replication = "host='{there}' port=5432 user=ringfence_flow dbname=home"
+replication_password_file = "keys/flow.password"
 
 [flows.target]
 url = "host='{world}' user=postgres dbname=world"
-replication = "host='{world}' port=5432 user=ringfence_move dbname=world"
-replication_password_file = "keys/move.password"
+replication = "host='{world}' port=5432 user=ringfence_flow dbname=world"
+replication_password_file = "keys/flow.password"
 
 # The platform's workloads ask for `clips`, which leads to where the U.S. users' rows are at home.
 [[routes]]

@@ -101,9 +101,7 @@ pub fn rewrite(
         .and_then(|done| look(&draft, probes, told).map(|()| done))
         .and_then(|done| put(&draft, place, &place_after).map(|()| done));
     match written {
-        Ok((removed, kept, left_out)) => {
-            Ok(Some(Rewritten { place: place_after, removed, kept, left_out }))
-        }
+        Ok((removed, kept, left_out)) => Ok(Some(Rewritten { place: place_after, removed, kept, left_out })),
         Err(e) => {
             let _ = fs::remove_file(&draft);
             Err(e)
@@ -117,7 +115,9 @@ const OURS: &str = "-- Written anew by Ringfence under ";
 fn is_ours(place: &Path) -> bool {
     let mut head = String::new();
     File::open(place)
-        .and_then(|file| flate2::read::MultiGzDecoder::new(file).take(OURS.len() as u64).read_to_string(&mut head))
+        .and_then(|file| {
+            flate2::read::MultiGzDecoder::new(file).take(OURS.len() as u64).read_to_string(&mut head)
+        })
         .is_ok_and(|_| head == OURS)
 }
 
@@ -140,7 +140,9 @@ fn read(
             let status = child.wait()?;
             // Why it failed matters more than where the script ended then.
             if !status.success() {
-                return Err(read.err().unwrap_or_else(|| io::Error::other("pg_restore failed: the dump is damaged")));
+                return Err(read
+                    .err()
+                    .unwrap_or_else(|| io::Error::other("pg_restore failed: the dump is damaged")));
             }
             read
         }
@@ -153,7 +155,10 @@ fn read(
 }
 
 fn cannot() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "it is no dump, or in a wrapping in which none can be written anew")
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "it is no dump, or in a wrapping in which none can be written anew",
+    )
 }
 
 fn restore(place: &Path) -> io::Result<Child> {
@@ -297,12 +302,21 @@ mod tests {
         let done = rewrite(&place, whose(), &probes, "E-1", &mut |_| ()).unwrap().unwrap();
         assert_eq!((done.removed, done.kept, done.left_out), (3, 3, vec!["public.unheard".to_owned()]));
         let after = fs::read_to_string(&place).unwrap();
-        assert!(after.starts_with(OURS) && after.contains("2\t8\n") && after.contains("bob@") && !after.contains("ada@"));
+        assert!(
+            after.starts_with(OURS)
+                && after.contains("2\t8\n")
+                && after.contains("bob@")
+                && !after.contains("ada@")
+        );
         // What it says elsewhere keeps it from being taken for clean.
         fs::write(&place, BEFORE.replace("2\t8", "ada@example.org\t8")).unwrap();
         let problem = rewrite(&place, whose(), &probes, "E-1", &mut |_| ()).unwrap_err().to_string();
         assert!(problem.contains("values of 1 people"), "{problem}");
-        fs::write(&place, BEFORE.replace("COPY public.words (w) FROM stdin;\n7\n\\.\n", "INSERT INTO x VALUES (7);\n")).unwrap();
+        fs::write(
+            &place,
+            BEFORE.replace("COPY public.words (w) FROM stdin;\n7\n\\.\n", "INSERT INTO x VALUES (7);\n"),
+        )
+        .unwrap();
         assert!(rewrite(&place, whose(), &probes, "E-1", &mut |_| ()).is_err());
         assert!(fs::read_to_string(&place).unwrap().contains("ada@"));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "a draft is left");

@@ -50,15 +50,14 @@ enum Within {
 }
 
 /// Reads a script to its end. An error says in what way it is not a whole script of pg_dump's with rows by COPY.
-pub fn read(
-    mut script: impl BufRead,
-    take: &mut dyn FnMut(Piece<'_>) -> io::Result<()>,
-) -> io::Result<()> {
+pub fn read(mut script: impl BufRead, take: &mut dyn FnMut(Piece<'_>) -> io::Result<()>) -> io::Result<()> {
     let (mut line, mut within, mut is_whole) = (Vec::new(), Within::Nothing, false);
     while next(&mut script, &mut line)? {
         if within == Within::Nothing {
             if line.starts_with(b"COPY ") {
-                let Some(copy) = copy(&line) else { return Err(refused("a COPY that pg_dump does not write")) };
+                let Some(copy) = copy(&line) else {
+                    return Err(refused("a COPY that pg_dump does not write"));
+                };
                 take(Piece::Copy(&copy))?;
                 rows(&mut script, &mut line, take)?;
                 continue;

@@ -68,7 +68,9 @@ impl Whose {
                     home.copy_out("read whose rows they are", &sql, &mut |bytes| {
                         rest.extend_from_slice(bytes);
                         let whole = rest.iter().rposition(|b| *b == b'\n').map_or(0, |n| n + 1);
-                        keys.extend(rest[..whole].split(|b| *b == b'\n').filter(|k| !k.is_empty()).map(Box::from));
+                        keys.extend(
+                            rest[..whole].split(|b| *b == b'\n').filter(|k| !k.is_empty()).map(Box::from),
+                        );
                         rest.drain(..whole);
                         Ok(())
                     })
@@ -89,7 +91,8 @@ impl Whose {
 
     /// One person.
     pub fn person(catalogue: &Catalogue, of: &Subject) -> Self {
-        let mut whose = Self { rules: BTreeMap::new(), stay: about_nobody(catalogue), people: BTreeMap::new() };
+        let mut whose =
+            Self { rules: BTreeMap::new(), stay: about_nobody(catalogue), people: BTreeMap::new() };
         let Some(people) = catalogue.tables.get(&of.table) else { return whose };
         let residents = (people.schema.clone(), of.table.clone());
         for (name, table) in &catalogue.tables {
@@ -127,7 +130,8 @@ impl Whose {
         };
         let judge = match rule {
             Rule::Residents { key, country } => {
-                let country = country.as_ref().map(|(c, countries)| Ok::<_, String>((place(c)?, countries.clone())));
+                let country =
+                    country.as_ref().map(|(c, countries)| Ok::<_, String>((place(c)?, countries.clone())));
                 Judge {
                     keys: vec![place(key)?],
                     country: country.transpose()?,
@@ -203,15 +207,17 @@ mod tests {
 
     fn whose(belongs: Belongs) -> Whose {
         let users = ("public".to_owned(), "users".to_owned());
-        let about = Rule::About {
-            columns: vec!["a".to_owned(), "b".to_owned()],
-            belongs,
-            residents: users.clone(),
+        let about =
+            Rule::About { columns: vec!["a".to_owned(), "b".to_owned()], belongs, residents: users.clone() };
+        let residents = Rule::Residents {
+            key: "id".to_owned(),
+            country: Some(("country".to_owned(), vec!["US".to_owned()])),
         };
-        let residents =
-            Rule::Residents { key: "id".to_owned(), country: Some(("country".to_owned(), vec!["US".to_owned()])) };
         Whose {
-            rules: BTreeMap::from([(users.clone(), residents), (("public".to_owned(), "sent".to_owned()), about)]),
+            rules: BTreeMap::from([
+                (users.clone(), residents),
+                (("public".to_owned(), "sent".to_owned()), about),
+            ]),
             stay: BTreeSet::new(),
             people: BTreeMap::from([(users, HashSet::from([escaped("7")]))]),
         }
@@ -231,7 +237,9 @@ mod tests {
 
     #[test]
     fn rows_leave_by_whom_they_are_about() {
-        for (belongs, wanted) in [(Belongs::Any, [true, true, false, true]), (Belongs::All, [false, true, false, false])] {
+        for (belongs, wanted) in
+            [(Belongs::Any, [true, true, false, true]), (Belongs::All, [false, true, false, false])]
+        {
             let mut whose = whose(belongs);
             let users = rows(&whose, &head("users", &["country", "id"]));
             for row in ["US \t8\n", "DE\t9\n", "\\N\t10\n"] {
@@ -240,7 +248,8 @@ mod tests {
             assert!(whose.leaves(&users, b"US \t8\n") && whose.leaves(&users, b"DE\t7\n"));
             assert!(!whose.leaves(&users, b"DE\t9\n") && !whose.leaves(&users, b"\\N\t10\n"));
             let sent = rows(&whose, &head("sent", &["body", "a", "b"]));
-            let told = ["x\t8\t9\n", "x\t8\t7\n", "x\t9\t10\n", "x\t\\N\t7\n"].map(|r| whose.leaves(&sent, r.as_bytes()));
+            let told = ["x\t8\t9\n", "x\t8\t7\n", "x\t9\t10\n", "x\t\\N\t7\n"]
+                .map(|r| whose.leaves(&sent, r.as_bytes()));
             assert_eq!(told, wanted);
         }
     }
