@@ -34,6 +34,9 @@ for what in "$@"; do
       need node nodejs
       need npm npm
       need chromium chromium
+      # Tables are written anew in use with it; it is of the server's version.
+      version=$({ ls /usr/lib/postgresql || apt-cache depends postgresql | sed -n 's/.*Depends: postgresql-//p'; } 2> /dev/null | sort -V | tail -1 || true)
+      need '/usr/lib/postgresql/*/bin/pg_repack' "postgresql-${version:-15}-repack"
       ;;
     page)
       need node nodejs

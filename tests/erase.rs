@@ -269,6 +269,11 @@ bucket = {{ endpoint = \"http://127.0.0.1:{port}\", name = \"dumps\", keys = \"s
     let shown = ok(&demo, &["ledger", "show", "--grep", &id]);
     assert!(shown.contains("erasure-certificate") && shown.contains("by us-approver-2"), "{shown}");
     assert!(!shown.contains(CANARY));
+    // The platform went on meanwhile: no table was locked.
+    let certificate = text(&ringfence(&demo, &["erase", "show", &id, "--as", "auditor", "--json"]));
+    let certificate: Value = serde_json::from_str(&certificate).unwrap();
+    assert_eq!(certificate["certificate"]["rewritten_in_use"], 8, "{certificate}");
+    assert_eq!(legacy("select count(*) from pg_extension where extname = 'pg_repack'"), "0");
     let verified = Command::new(support::verifier())
         .arg(demo.dir.join("ledger"))
         .arg("--trust")

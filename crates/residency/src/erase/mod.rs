@@ -7,6 +7,7 @@
 
 pub mod dump;
 pub mod files;
+pub mod online;
 pub mod person;
 pub mod rows;
 pub mod wal;

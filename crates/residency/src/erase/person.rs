@@ -4,6 +4,7 @@ use ringfence_face::sql::ident;
 use ringfence_policy::Catalogue;
 use serde::{Deserialize, Serialize};
 
+use super::online::Writer;
 use super::rows::{self, Erased, Step};
 use crate::copies::probe;
 use crate::database::{Database, Error};
@@ -129,24 +130,27 @@ pub async fn delete(
     Ok(deleted)
 }
 
-/// Cleans what deleted rows leave: free room of the tables, materialised views, statistics. `rewrite` has the tables written anew,
-/// which locks each: without it the bytes stay in free room until others are written over them. Returns how many were written anew.
+/// Cleans what deleted rows leave: free room of the tables, materialised views, statistics. `rewrite` has the tables written anew:
+/// without it the bytes stay in free room until others are written over them. Returns how many were written anew.
 pub async fn clean(
     database: &Database,
     catalogue: &Catalogue,
     of: &Subject,
-    rewrite: bool,
+    rewrite: Option<&Writer<'_>>,
     told: &mut (dyn FnMut(Step<'_>) + Send),
 ) -> Result<u64, Error> {
     let mut erased = Erased::default();
     let names: Vec<String> =
         tables(database, catalogue, of).await?.iter().map(|about| about.table.quoted()).collect();
     rows::views(&names, database, told, &mut erased).await?;
-    let how = if rewrite { "VACUUM (FULL, ANALYZE)" } else { "VACUUM (ANALYZE)" };
     for name in &names {
         told(Step::Begun(&format!("cleaning {name}")));
-        database.run("clean a table", &format!("{how} {name}")).await?;
-        erased.rewritten += u64::from(rewrite);
+        if let Some(writer) = rewrite {
+            writer.write(database, name).await?;
+            erased.rewritten += 1;
+        } else {
+            database.run("clean a table", &format!("VACUUM (ANALYZE) {name}")).await?;
+        }
     }
     for catalogue in ["pg_statistic", "pg_statistic_ext_data"] {
         database.run("write a catalogue anew", &format!("VACUUM FULL pg_catalog.{catalogue}")).await?;

@@ -2,6 +2,7 @@
 
 use ringfence_face::sql::{ident, literal};
 
+use super::online::Writer;
 use super::wal;
 use crate::database::{Database, Error};
 use crate::migrate::plan::Planned;
@@ -26,6 +27,8 @@ pub struct Erased {
     pub rows: Vec<(String, u64)>,
     /// Tables and catalogues that were written anew.
     pub rewritten: u64,
+    /// How many of the tables were in use meanwhile.
+    pub online: u64,
     /// Materialised views that were made anew.
     pub refreshed: u64,
     /// Segments of WAL that were used up.
@@ -82,12 +85,14 @@ pub async fn is_safe(tables: &[Planned], from: &Database, to: &Database) -> Resu
     Ok(())
 }
 
-/// Erases. May be run again after a crash. From the first step on there is no way back.
+/// Erases. May be run again after a crash. From the first step on there is no way back. `lock` has tables locked while they are written
+/// anew, where that could be done in use.
 pub async fn erase(
     of: &Move,
     tables: &[Planned],
     from: &Database,
     to: &Database,
+    lock: bool,
     told: &mut (dyn FnMut(Step<'_>) + Send),
 ) -> Result<Erased, Error> {
     let mut erased = Erased::default();
@@ -131,7 +136,10 @@ pub async fn erase(
     from.run("forget what was watched", &format!("TRUNCATE {SCHEMA}.watched")).await?;
     let names: Vec<String> = tables.iter().map(|t| t.table.quoted()).collect();
     views(&names, from, told, &mut erased).await?;
-    rewrite(tables, from, told, &mut erased).await?;
+    let writer = Writer::choose(from, &of.from.admin, lock).await?;
+    let rewritten = rewrite(&names, &writer, from, told, &mut erased).await;
+    writer.finish(from).await?;
+    rewritten?;
     told(Step::Begun("removing old WAL"));
     erased.wal_segments = wal::remove(from).await?;
     Ok(erased)
@@ -196,17 +204,17 @@ pub(super) async fn views(
 }
 
 /// Deleted rows are bytes in pages until those are written anew, in tables, indexes and TOAST, and in the statistics, which keep the
-/// commonest values. Each table is locked while that happens.
+/// commonest values.
 async fn rewrite(
-    tables: &[Planned],
+    tables: &[String],
+    writer: &Writer<'_>,
     from: &Database,
     told: &mut (dyn FnMut(Step<'_>) + Send),
     erased: &mut Erased,
 ) -> Result<(), Error> {
-    for planned in tables {
-        let t = planned.table.quoted();
-        told(Step::Begun(&format!("writing {} anew (it is locked meanwhile)", planned.table.shown())));
-        from.run("write a table anew", &format!("VACUUM (FULL, ANALYZE) {t}")).await?;
+    for table in tables {
+        told(Step::Begun(&format!("writing {table} anew ({})", writer.word())));
+        erased.online += u64::from(writer.write(from, table).await?);
         erased.rewritten += 1;
     }
     told(Step::Begun("writing statistics and catalogues anew"));

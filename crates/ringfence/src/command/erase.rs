@@ -40,7 +40,7 @@ pub(crate) enum EraseCommand {
     /// Sign one.
     Approve(ApproveArgs),
     /// Erase, look for what is left, and put the certificate on record. There is no way back.
-    Run(OneArgs),
+    Run(RunArgs),
     /// Look again for what is left of an erasure.
     Verify(OneArgs),
 }
@@ -100,6 +100,16 @@ pub(crate) struct OneArgs {
     pub(super) who: WhoArgs,
 }
 
+/// `run`
+#[derive(Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(super) one: OneArgs,
+    /// Lock each table while it is written anew. Without it pg_repack does that in use, where the cluster's host has it.
+    #[arg(long)]
+    pub(super) lock_tables: bool,
+}
+
 /// `approve`
 #[derive(Args)]
 pub(crate) struct ApproveArgs {
@@ -130,7 +140,7 @@ pub(crate) async fn run(command: EraseCommand) -> Result<(), Failure> {
             Ok(())
         }
         EraseCommand::Approve(args) => approve(&args, print_plan).await,
-        EraseCommand::Run(args) => execute(&args).await,
+        EraseCommand::Run(args) => execute(&args.one, args.lock_tables).await,
         EraseCommand::Verify(args) => verify(&args).await,
     }
 }
@@ -375,13 +385,13 @@ pub(super) fn progress() -> ProgressBar {
     bar
 }
 
-async fn execute(args: &OneArgs) -> Result<(), Failure> {
+async fn execute(args: &OneArgs, lock: bool) -> Result<(), Failure> {
     let console = Console::connect(&args.who, None).await?;
     let approved = console.ask(&json!({ "do": "begin", "id": args.id })).await?;
     let plan: Plan =
         serde_json::from_value(signed(&approved)?).map_err(|e| Failure::refused(format!("the plan: {e}")))?;
     if plan.subject.is_some() {
-        return person::run(&args.id, &plan, &console, &args.who).await;
+        return person::run(&args.id, &plan, lock, &console, &args.who).await;
     }
     let open = open(Some(&plan.of), &args.who).await?;
     if open.of.from.store != plan.store || open.of.to.store != plan.home {
@@ -406,7 +416,7 @@ async fn execute(args: &OneArgs) -> Result<(), Failure> {
         let dropped = rows::drop_slot(&open.from, name).await;
         done.push(json!({ "target": target, "failed": dropped.err().map(|e| e.to_string()) }));
     }
-    let erased = rows::erase(&open.of, &open.tables, &open.from, &open.to, &mut |step| match step {
+    let erased = rows::erase(&open.of, &open.tables, &open.from, &open.to, lock, &mut |step| match step {
         Step::Begun(what) => bar.set_message(what.to_owned()),
         Step::Pages(..) => bar.tick(),
     })
@@ -429,7 +439,7 @@ async fn execute(args: &OneArgs) -> Result<(), Failure> {
     }
     bar.finish_and_clear();
     let left = looking::look(&open.places, &plan, std::slice::from_ref(&plan.store), &probes).await?;
-    let certificate = json!({ "rows": erased.rows, "planned": plan.rows, "rewritten": erased.rewritten, "views": erased.refreshed,
+    let certificate = json!({ "rows": erased.rows, "planned": plan.rows, "rewritten": erased.rewritten, "rewritten_in_use": erased.online, "views": erased.refreshed,
         "wal_segments": erased.wal_segments, "copies": done, "remains": plan.remains, "verified": left.told });
     let failed = done.iter().any(|d| d["failed"].is_string());
     let certified =

@@ -11,6 +11,7 @@ use ringfence_residency::copies::files as scan;
 use ringfence_residency::copies::probe::Probes;
 use ringfence_residency::copies::{Copy, Holds, Kind, objects};
 use ringfence_residency::erase::dump::{self, whose::Whose};
+use ringfence_residency::erase::online::Writer;
 use ringfence_residency::erase::person::{self, Subject};
 use ringfence_residency::erase::rows::Step;
 use ringfence_residency::erase::{Action, Plan, Registered, Remains, Target, wal};
@@ -192,7 +193,13 @@ async fn copies(
 }
 
 /// Erases, and looks for what is left.
-pub(super) async fn run(id: &str, plan: &Plan, console: &Console, who: &WhoArgs) -> Result<(), Failure> {
+pub(super) async fn run(
+    id: &str,
+    plan: &Plan,
+    lock: bool,
+    console: &Console,
+    who: &WhoArgs,
+) -> Result<(), Failure> {
     let Some(subject) = &plan.subject else { return Err(Failure::refused("the plan names nobody")) };
     let path = who.config.path();
     let places = scans::load(&path, &plan.jurisdiction)?;
@@ -237,7 +244,15 @@ pub(super) async fn run(id: &str, plan: &Plan, console: &Console, who: &WhoArgs)
                 bar.set_message(format!("{}: {what}", database.name));
             }
         };
-        rewritten += person::clean(database, catalogue, subject, plan.rewrite, told).await?;
+        let writer = match stores.get(&database.name).filter(|_| plan.rewrite) {
+            Some(store) => Some(Writer::choose(database, &store.admin, lock).await?),
+            None => None,
+        };
+        let cleaned = person::clean(database, catalogue, subject, writer.as_ref(), told).await;
+        if let Some(writer) = &writer {
+            writer.finish(database).await?;
+        }
+        rewritten += cleaned?;
     }
     let mut dumps = Vec::new();
     for target in &plan.targets {
