@@ -1,4 +1,4 @@
-"""What a move costs: its speed beside `pg_dump -Fd -j2 | pg_restore -j2` of the same rows, and what live clients notice of it. Writes
+"""What a move and an erasure cost: its speed beside `pg_dump -Fd -j2 | pg_restore -j2` of the same rows, and what live clients notice of it. Writes
 bench/MIGRATE.md.
 
 Usage: python3 bench/migrate.py [USERS] [TRANSACTIONS-PER-SECOND]
@@ -48,6 +48,51 @@ def percentiles(files, since=0.0, until=9e18):
         return None
     at = lambda share: found[min(int(len(found) * share), len(found) - 1)]
     return {"n": len(found), "p50": at(0.5), "p99": at(0.99), "max": found[-1]}
+
+
+OTHERS = """\\set id random(1000000000, 9000000000000000)
+\\set user random(1, {top})
+begin;
+insert into messages (id, sender_id, recipient_id, body, sent_at) select :id, id, 1, 'hello', now() from users where id = :user and country <> 'US';
+update users set phone = 'x' where id = :user and country <> 'US';
+commit;
+"""
+
+
+def erase(stack, folder, demo, env, at, sql):
+    """Erases what has moved, while others' rows are written."""
+    run = lambda *arguments: subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, env=env)
+    scanned = run("copies", "scan", "--as", "us-engineer", "--json")
+    assert json.loads(scanned.stdout)["copies"], scanned.stderr[-500:]
+    asked = json.loads(run("erase", "request", "--as", "us-engineer", "--purpose", "measured", "--json").stdout)
+    for who in ("us-approver-1", "us-approver-2"):
+        done = run("erase", "approve", asked["id"], "--as", who, "--key", str(demo / "keys" / who))
+        assert done.returncode == 0, done.stderr[-500:]
+    script = folder / "others.sql"
+    script.write_text(OTHERS.format(top=USERS))
+    load = subprocess.Popen([f"{BIN}/pgbench", "-n", "-M", "prepared", "-c", str(CLIENTS), "-j", "2", "-T", "100000", "-R", str(RATE), "-f", script, "-l",
+                             "--log-prefix", folder / "others", at("sg-legacy", "legacy")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV)
+    stack.callback(load.kill)
+    time.sleep(15)
+    began = time.time()
+    done = run("erase", "run", asked["id"], "--as", "us-engineer", "--json")
+    ended = time.time()
+    assert done.returncode == 0, done.stderr[-800:]
+    told = json.loads(done.stdout)["certificate"]
+    assert told["rewritten_in_use"] == len(told["rows"]), told
+    time.sleep(10)
+    locking = time.time()
+    for table, _ in told["rows"]:
+        sql("sg-legacy", "legacy", f"vacuum full {table}")
+    locked = time.time()
+    time.sleep(5)
+    assert load.poll() is None, f"a client met an error: {load.stderr.read()[-500:]}"
+    load.terminate()
+    errors = re.findall(r"(?:ERROR|FATAL|aborted).*", load.communicate()[1])
+    assert not errors, errors
+    files = list(folder.glob("others.*.*"))
+    return {"rows": sum(n for _, n in told["rows"]), "people": told["verified"]["looked_for"], "bytes": told["verified"]["looked_at"]["bytes"], "seconds": ended - began,
+            "before": percentiles(files, until=began - 1), "during": percentiles(files, began, ended), "locking": locked - locking, "locked": percentiles(files, locking, locked)}
 
 
 def main():
@@ -154,6 +199,7 @@ def main():
         after = percentiles(files, cut_ended + 1)
         errors = re.findall(r"(?:ERROR|FATAL|aborted).*", said[1])
         assert not errors, errors
+        erased = erase(stack, folder, demo, env, at, sql)
         machine = f"{platform.machine()}, {os.cpu_count()} shared cores, PostgreSQL {sql('us-trusted', 'us', 'show server_version').split()[0]}, {datetime.date.today()}"
         line = lambda what, p: f"| {what} | {p['n']:,} | {p['p50']:.1f} | {p['p99']:.1f} | {p['max']:.0f} |"
         parts = ", ".join(f"{name} {ms:.0f}" for name, ms in report["parts"])
@@ -184,6 +230,19 @@ Latencies in ms as pgbench sees them, waiting for its own schedule included.
 
 The change-over held clients for {report['held_ms']:.0f} ms ({parts} ms). No client met an error. Both sides were compared row by row before ({sum(t['rows'] for t in report['verified']['tables'].values()):,} rows,
 {cut_ended - cut_began:.1f} s with the change-over), and {report['changed']:,} rows that changed meanwhile one by one.
+
+## What an erasure costs
+
+Then `ringfence erase run` removes the rows from `sg-legacy`, while {CLIENTS} other sessions write rows of everybody else there ({RATE} transactions a second asked for, straight at the store): deletes {erased['rows']:,} rows, writes the
+tables anew with `pg_repack`, uses up old WAL, and looks through {erased['bytes'] / 1e9:.1f} GB for {erased['people']:,} people. {erased['seconds']:.0f} s. Beside it the same tables by `VACUUM FULL`, as `--lock-tables` does, afterwards and under the same load.
+
+| | transactions | p50 | p99 | longest |
+| --- | --- | --- | --- | --- |
+{line("before", erased['before'])}
+{line("during the erasure", erased['during'])}
+{line("during VACUUM FULL of its tables (" + format(erased['locking'], '.0f') + " s)", erased['locked'])}
+
+No client met an error.
 """
         (ROOT / "bench/MIGRATE.md").write_text(text)
         print(text)

@@ -14,6 +14,12 @@ need() { # need COMMAND-OR-PATH PACKAGE…
   fi
 }
 
+need_repack() {
+  # Tables are written anew in use with it; it is of the server's version.
+  version=$({ ls /usr/lib/postgresql || apt-cache depends postgresql | sed -n 's/.*Depends: postgresql-//p'; } 2> /dev/null | sort -V | tail -1 || true)
+  need '/usr/lib/postgresql/*/bin/pg_repack' "postgresql-${version:-15}-repack"
+}
+
 for what in "$@"; do
   case $what in
     build)
@@ -34,9 +40,7 @@ for what in "$@"; do
       need node nodejs
       need npm npm
       need chromium chromium
-      # Tables are written anew in use with it; it is of the server's version.
-      version=$({ ls /usr/lib/postgresql || apt-cache depends postgresql | sed -n 's/.*Depends: postgresql-//p'; } 2> /dev/null | sort -V | tail -1 || true)
-      need '/usr/lib/postgresql/*/bin/pg_repack' "postgresql-${version:-15}-repack"
+      need_repack
       ;;
     page)
       need node nodejs
@@ -46,6 +50,7 @@ for what in "$@"; do
       need '/usr/lib/postgresql/*/bin/pgbench' postgresql
       need pgbouncer pgbouncer
       need pgcopydb pgcopydb
+      need_repack
       if ! python3 -c "import ensurepip" 2> /dev/null; then missing+=(python3 python3-venv); fi
       ;;
     *) echo "scripts/install.sh: unknown: $what" >&2; exit 2 ;;

@@ -192,7 +192,27 @@ bucket = {{ endpoint = \"http://127.0.0.1:{port}\", name = \"dumps\", keys = \"s
     for who in ["us-approver-1", "us-approver-2"] {
         ok(&demo, &["erase", "approve", &id, "--as", who, "--key", &key(who)]);
     }
-    let done = ringfence(&demo, &[&["erase", "run", &id], &WHO[..]].concat());
+    // Whoever runs it is killed in the middle, at any moment: the same command again goes on.
+    let mut cut_off = Command::new(support::PROGRAM)
+        .args(["erase", "run", &id, "--as", "us-engineer"])
+        .env("PGPASSWORD", "demo")
+        .env("RINGFENCE_CONFIG", demo.dir.join("erase.toml"))
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(u64::from(std::process::id()) % 4000));
+    cut_off.kill().unwrap();
+    assert!(!cut_off.wait().unwrap().success(), "it was done before it could be killed");
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(90);
+    let done = loop {
+        let done = ringfence(&demo, &[&["erase", "run", &id], &WHO[..]].concat());
+        if done.status.success() || std::time::Instant::now() > until {
+            break done;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    };
     assert!(done.status.success(), "{}", text(&done));
     assert!(text(&done).contains(": 0 found") && text(&done).contains("archive.age"), "{}", text(&done));
 

@@ -12,6 +12,14 @@ use crate::database::{Database, Error};
 /// How long pg_repack waits for the moment in which nobody uses the table, in seconds. Then it gives up: it ends nobody's session.
 const WAIT: &str = "--wait-timeout=60";
 
+/// How an extension is known again that was made for an erasure.
+const OURS: &str = "made by ringfence for an erasure";
+
+/// Waits for a pg_repack that is still at work: a killed program's child goes on by itself.
+async fn drop_extension(at: &Database) -> Result<(), Error> {
+    at.run_locking("remove the extension pg_repack", "DROP EXTENSION IF EXISTS pg_repack CASCADE").await
+}
+
 /// How tables are written anew.
 pub enum Writer<'a> {
     /// Each is locked meanwhile.
@@ -32,15 +40,28 @@ impl<'a> Writer<'a> {
             client::program("pg_repack", admin).arg("--version").output().is_ok_and(|o| o.status.success())
         };
         let sql = "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pg_repack'),
-                          EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_repack')";
+                          EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_repack'),
+                          (SELECT obj_description(oid, 'pg_extension') FROM pg_extension WHERE extname = 'pg_repack')";
         let row = at.row("look for pg_repack", sql, &[]).await?;
-        let (is_available, is_there): (bool, bool) = (row.get(0), row.get(1));
+        let (is_available, is_there, comment): (bool, bool, Option<String>) =
+            (row.get(0), row.get(1), row.get(2));
+        let is_left = is_there && comment.as_deref() == Some(OURS);
+        if is_left {
+            // Of an erasure that was cut off: with it go the copies and triggers that it was at work with.
+            drop_extension(at).await?;
+        }
         if lock || !is_available || !has_program() {
             return Ok(Self::Locking);
         }
-        at.run("make the extension pg_repack", "CREATE EXTENSION IF NOT EXISTS pg_repack SCHEMA public")
-            .await?;
-        Ok(Self::Online { admin, is_ours: !is_there })
+        let is_ours = is_left || !is_there;
+        if is_ours {
+            let sql = format!(
+                "BEGIN; CREATE EXTENSION pg_repack SCHEMA public; COMMENT ON EXTENSION pg_repack IS {}; COMMIT",
+                literal(OURS)
+            );
+            at.run("make the extension pg_repack", &sql).await?;
+        }
+        Ok(Self::Online { admin, is_ours })
     }
 
     /// What it does, for whoever watches.
@@ -82,9 +103,7 @@ impl<'a> Writer<'a> {
     /// What was made for it goes.
     pub async fn finish(&self, at: &Database) -> Result<(), Error> {
         match self {
-            Self::Online { is_ours: true, .. } => {
-                at.run("remove the extension pg_repack", "DROP EXTENSION IF EXISTS pg_repack").await
-            }
+            Self::Online { is_ours: true, .. } => drop_extension(at).await,
             _ => Ok(()),
         }
     }
