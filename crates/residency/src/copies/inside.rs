@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use super::probe::{Found, Probes};
+use super::probe::{Found, Probes, Watch};
 use super::wrapping::Wrapping;
 use super::{Holds, Kind};
 use crate::backup::keys;
@@ -157,8 +157,19 @@ fn look(
         Form::Wrapped(_) if depth == 0 => Some(sealed("it is wrapped too often".to_owned())),
         Form::Wrapped(wrapping) => {
             let inner = name.strip_suffix(wrapping.suffix()).unwrap_or(name);
+            // What a format passes over may hold something, too: names, comments, frames to be skipped.
+            let mut watch = Watch::new(probes);
+            let watched = BufReader::new(Watched { bytes: whole, watch: &mut watch });
             // A trait object, since a type for each depth would have no end. Unpacked, its length says nothing of progress.
-            return look(wrapping.unwrap(whole), None, inner, probes, told, depth - 1);
+            let seen = look(wrapping.unwrap(watched), None, inner, probes, told, depth - 1);
+            let beside = watch.finish();
+            match seen {
+                Ok(Some(inside)) if !inside.holds.is_nothing() => Some(inside),
+                _ if beside.people() > 0 => {
+                    Some(of(Kind::Export, "beside what is packed in it", holds(&beside, probes)))
+                }
+                seen => return seen,
+            }
         }
         Form::Archive | Form::Tar { dump: true } => {
             let (holds, note) = match path {
@@ -202,6 +213,20 @@ pub(super) fn system(bytes: &[u8]) -> String {
     bytes.try_into().map_or_else(|_| String::new(), |bytes| format!("system {}", u64::from_ne_bytes(bytes)))
 }
 
+/// Has what is read seen.
+struct Watched<'a, 'b, R> {
+    bytes: R,
+    watch: &'a mut Watch<'b>,
+}
+
+impl<R: Read> Read for Watched<'_, '_, R> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.bytes.read(out)?;
+        self.watch.see(&out[..n]);
+        Ok(n)
+    }
+}
+
 /// Looks into each file of a tar archive.
 fn members(
     whole: impl Read,
@@ -219,6 +244,7 @@ fn members(
             continue;
         }
         seen += 1;
+        people = people.max(probes.look(&*member.path_bytes(), told)?.people());
         let path = member.path()?.display().to_string();
         let last = path.rsplit('/').next().unwrap_or(&path).to_owned();
         let boxed: Box<dyn BufRead + '_> = Box::new(BufReader::new(member));
@@ -452,6 +478,8 @@ mod tests {
         assert_eq!(look_into(&tar(&gzip(b"to ada@example.org"))), found);
         assert_eq!(look_into(&gzip(&tar(&gzip(b"to ada@example.org")))), found);
         assert_eq!(look_into(&tar(&gzip(b"to bob@example.org"))), None);
+        let skipped = [&[0x55, 0x2a, 0x4d, 0x18, 15, 0, 0, 0][..], b"ada@example.org"].concat();
+        assert_eq!(look_into(&skipped), found, "in a frame that is passed over");
         let too_deep = gzip(&tar(&gzip(&tar(&gzip(b"to ada@example.org")))));
         assert!(matches!(look_into(&too_deep), Some(Holds::Unknown { .. })));
         let cut = tar(&gzip(b"to bob@example.org"));

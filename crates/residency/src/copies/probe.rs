@@ -173,18 +173,21 @@ impl Probes {
     /// Looks through all rows of a relation, or what else a query gives, as PostgreSQL sends them in binary: unpacked, in UTF-8, whatever
     /// the types are. `relation` is as SQL writes it in FROM.
     pub(crate) async fn in_relation(&self, database: &Database, relation: &str) -> Result<Found, Error> {
-        let mut watch = Watch { probes: self, buffer: Vec::new(), found: Found::default() };
+        let mut watch = Watch::new(self);
+        let see = |watch: &mut Watch<'_>, bytes: &[u8]| {
+            watch.see(bytes);
+            Ok(())
+        };
         let sql = |how: &str| format!("COPY (SELECT t.* FROM {relation} t) TO STDOUT{how}");
         let doing = "look for people";
-        match database.copy_out(doing, &sql(" (FORMAT binary)"), &mut |bytes| watch.see(bytes)).await {
+        match database.copy_out(doing, &sql(" (FORMAT binary)"), &mut |bytes| see(&mut watch, bytes)).await {
             // A type that has no binary form (SQLSTATE 42883).
             Err(Error::Refused { sqlstate, .. }) if sqlstate == "42883" => {
-                database.copy_out(doing, &sql(""), &mut |bytes| watch.see(bytes)).await?;
+                database.copy_out(doing, &sql(""), &mut |bytes| see(&mut watch, bytes)).await?;
             }
             done => done?,
         }
-        watch.look();
-        Ok(watch.found)
+        Ok(watch.finish())
     }
 
     /// How many people are looked for.
@@ -219,7 +222,7 @@ impl Probes {
 }
 
 /// Looks through bytes that come in pieces.
-struct Watch<'a> {
+pub(super) struct Watch<'a> {
     probes: &'a Probes,
     /// What the next piece may go on with, and until that is worth a look, what has come.
     buffer: Vec<u8>,
@@ -229,13 +232,24 @@ struct Watch<'a> {
 /// Pieces are a row each; a look has a price.
 const ENOUGH: usize = 1 << 16;
 
-impl Watch<'_> {
-    fn see(&mut self, bytes: &[u8]) -> Result<(), Error> {
+impl<'a> Watch<'a> {
+    /// Nothing has come yet.
+    pub(super) fn new(probes: &'a Probes) -> Self {
+        Self { probes, buffer: Vec::new(), found: Found::default() }
+    }
+
+    /// Who was in what has come.
+    pub(super) fn finish(mut self) -> Found {
+        self.look();
+        self.found
+    }
+
+    /// A piece.
+    pub(super) fn see(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
         if self.buffer.len() >= ENOUGH {
             self.look();
         }
-        Ok(())
     }
 
     fn look(&mut self) {
@@ -276,9 +290,9 @@ mod tests {
         ] {
             let text = [b"xx", &bytes[..], b"yy"].concat();
             assert_eq!(probes.look(&text[..], &mut |_| ()).unwrap().people(), 1, "{bytes:x?}");
-            let mut watch = Watch { probes: &probes, buffer: Vec::new(), found: Found::default() };
+            let mut watch = Watch::new(&probes);
             for piece in text.chunks(3) {
-                watch.see(piece).unwrap();
+                watch.see(piece);
                 watch.look();
             }
             assert_eq!(watch.found.people(), 1, "{bytes:x?} in pieces");
