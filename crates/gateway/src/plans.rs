@@ -227,6 +227,12 @@ pub async fn begin(shared: &Shared, person: &Principal, id: &str) -> Result<Valu
     Ok(tell(&policy, &stored))
 }
 
+/// Whether a certificate says that something could not be erased.
+fn has_failed(certificate: &Value) -> bool {
+    let some = |list: &Value, is: fn(&Value) -> bool| list.as_array().into_iter().flatten().any(is);
+    some(&certificate["failed"], |_| true) || some(&certificate["copies"], |copy| copy["failed"].is_string())
+}
+
 /// Puts on record what was erased.
 pub async fn certify(
     shared: &Shared,
@@ -243,7 +249,9 @@ pub async fn certify(
     let record = json!({ "id": id, "by": person.name, "plan": digest, "certificate": certificate });
     shared.on_record(Entry::new(Kind::ErasureCertificate, &store.jurisdiction, &record)).await?;
     let text = certificate.to_string();
-    shared.control.advance_erasure(id, "done", Some(&text)).await.map_err(|e| broken(&e))?;
+    // What could not be done is to be done yet, by the same signatures.
+    let state = if has_failed(certificate) { "approved" } else { "done" };
+    shared.control.advance_erasure(id, state, Some(&text)).await.map_err(|e| broken(&e))?;
     show(shared, person, id).await
 }
 

@@ -129,7 +129,16 @@ async fn relations(
         }
     }
     let objects = "(SELECT pg_catalog.lo_get(oid) FROM pg_catalog.pg_largeobject_metadata)";
-    let people = probes.in_relation(database, objects).await?.people();
+    let seen = match probes.in_relation(database, objects).await {
+        // One is larger than what PostgreSQL gives at once.
+        Err(Error::Refused { .. }) => {
+            probes
+                .in_relation(database, "(SELECT data FROM pg_catalog.pg_largeobject ORDER BY loid, pageno)")
+                .await
+        }
+        seen => seen,
+    };
+    let people = seen?.people();
     if people > 0 {
         found.push(Relation { name: "large objects".to_owned(), is_view: false, people });
     }

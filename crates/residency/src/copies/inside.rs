@@ -238,9 +238,18 @@ fn members(
     let is_backup = name.starts_with("base") || name.starts_with("pg_wal");
     let (mut people, mut unknown, mut seen) = (0, None, 0_u64);
     let mut archive = tar::Archive::new(whole);
+    // What somebody has appended behind an end is read, too.
+    archive.set_ignore_zeros(true);
     for member in archive.entries()? {
-        let member = member?;
-        if !member.header().entry_type().is_file() {
+        let member = match member {
+            Ok(member) => member,
+            Err(e) => {
+                unknown = unknown.or(Some(format!("it cannot be read to its end: {e}")));
+                break;
+            }
+        };
+        let kind = member.header().entry_type();
+        if !(kind.is_file() || kind.is_gnu_sparse() || kind.is_contiguous()) {
             continue;
         }
         seen += 1;
@@ -248,12 +257,15 @@ fn members(
         let path = member.path()?.display().to_string();
         let last = path.rsplit('/').next().unwrap_or(&path).to_owned();
         let boxed: Box<dyn BufRead + '_> = Box::new(BufReader::new(member));
-        match look(boxed, None, &last, probes, told, depth)?.map(|inside| inside.holds) {
+        let seen = look(boxed, None, &last, probes, told, depth)
+            .unwrap_or_else(|e| Some(sealed(format!("it cannot be read to its end: {e}"))));
+        match seen.map(|inside| inside.holds) {
             Some(Holds::Found { people: found, .. }) => people = people.max(found),
             Some(Holds::Unknown { why }) => unknown = unknown.or(Some(format!("{path} in it: {why}"))),
             _ => {}
         }
     }
+    people = people.max(probes.look(&mut archive.into_inner(), told)?.people());
     let holds = match (people, unknown) {
         (0, Some(why)) => Holds::Unknown { why },
         (0, None) => Holds::Nobody { of: probes.count() },
@@ -313,7 +325,8 @@ impl<R: Read> Opaque<R> {
     /// Whether something in it could not be read.
     fn is_opaque(&self) -> bool {
         // A short text has few different bytes whatever it is: only what comes near the most that it could have is noise.
-        let short = self.blocks == 0 && self.n >= 64 && {
+        // So does the end of a longer one.
+        let short = self.n >= if self.blocks == 0 { 64 } else { 1024 } && {
             let most = f64::from(self.n.min(256)).log2();
             self.entropy() > most * if self.n < 1024 { 0.86 } else { 0.92 }
         };
@@ -484,5 +497,7 @@ mod tests {
         assert!(matches!(look_into(&too_deep), Some(Holds::Unknown { .. })));
         let cut = tar(&gzip(b"to bob@example.org"));
         assert!(matches!(look_into(&cut[..700]), Some(Holds::Unknown { .. })));
+        let two = [tar(b"to bob@example.org"), tar(&gzip(b"to ada@example.org"))].concat();
+        assert_eq!(look_into(&two), found, "behind the end of the first");
     }
 }

@@ -85,7 +85,7 @@ pub async fn is_safe(tables: &[Planned], from: &Database, to: &Database) -> Resu
     Ok(())
 }
 
-/// Erases. May be run again after a crash. From the first step on there is no way back. `lock` has tables locked while they are written
+/// Erases; the caller has claimed the move, and seen after that that the rows are at home elsewhere. May be run again after a crash. From the first step on there is no way back. `lock` has tables locked while they are written
 /// anew, where that could be done in use.
 pub async fn erase(
     of: &Move,
@@ -96,10 +96,14 @@ pub async fn erase(
     told: &mut (dyn FnMut(Step<'_>) + Send),
 ) -> Result<Erased, Error> {
     let mut erased = Erased::default();
-    from.claim(&of.name).await?;
     told(Step::Begun("ending the way back"));
-    let begun = format!("UPDATE {SCHEMA}.home SET erased = true WHERE move = $1");
-    from.execute("note that there is no way back", &begun, &[&of.name]).await?;
+    let begun = format!("UPDATE {SCHEMA}.home SET erased = true WHERE move = $1 AND store = $2");
+    if from.execute("note that there is no way back", &begun, &[&of.name, &of.to.store]).await? != 1 {
+        return Err(Error::Failed(format!(
+            "{} does not say that the rows have left for {}",
+            from.name, of.to.store
+        )));
+    }
     target::unsubscribe(from, Some(to), &of.back()).await?;
     target::unsubscribe(to, Some(from), &of.publication()).await?;
     for (database, name) in [(to, of.back()), (from, of.publication())] {

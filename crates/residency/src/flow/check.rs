@@ -121,8 +121,12 @@ pub async fn check(
 /// What else the flow's role reads at the source. Whoever has the other end has its password, and PostgreSQL lets a role that may replicate
 /// decode everything: what is not the flow's own subscription is reason to cut.
 async fn other_readers(of: &Flow, from: &Database) -> Result<Vec<String>, Error> {
-    let sql = "SELECT coalesce(s.slot_name::text, 'no slot'), a.backend_type FROM pg_stat_activity a LEFT JOIN pg_replication_slots s ON s.active_pid = a.pid
-               WHERE a.usename = $1 AND (a.backend_type <> 'walsender' OR (s.slot_name <> $2 AND s.slot_name !~ '^pg_[0-9]+_sync_'))";
+    let sql = "SELECT coalesce(s.slot_name::text, 'no slot'), a.backend_type || coalesce(' ' || r.state, '')
+               FROM pg_stat_activity a LEFT JOIN pg_stat_replication r ON r.pid = a.pid LEFT JOIN pg_replication_slots s ON s.active_pid = a.pid
+               WHERE a.usename = $1 AND CASE
+                   WHEN a.backend_type <> 'walsender' THEN true
+                   WHEN s.slot_name IS NULL THEN r.state IN ('backup', 'catchup', 'streaming')
+                   ELSE s.slot_name <> $2 AND NOT (s.plugin = 'pgoutput' AND s.slot_name ~ '^pg_[0-9]+_sync_[0-9]+_[0-9]+$') END";
     let rows = from.rows("see what the flow's role does", sql, &[&of.from.role, &of.publication()]).await?;
     let told = |row: &tokio_postgres::Row| {
         let (slot, kind): (String, String) = (row.get(0), row.get(1));

@@ -78,6 +78,7 @@ pub async fn run(
             to.name
         )]));
     }
+    super::prepare_schema(from, &of.from).await?;
     // What an attempt before this one may have left.
     source::open(of, from).await?;
     target::go_on(of, to).await?;
@@ -108,7 +109,10 @@ pub async fn run(
         }
     }
     target::publish_back(of, tables, to).await?;
-    target::make_slot(to, &of.back()).await?;
+    if let Err(e) = target::make_slot(to, &of.back()).await {
+        source::unwatch(tables, from).await?;
+        return Err(e);
+    }
     told(Step::Begun("changing over"));
     let attempt = in_time([from, to], attempt(of, tables, from, to, gateways)).await;
     if let Err(Error::Unreachable { .. }) = &attempt {
@@ -187,10 +191,10 @@ async fn attempt(
     part("compare");
     target::sequences(tables, from, to, true).await?;
     target::pause(of, to).await?;
-    target::begin_slot(of, to, &of.back()).await?;
+    let since = target::begin_slot(of, to, &of.back()).await?;
     part("sequences and the way back");
     let epoch = epoch(of, from, to).await?;
-    source::settle(of, tables, from, &until, epoch).await?;
+    source::settle(of, tables, from, &until, epoch, &since).await?;
     arrive(of, to).await?;
     part("decide");
     Ok((parts, looked))
@@ -286,7 +290,7 @@ async fn finish(of: &Move, tables: &[Planned], from: &Database, to: &Database) -
     target::unsubscribe(to, Some(from), &of.publication()).await?;
     // A decision of before, the other way, is over.
     forget_decision(of, to).await?;
-    follow(from, &of.back(), &of.to.replication).await
+    follow(of, from, &of.back(), &of.to.replication).await
 }
 
 async fn forget_decision(of: &Move, at: &Database) -> Result<(), Error> {
@@ -294,20 +298,27 @@ async fn forget_decision(of: &Move, at: &Database) -> Result<(), Error> {
     at.execute("forget the decision before", &sql, &[&of.name]).await.map(drop)
 }
 
-/// Follows a side that has a slot and a publication of this name, from the slot on. May be run again.
-async fn follow(at: &Database, name: &str, other: &str) -> Result<(), Error> {
-    let sql = "SELECT count(*) FROM pg_subscription WHERE subname = $1";
-    if at.row("look for the subscription", sql, &[&name]).await?.get::<_, i64>(0) > 0 {
-        // Whoever died in the middle of a change-over may have left it stopped.
-        return at.run("go on following", &format!("ALTER SUBSCRIPTION {} ENABLE", ident(name))).await;
+/// Follows a side that has a slot and a publication of this name, from where the decision says; the slot itself may have been set back by a
+/// crash. May be run again.
+async fn follow(of: &Move, at: &Database, name: &str, other: &str) -> Result<(), Error> {
+    let n = ident(name);
+    if !target::exists(at, name).await? {
+        let sql = format!(
+            "CREATE SUBSCRIPTION {n} CONNECTION {conn} PUBLICATION {n} WITH (copy_data = false, create_slot = false, enabled = false, slot_name = {slot})",
+            conn = literal(other),
+            slot = literal(name),
+        );
+        at.run_unlogged("follow the other side", &sql).await?;
     }
-    let sql = format!(
-        "CREATE SUBSCRIPTION {n} CONNECTION {conn} PUBLICATION {n} WITH (copy_data = false, create_slot = false, slot_name = {slot})",
-        n = ident(name),
-        conn = literal(other),
-        slot = literal(name),
+    // One that has applied something knows better.
+    let since = format!(
+        "SELECT pg_replication_origin_advance('pg_' || s.oid, h.since) FROM pg_subscription s, {SCHEMA}.home h
+         WHERE s.subname = $1 AND NOT s.subenabled AND h.move = $2 AND h.since IS NOT NULL
+           AND coalesce(pg_replication_origin_progress('pg_' || s.oid, false), '0/0') < h.since"
     );
-    at.run_unlogged("follow the other side", &sql).await
+    at.rows("follow from the decision on", &since, &[&name, &of.name]).await?;
+    // Whoever died in the middle of a change-over may have left it stopped.
+    at.run("go on following", &format!("ALTER SUBSCRIPTION {n} ENABLE")).await
 }
 
 /// Goes back: the target's rows are replicated to the source, so nothing that was written since is lost. Then the target follows
@@ -393,7 +404,7 @@ pub async fn finish_back(of: &Move, tables: &[Planned], from: &Database, to: &Da
             return Err(e);
         }
     }
-    follow(to, &of.publication(), &of.from.replication).await
+    follow(of, to, &of.publication(), &of.from.replication).await
 }
 
 async fn attempt_back(
@@ -411,7 +422,7 @@ async fn attempt_back(
     target::await_token(of, from, n, CATCH_UP).await?;
     from.run("stop following", &format!("ALTER SUBSCRIPTION {} DISABLE", ident(&of.back()))).await?;
     target::sequences(tables, to, from, false).await?;
-    target::begin_slot(of, from, &of.publication()).await?;
+    let since = target::begin_slot(of, from, &of.publication()).await?;
     let epoch = epoch(of, from, to).await?;
-    source::settle(&reversed, all, to, &until, epoch).await
+    source::settle(&reversed, all, to, &until, epoch, &since).await
 }

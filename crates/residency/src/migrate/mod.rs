@@ -98,7 +98,8 @@ pub(crate) async fn prepare_schema(database: &Database, side: &Side) -> Result<(
          CREATE TABLE IF NOT EXISTS {SCHEMA}.target_of (move text PRIMARY KEY);
          CREATE TABLE IF NOT EXISTS {SCHEMA}.home (
             move text PRIMARY KEY, route text NOT NULL, store text NOT NULL, epoch bigint NOT NULL,
-            erased boolean NOT NULL DEFAULT false);
+            erased boolean NOT NULL DEFAULT false, since pg_lsn);
+         ALTER TABLE {SCHEMA}.home ADD COLUMN IF NOT EXISTS since pg_lsn;
          CREATE TABLE IF NOT EXISTS {SCHEMA}.identity (relation text PRIMARY KEY, was \"char\" NOT NULL, index text);
          CREATE TABLE IF NOT EXISTS {SCHEMA}.brought (relation text PRIMARY KEY, finished boolean NOT NULL DEFAULT false);
          CREATE UNLOGGED TABLE IF NOT EXISTS {SCHEMA}.watched (

@@ -397,7 +397,7 @@ pub async fn open(of: &Move, from: &Database) -> Result<(), Error> {
     from.run("take the fence away", &closed_until(of, "-infinity")).await
 }
 
-/// The decision: in one transaction the fence stays for good, and the rows are at home at the target. Refused where the fence has ended
+/// The decision, and from where in its WAL the other side's changes are followed (`since`): in one transaction the fence stays for good, and the rows are at home at the target. Refused where the fence has ended
 /// or was taken away meanwhile, since somebody may have written: the mover may have lost its connection, found the rows still at home
 /// here and given up, while the server was yet to run this.
 pub async fn settle(
@@ -406,6 +406,7 @@ pub async fn settle(
     from: &Database,
     until: &str,
     epoch: i64,
+    since: &str,
 ) -> Result<(), Error> {
     let sql = format!(
         "BEGIN; {lock};
@@ -415,8 +416,8 @@ pub async fn settle(
              END IF;
          END $do$;
          {fence};
-         INSERT INTO {SCHEMA}.home (move, route, store, epoch) VALUES ({name}, {route}, {store}, {epoch})
-             ON CONFLICT (move) DO UPDATE SET store = excluded.store, epoch = excluded.epoch, route = excluded.route;
+         INSERT INTO {SCHEMA}.home (move, route, store, epoch, since) VALUES ({name}, {route}, {store}, {epoch}, {since})
+             ON CONFLICT (move) DO UPDATE SET store = excluded.store, epoch = excluded.epoch, route = excluded.route, since = excluded.since;
          COMMIT",
         lock = lock(tables),
         until = literal(until),
@@ -425,6 +426,7 @@ pub async fn settle(
         name = literal(&of.name),
         route = literal(&of.route),
         store = literal(&of.to.store),
+        since = literal(since),
     );
     if let Err(e) = from.run("decide the change-over", &sql).await {
         let _ = from.run("roll back", "ROLLBACK").await;

@@ -68,8 +68,8 @@ pub async fn status(of: &Move, tables: &[Planned], from: &Database, to: &Databas
     let is_marked = from
         .row(
             "look for marks",
-            "SELECT EXISTS (SELECT FROM pg_trigger WHERE tgname = 'ringfence_9_rows' AND tgrelid = ANY (SELECT to_regclass(x)::oid FROM unnest($1::text[]) x))",
-            &[&names(tables)],
+            "SELECT EXISTS (SELECT FROM pg_trigger WHERE tgname = $2 AND tgrelid = ANY (SELECT to_regclass(x)::oid FROM unnest($1::text[]) x))",
+            &[&names(tables), &format!("ringfence_9_rows_{}", of.name)],
         )
         .await?;
     let stage = match (is_moved, is_subscribed, is_marked.get::<_, bool>(0)) {

@@ -77,6 +77,11 @@ pub async fn subscribe(of: &Move, to: &Database, from: &Database) -> Result<(), 
 /// All tables are copied: from here on the target need not wait for its disk with each change. What must not be lost is waited for at the
 /// change-over.
 pub async fn hurry(of: &Move, to: &Database) -> Result<(), Error> {
+    // Any change of a subscription begins it anew, which takes seconds.
+    let waits = "SELECT EXISTS (SELECT FROM pg_subscription WHERE subname = $1 AND subsynccommit <> 'off')";
+    if !to.row("look how it waits", waits, &[&of.publication()]).await?.get::<_, bool>(0) {
+        return Ok(());
+    }
     let sql = format!("ALTER SUBSCRIPTION {} SET (synchronous_commit = off)", ident(&of.publication()));
     to.run("let it hurry", &sql).await
 }
@@ -176,11 +181,12 @@ pub async fn make_slot(at: &Database, name: &str) -> Result<(), Error> {
     }
 }
 
-/// From here on the slot remembers what changes; what was replicated to this side is before it, and on the disk.
-pub async fn begin_slot(of: &Move, at: &Database, name: &str) -> Result<(), Error> {
+/// From here on the slot remembers what changes; what was replicated to this side is before it, and on the disk. Returns from where: a crash
+/// may set the slot back until the next checkpoint, so whoever follows it has to know, too.
+pub async fn begin_slot(of: &Move, at: &Database, name: &str) -> Result<String, Error> {
     flush(of, at).await?;
-    let sql = "SELECT pg_replication_slot_advance($1, pg_current_wal_flush_lsn())::text";
-    at.row("begin the other direction", sql, &[&name]).await.map(drop)
+    let sql = "SELECT (pg_replication_slot_advance($1, pg_current_wal_flush_lsn())).end_lsn::text";
+    Ok(at.row("begin the other direction", sql, &[&name]).await?.get(0))
 }
 
 /// What the target publishes for the way back.
@@ -238,13 +244,14 @@ async fn flush(of: &Move, to: &Database) -> Result<(), Error> {
 const APART: i64 = 10_000_000_000;
 
 /// What a sequence's numbers may grow to: where it ends, and where the columns end that draw from it.
-const LARGEST: &str = "SELECT least((SELECT seqmax FROM pg_sequence WHERE seqrelid = $1::text::regclass),
+const BOUNDS: &str = "SELECT seqincrement, seqmin, least(seqmax,
         (SELECT min(CASE a.atttypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647 ELSE 9223372036854775807 END)
            FROM pg_depend d LEFT JOIN pg_attrdef f ON d.classid = 'pg_attrdef'::regclass AND f.oid = d.objid
            JOIN pg_attribute a ON (a.attrelid, a.attnum) = (f.adrelid, f.adnum)
                 OR (d.classid = 'pg_class'::regclass AND (a.attrelid, a.attnum::int) = (d.refobjid, d.refobjsubid))
           WHERE (d.classid = 'pg_attrdef'::regclass AND d.refobjid = $1::text::regclass)
-             OR (d.classid = 'pg_class'::regclass AND d.objid = $1::text::regclass AND d.refobjsubid > 0)))::bigint";
+             OR (d.classid = 'pg_class'::regclass AND d.objid = $1::text::regclass AND d.refobjsubid > 0)))::bigint
+    FROM pg_sequence WHERE seqrelid = $1::text::regclass";
 
 /// Sequences go on where the source's are; `apart` where the source goes on drawing from its own, for the rows that stay: then the target's
 /// numbers begin far behind, so that none is drawn on both sides.
@@ -256,20 +263,26 @@ pub async fn sequences(tables: &[Planned], from: &Database, to: &Database, apart
             return Err(Error::Failed(format!("{} has no sequence {name}", to.name)));
         }
         let read = format!("SELECT last_value, is_called FROM {name}");
-        let mut value = 0;
-        let mut is_called = false;
-        for side in [from, to] {
-            let row = side.row("read a sequence", &read, &[]).await?;
-            value = value.max(row.get::<_, i64>(0));
-            is_called |= row.get::<_, bool>(1);
-        }
+        let row = from.row("read a sequence", &read, &[]).await?;
+        let (here, mut is_called): (i64, bool) = (row.get(0), row.get(1));
+        let row = to.row("read a sequence", &read, &[]).await?;
+        let (there, called_there): (i64, bool) = (row.get(0), row.get(1));
+        let row = to.row("read a sequence", BOUNDS, &[name]).await?;
+        let (step, smallest, largest): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
+        let mut value = here;
         if apart {
-            let largest: i64 = to.row("read a sequence", LARGEST, &[name]).await?.get(0);
-            let room = largest.saturating_sub(value) / 2;
-            if room < 1000 {
-                return Err(Error::Failed(format!("{name} has too few numbers left for two sides")));
+            let room =
+                if step > 0 { largest.saturating_sub(here) } else { here.saturating_sub(smallest) } / 2;
+            // In whole steps, where several systems draw in turns.
+            let gap = room.min(APART) / step.abs().max(1) * step;
+            if gap == 0 {
+                return Err(Error::Failed(format!("{name} has no numbers left for two sides")));
             }
-            value += room.min(APART);
+            value += gap;
+        }
+        // Where the target is further already, it stays there.
+        if (step > 0 && there >= value) || (step < 0 && there <= value) {
+            (value, is_called) = (there, is_called || called_there);
         }
         let sql = format!("SELECT setval({}, {value}, {is_called})", literal(name));
         to.rows("set a sequence", &sql, &[]).await?;

@@ -397,6 +397,8 @@ async fn execute(args: &OneArgs, lock: bool) -> Result<(), Failure> {
     if open.of.from.store != plan.store || open.of.to.store != plan.home {
         return Err(Failure::refused("the configuration's move is another one than the plan's"));
     }
+    // From here on nobody brings them back.
+    open.from.claim(&open.of.name).await?;
     if !migrate::has_moved(&open.of, &open.from, &open.to).await? {
         return Err(Failure::refused(format!("the rows are not at home at {}", plan.home)));
     }
@@ -404,9 +406,13 @@ async fn execute(args: &OneArgs, lock: bool) -> Result<(), Failure> {
     // Chosen while the store still shows what other people have written, too; of the people who were there, as long as they are.
     let probes =
         Probes::sample(&open.from, &open.loaded.catalogue, &open.scope, PEOPLE, Some(&open.from)).await;
+    // A run that was cut off has left few of them, or none.
     let probes = match probes {
-        Ok(probes) => probes,
-        Err(_) => sample(&open, Some(&open.from)).await?,
+        Ok(probes) if i64::try_from(probes.count()).is_ok_and(|n| n >= PEOPLE) => probes,
+        few => {
+            let at_home = sample(&open, Some(&open.from)).await?;
+            few.ok().filter(|few| few.count() >= at_home.count()).unwrap_or(at_home)
+        }
     };
     let bar = progress();
     let mut done = Vec::new();
@@ -490,8 +496,8 @@ async fn act(open: &Open, target: &Target, under: &str, probes: &Probes) -> Resu
             files::delete(target.kind, place).map_err(told)?;
         }
         Action::RewriteDump => {
-            if let Some(done) = dump::done(place, under) {
-                return Ok(json!({ "place": done }));
+            if let Some(done) = rewritten_already(target, under)? {
+                return Ok(done);
             }
             unchanged(target, place)?;
             let whose = Whose::moved(&open.scope, &open.loaded.catalogue, &open.to).await;
@@ -505,6 +511,20 @@ async fn act(open: &Open, target: &Target, under: &str, probes: &Probes) -> Resu
         }
     }
     Ok(Value::Null)
+}
+
+/// Whether a dump was written anew by a run that was cut off; what is left of the old one goes then.
+pub(super) fn rewritten_already(target: &Target, under: &str) -> Result<Option<Value>, String> {
+    let place = Path::new(&target.place);
+    let Some(done) = dump::done(place, under) else { return Ok(None) };
+    if done != place && place.exists() {
+        // Of a folder some files may be gone already; another dump in its place would not be what was signed for.
+        if place.is_file() {
+            unchanged(target, place)?;
+        }
+        files::delete(target.kind, place).map_err(|e| e.to_string())?;
+    }
+    Ok(Some(json!({ "place": done })))
 }
 
 /// Empties a file of a server's log, if it is one.

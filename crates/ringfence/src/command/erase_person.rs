@@ -19,7 +19,7 @@ use ringfence_residency::{Database, Error};
 use serde_json::{Value, json};
 
 use super::console::{Console, WhoArgs};
-use super::erase::{empty_log, log_remains, progress, registered, unchanged};
+use super::erase::{empty_log, log_remains, progress, registered, rewritten_already, unchanged};
 use super::{Failure, erase_looking as looking, print_json};
 use crate::scans::{self, Places};
 
@@ -325,8 +325,8 @@ fn rewrite(
     probes: &Probes,
 ) -> Result<Value, String> {
     let place = Path::new(&target.place);
-    if let Some(done) = dump::done(place, under) {
-        return Ok(json!({ "place": done }));
+    if let Some(done) = rewritten_already(target, under)? {
+        return Ok(done);
     }
     if !places.can_reach(&target.place) {
         return Err("it is in no folder of the configuration".to_owned());

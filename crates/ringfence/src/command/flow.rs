@@ -245,16 +245,19 @@ async fn first_copy(of: &Flow, to: &Database) -> Result<(), Failure> {
 const BLIND: u32 = 3;
 
 async fn check(args: &CheckArgs) -> Result<(), Failure> {
-    let mut blind = 0;
+    let (mut blind, mut known) = (0, None);
     loop {
         let checked = match check_once(&args.one).await {
-            Ok(checked) => checked,
+            Ok((checked, signed)) => {
+                known = Some(signed);
+                checked
+            }
             Err(failure) if args.every.is_none() => return Err(failure),
             Err(failure) => {
                 blind += 1;
                 eprintln!("It cannot be checked ({blind} of {BLIND}): {}", failure.message);
                 if blind >= BLIND {
-                    return cut_blind(&args.one, &failure).await;
+                    return cut_blind(&args.one, known, &failure).await;
                 }
                 tokio::time::sleep(args.every.unwrap_or_default()).await;
                 continue;
@@ -270,10 +273,13 @@ async fn check(args: &CheckArgs) -> Result<(), Failure> {
     }
 }
 
-/// Cuts a flow that cannot be checked, at its source.
-async fn cut_blind(args: &OneArgs, failure: &Failure) -> Result<(), Failure> {
-    let answer = ask(&args.who, &json!({ "do": "plan", "id": args.id })).await?;
-    let Signed { loaded, tables, .. } = read(&answer, &args.who)?;
+/// Cuts a flow that cannot be checked, at its source; by what was known of it before, since the gateway may be what is away.
+async fn cut_blind(args: &OneArgs, known: Option<Signed>, failure: &Failure) -> Result<(), Failure> {
+    let signed = match known {
+        Some(signed) => signed,
+        None => read(&ask(&args.who, &json!({ "do": "plan", "id": args.id })).await?, &args.who)?,
+    };
+    let Signed { loaded, tables, .. } = signed;
     let from = Database::connect(&loaded.of.from.name, &loaded.of.from.admin).await?;
     let to = Database::connect(&loaded.of.to.name, &loaded.of.to.admin).await;
     let ended = flow::close(&loaded.of, &tables, &from, to).await;
@@ -283,9 +289,10 @@ async fn cut_blind(args: &OneArgs, failure: &Failure) -> Result<(), Failure> {
     Err(Failure::refused(format!("the flow was cut, because it could not be checked: {}", failure.message)))
 }
 
-async fn check_once(args: &OneArgs) -> Result<Checked, Failure> {
+async fn check_once(args: &OneArgs) -> Result<(Checked, Signed), Failure> {
     let answer = ask(&args.who, &json!({ "do": "plan", "id": args.id })).await?;
-    let Signed { loaded, tables, .. } = read(&answer, &args.who)?;
+    let signed = read(&answer, &args.who)?;
+    let Signed { loaded, tables, .. } = &signed;
     let of = &loaded.of;
     let (from, to) = of.connect().await?;
     let scope = Scope::of(&loaded.catalogue, &of.jurisdiction, &loaded.countries)
@@ -296,15 +303,15 @@ async fn check_once(args: &OneArgs) -> Result<Checked, Failure> {
         Err(Error::Nobody(_)) => None,
         Err(e) => return Err(e.into()),
     };
-    let checked = check::check(of, &tables, &loaded.catalogue, probes.as_ref(), &from, &to).await?;
+    let checked = check::check(of, tables, &loaded.catalogue, probes.as_ref(), &from, &to).await?;
     if checked.problems.is_empty() {
         on_record(&args.who, &args.id, if checked.open { "checked" } else { "closed" }, &json!(checked))
             .await?;
     } else {
-        flow::close(of, &tables, &from, Ok(to)).await?;
+        flow::close(of, tables, &from, Ok(to)).await?;
         on_record(&args.who, &args.id, "cut", &json!(checked)).await?;
     }
-    Ok(checked)
+    Ok((checked, signed))
 }
 
 fn print_checked(checked: &Checked, json: bool) {

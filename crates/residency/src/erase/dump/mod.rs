@@ -18,9 +18,11 @@ use serde::Serialize;
 
 use self::script::Piece;
 use self::whose::{Verdict, Whose};
+use crate::copies::Kind;
 use crate::copies::inside::{self, Form};
 use crate::copies::probe::Probes;
 use crate::copies::wrapping::Wrapping;
+use crate::erase::files;
 
 /// What was done with a dump.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -31,8 +33,8 @@ pub struct Rewritten {
     pub removed: u64,
     /// Rows that stay.
     pub kept: u64,
-    /// Tables that the catalogue does not know: nobody could say whose their rows are, so they are left out.
-    pub left_out: Vec<String>,
+    /// How many people were looked for in it afterwards; nobody was found.
+    pub looked_for: u64,
 }
 
 /// Where a dump goes that is written anew: plain scripts stay where they are, other formats become scripts.
@@ -77,7 +79,7 @@ pub fn rewrite(
     }
     let form = inside::form_of(place)?;
     let place_after = becomes(place, form);
-    if place_after != place && place_after.exists() && !is_ours(&place_after) {
+    if place_after != place && place_after.exists() && done(place, under).as_deref() != Some(&place_after) {
         let message = format!("{} is there already", place_after.display());
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
     }
@@ -101,7 +103,9 @@ pub fn rewrite(
         .and_then(|done| look(&draft, probes, told).map(|()| done))
         .and_then(|done| put(&draft, place, &place_after).map(|()| done));
     match written {
-        Ok((removed, kept, left_out)) => Ok(Some(Rewritten { place: place_after, removed, kept, left_out })),
+        Ok((removed, kept)) => {
+            Ok(Some(Rewritten { place: place_after, removed, kept, looked_for: probes.count() }))
+        }
         Err(e) => {
             let _ = fs::remove_file(&draft);
             Err(e)
@@ -111,15 +115,6 @@ pub fn rewrite(
 
 /// How a script begins that was written here.
 const OURS: &str = "-- Written anew by Ringfence under ";
-
-fn is_ours(place: &Path) -> bool {
-    let mut head = String::new();
-    File::open(place)
-        .and_then(|file| {
-            flate2::read::MultiGzDecoder::new(file).take(OURS.len() as u64).read_to_string(&mut head)
-        })
-        .is_ok_and(|_| head == OURS)
-}
 
 fn read(
     place: &Path,
@@ -177,7 +172,8 @@ impl Read for Told<'_> {
     }
 }
 
-type Done = (u64, u64, Vec<String>);
+/// Rows that left, and rows that stay.
+type Done = (u64, u64);
 
 fn write(
     place: &Path,
@@ -212,7 +208,8 @@ fn filter<W: Write>(
     mut out: W,
     told: &mut dyn FnMut(u64),
 ) -> io::Result<(Done, W)> {
-    let (mut removed, mut kept, mut left_out) = (0, 0, Vec::new());
+    let (mut removed, mut kept) = (0, 0);
+    let mut unknown = None;
     let mut verdict = Verdict::Stay;
     writeln!(out, "{OURS}{under}")?;
     read(place, form, told, &mut |piece| {
@@ -220,12 +217,15 @@ fn filter<W: Write>(
             Piece::Text(text) => return out.write_all(text),
             Piece::Copy(copy) => {
                 verdict = whose.judge(copy).map_err(io::Error::other)?;
-                if matches!(verdict, Verdict::Unknown) && !is_own(&copy.schema) {
-                    left_out.push(format!("{}.{}", copy.schema, copy.table));
-                }
+                let is_unknown = matches!(verdict, Verdict::Unknown) && !is_own(&copy.schema);
+                unknown = is_unknown.then(|| format!("{}.{}", copy.schema, copy.table));
                 return out.write_all(&copy.line);
             }
             Piece::Row(row) => {
+                if let Some(table) = &unknown {
+                    let message = format!("{table} in it is not in the catalogue: whose are its rows?");
+                    return Err(io::Error::other(message));
+                }
                 let leaves = match &verdict {
                     Verdict::Stay => false,
                     Verdict::Unknown => true,
@@ -240,12 +240,14 @@ fn filter<W: Write>(
         }
         Ok(())
     })?;
-    Ok(((removed, kept, left_out), out))
+    Ok(((removed, kept), out))
 }
 
 /// Schemas of Ringfence itself: `ringfence install` makes them again.
 fn is_own(schema: &str) -> bool {
-    schema == "ringfence" || schema == "ringfence_move" || schema.starts_with("rf_")
+    let is_face = |rest: &str| rest.bytes().all(|b| b.is_ascii_hexdigit());
+    ["ringfence", "ringfence_move", "ringfence_flow"].contains(&schema)
+        || schema.strip_prefix("rf_").is_some_and(is_face)
 }
 
 /// The same look as afterwards at everything, before the old file goes: what a definition or somebody else's row still has of a person
@@ -273,7 +275,7 @@ fn put(draft: &Path, place: &Path, place_after: &Path) -> io::Result<()> {
     if place_after == place {
         return Ok(());
     }
-    if place.is_dir() { fs::remove_dir_all(place) } else { fs::remove_file(place) }
+    files::delete(Kind::Dump, place).map(drop)
 }
 
 #[cfg(test)]
@@ -291,7 +293,7 @@ mod tests {
 
     const BEFORE: &str = "--\n-- PostgreSQL database dump\n--\n\nCOPY public.sent (n, of) FROM stdin;\n1\t7\n2\t8\n\\.\n\n\
         COPY public.users (id, email) FROM stdin;\n7\tada@example.org\n8\tbob@example.org\n\\.\n\n\
-        COPY public.words (w) FROM stdin;\n7\n\\.\n\nCOPY public.unheard (x) FROM stdin;\n7\n\\.\n\n-- PostgreSQL database dump complete\n";
+        COPY public.words (w) FROM stdin;\n7\n\\.\n\nCOPY ringfence.mask_key (x) FROM stdin;\n7\n\\.\n\n-- PostgreSQL database dump complete\n";
 
     #[test]
     fn others_rows_stay_and_nothing_is_lost_by_a_failure() {
@@ -300,7 +302,7 @@ mod tests {
         fs::write(&place, BEFORE).unwrap();
         let probes = Probes::new(vec!["ada@example.org".to_owned()]).unwrap();
         let done = rewrite(&place, whose(), &probes, "E-1", &mut |_| ()).unwrap().unwrap();
-        assert_eq!((done.removed, done.kept, done.left_out), (3, 3, vec!["public.unheard".to_owned()]));
+        assert_eq!((done.removed, done.kept, done.looked_for), (3, 3, 1));
         let after = fs::read_to_string(&place).unwrap();
         assert!(
             after.starts_with(OURS)
@@ -308,6 +310,12 @@ mod tests {
                 && after.contains("bob@")
                 && !after.contains("ada@")
         );
+        assert_eq!(super::done(&place, "E-1"), Some(place.clone()));
+        assert_eq!(super::done(&place, "E-2"), None);
+        // What nobody could sort is not guessed.
+        fs::write(&place, BEFORE.replace("COPY public.words", "COPY public.events_2024")).unwrap();
+        let problem = rewrite(&place, whose(), &probes, "E-1", &mut |_| ()).unwrap_err().to_string();
+        assert!(problem.contains("public.events_2024 in it is not in the catalogue"), "{problem}");
         // What it says elsewhere keeps it from being taken for clean.
         fs::write(&place, BEFORE.replace("2\t8", "ada@example.org\t8")).unwrap();
         let problem = rewrite(&place, whose(), &probes, "E-1", &mut |_| ()).unwrap_err().to_string();

@@ -113,6 +113,9 @@ fn may_stand(line: &[u8]) -> io::Result<()> {
     if starts(b"SELECT pg_catalog.lo") || starts(b"SELECT lo") {
         return Err(refused("it has large objects"));
     }
+    if starts(b"SET client_encoding = ") && !line.windows(4).any(|w| w == b"UTF8") {
+        return Err(refused("it is in another encoding than UTF-8, so keys in it cannot be compared"));
+    }
     if starts(b"SET standard_conforming_strings = off") {
         return Err(refused("its strings have backslashes in them"));
     }
@@ -287,6 +290,7 @@ mod tests {
         refused(&format!("INSERT INTO public.users VALUES (1);\n{END}"), "INSERT");
         refused(&format!("SELECT pg_catalog.lo_create('1');\n{END}"), "large objects");
         refused(&format!("\\connect other\n{END}"), "several databases");
+        refused(&format!("SET client_encoding = 'LATIN1';\n{END}"), "another encoding");
         refused(&format!("\\! rm x\n{END}"), "commands for psql");
         refused(&format!("COPY public.users FROM '/x';\n{END}"), "does not write");
         refused("COPY public.users (id) FROM stdin;\n1\n", "in the middle of rows");
