@@ -499,6 +499,24 @@ fn whoever_is_killed_the_rows_are_whole_on_one_side() {
         }
         println!("round {round}: {victim} killed during {what}, the rows are at {at}");
     }
+    // Whoever has just got the rows crashes, and PostgreSQL forgets how far its slot was: nothing that came from the other side goes back.
+    let again = |what: &str| {
+        let until = Instant::now() + Duration::from_secs(90);
+        loop {
+            let output = migrate(&demo, "second", what, &MOVER);
+            if output.status.success() || text(&output).contains("there is nothing to go back from") {
+                break;
+            }
+            assert!(Instant::now() < until, "{what}: {}", text(&output));
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    };
+    for (what, cluster) in [("cutover", "us-trusted"), ("back", "sg-legacy"), ("cutover", "us-trusted")] {
+        again(what);
+        demo.crash_store(cluster);
+    }
+    again("back");
+    "legacy".clone_into(&mut at);
     let written = load.stop();
     is_whole(&demo, &at, &written);
     drop(gateway);
