@@ -154,7 +154,9 @@ fn look(
     let of = |kind, note: &str, holds| Inside { kind, holds, note: note.to_owned(), key: None };
     Ok(match form {
         Form::Sealed(how) => Some(Inside { key, ..sealed(how.to_owned()) }),
-        Form::Wrapped(_) if depth == 0 => Some(sealed("it is wrapped too often".to_owned())),
+        Form::Wrapped(_) | Form::Tar { dump: false } if depth == 0 => {
+            Some(sealed("it is wrapped too often".to_owned()))
+        }
         Form::Wrapped(wrapping) => {
             let inner = name.strip_suffix(wrapping.suffix()).unwrap_or(name);
             // What a format passes over may hold something, too: names, comments, frames to be skipped.
@@ -179,7 +181,6 @@ fn look(
             Some(of(Kind::Dump, &note, holds))
         }
         Form::PlainDump => Some(of(Kind::Dump, "plain SQL", holds(&probes.look(whole, told)?, probes))),
-        Form::Tar { dump: false } if depth == 0 => Some(sealed("it is wrapped too often".to_owned())),
         Form::Tar { dump: false } => return members(whole, name, probes, told, depth - 1),
         Form::Wal => {
             let (mut note, mut head) = (String::new(), [0; 32]);
@@ -285,7 +286,7 @@ struct Opaque<R> {
     bytes: R,
     counts: [u32; 256],
     n: u32,
-    was_opaque: bool,
+    is_noise: bool,
     blocks: u64,
     /// Whether all of it is letters, digits and the signs of base64, in lines as long as encoders make them.
     is_base64: bool,
@@ -303,7 +304,7 @@ impl<R: Read> Opaque<R> {
             bytes,
             counts: [0; 256],
             n: 0,
-            was_opaque: false,
+            is_noise: false,
             blocks: 0,
             is_base64: true,
             most: 0.0,
@@ -332,7 +333,7 @@ impl<R: Read> Opaque<R> {
         };
         // Base64 has 6 bits for each byte, base16 4.
         let encoded = self.is_base64 && self.total >= 1024 && self.total / self.lines >= 60;
-        self.was_opaque || short || (encoded && self.most.max(self.entropy()) > 3.8)
+        self.is_noise || short || (encoded && self.most.max(self.entropy()) > 3.8)
     }
 }
 
@@ -345,7 +346,7 @@ impl<R: Read> Read for Opaque<R> {
             self.lines += u64::from(*byte == b'\n');
             if self.n == BLOCK {
                 self.most = self.most.max(self.entropy());
-                self.was_opaque |= self.most > 7.9;
+                self.is_noise |= self.most > 7.9;
                 self.blocks += 1;
                 (self.counts, self.n) = ([0; 256], 0);
             }

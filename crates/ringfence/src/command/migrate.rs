@@ -391,18 +391,18 @@ async fn compare(args: &LookArgs) -> Result<(), Failure> {
 /// The gateways of a move, each with a connection to its console: when that goes, a gateway lets go by itself.
 struct Consoles {
     route: String,
-    consoles: Vec<Console>,
+    all: Vec<Console>,
     /// Where they lead their clients since they let go.
     lead_to: Vec<String>,
 }
 
 impl Consoles {
     async fn connect(open: &Open, who: &WhoArgs) -> Result<Self, Failure> {
-        let mut consoles = vec![Console::connect(who, None).await?];
+        let mut all = vec![Console::connect(who, None).await?];
         for address in &open.gateways {
-            consoles.push(Console::connect(who, Some(*address)).await?);
+            all.push(Console::connect(who, Some(*address)).await?);
         }
-        Ok(Self { route: open.of.route.clone(), consoles, lead_to: Vec::new() })
+        Ok(Self { route: open.of.route.clone(), all, lead_to: Vec::new() })
     }
 
     /// Fails where a gateway leads its clients elsewhere than where the rows are: then they meet the fence.
@@ -419,15 +419,15 @@ impl Consoles {
         }
     }
 
-    async fn all(&self, command: &Value) -> Vec<Result<Value, Failure>> {
-        futures_util::future::join_all(self.consoles.iter().map(|console| console.ask(command))).await
+    async fn ask(&self, command: &Value) -> Vec<Result<Value, Failure>> {
+        futures_util::future::join_all(self.all.iter().map(|console| console.ask(command))).await
     }
 }
 
 impl Gateways for Consoles {
     async fn hold(&mut self, within: Duration) -> Result<(), String> {
         let command = json!({ "do": "hold", "route": self.route, "within_ms": within.as_millis() });
-        let failed = self.all(&command).await.into_iter().find_map(Result::err);
+        let failed = self.ask(&command).await.into_iter().find_map(Result::err);
         match failed {
             None => Ok(()),
             Some(failure) => {
@@ -440,7 +440,7 @@ impl Gateways for Consoles {
     async fn release(&mut self) -> Result<Duration, String> {
         let mut longest = Duration::ZERO;
         self.lead_to.clear();
-        for answer in self.all(&json!({ "do": "release", "route": self.route })).await {
+        for answer in self.ask(&json!({ "do": "release", "route": self.route })).await {
             let answer = answer.map_err(|f| f.message)?;
             self.lead_to.push(answer["store"].as_str().unwrap_or("?").to_owned());
             let held = answer["held_ms"].as_f64().unwrap_or_default();
