@@ -265,7 +265,8 @@ async fn is_decided(of: &Move, from: &Database) -> Result<bool, Error> {
     Err(Error::Unreachable { database: from.name.clone(), problem })
 }
 
-/// Goes on where somebody died after the decision: the rows are at home at the target. The caller has claimed the move. Returns whether anything was left to do.
+/// Goes on where somebody died after the decision: the rows are at home at the target. The caller has claimed the move. Returns whether
+/// anything was left to do.
 pub async fn resume(
     of: &Move,
     tables: &[Planned],
