@@ -85,13 +85,17 @@ if (live && window.EventSource) {
   let asked = performance.getEntriesByType("navigation")[0]?.requestStart ?? 0;
   const follow = async () => {
     asked = performance.now();
-    if (isBusy()) {
-      live.textContent = "Something has changed meanwhile. Reload when you are done.";
-      return;
-    }
+    const wait = () => {
+      if (isBusy()) live.textContent = "Something has changed meanwhile. Reload when you are done.";
+      return isBusy();
+    };
+    if (wait()) return;
     const answer = await fetch(location.href, { headers: { "ringfence-follows": "1" } }).catch(() => null);
-    if (!answer || !answer.ok || answer.redirected || isBusy()) return;
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    if (!answer || !answer.ok || answer.redirected) return;
+    const html = await answer.text().catch(() => null);
+    // Somebody may have begun to write while it came.
+    if (html === null || wait()) return;
+    const page = new DOMParser().parseFromString(html, "text/html");
     const open = [...document.querySelectorAll("main details[open] > summary")].map((s) => s.textContent);
     const main = document.getElementById("main");
     main.replaceChildren(...page.getElementById("main").childNodes);
