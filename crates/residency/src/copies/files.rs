@@ -128,11 +128,7 @@ pub fn look(jurisdiction: &str, folder: &Folder, probes: &Probes, told: &mut dyn
         looked.copies.push(found);
     }
     for (path, archive) in archives {
-        let holds = match (archive.people, archive.unknown) {
-            (0, Some(why)) => Holds::Unknown { why },
-            (0, None) => Holds::Nobody { of: probes.count() },
-            (people, _) => Holds::Found { people, of: probes.count() },
-        };
+        let holds = inside::judge(archive.people, archive.unknown, probes);
         let note = Vec::from_iter(archive.systems).join(" ");
         let mut copy = copy(Kind::WalArchive, &path, holds).note(note.trim());
         (copy.bytes, copy.made) = (Some(archive.bytes), Some(archive.made));
@@ -246,12 +242,12 @@ fn cluster(
     } else {
         "a data directory"
     };
-    let holds = match (found.people().max(wrapped), unread.first()) {
-        (0, Some(first)) if unread.len() == 1 => Holds::Unknown { why: first.clone() },
-        (0, Some(first)) => Holds::Unknown { why: format!("{} of its files: {first}", unread.len()) },
-        (0, None) => Holds::Nobody { of: probes.count() },
-        (people, _) => Holds::Found { people, of: probes.count() },
+    let unknown = match &unread[..] {
+        [] => None,
+        [only] => Some(only.clone()),
+        [first, ..] => Some(format!("{} of its files: {first}", unread.len())),
     };
+    let holds = inside::judge(found.people().max(wrapped), unknown, probes);
     let system = fs::read(path.join("global/pg_control"))
         .ok()
         .and_then(|control| Some(format!(", {}", inside::system(control.get(..8)?))))

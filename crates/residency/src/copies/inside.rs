@@ -132,9 +132,15 @@ pub fn stream(
 
 /// What was found in something that can be looked into.
 pub fn holds(found: &Found, probes: &Probes) -> Holds {
-    match found.people() {
-        0 => Holds::Nobody { of: probes.count() },
-        people => Holds::Found { people, of: probes.count() },
+    judge(found.people(), None, probes)
+}
+
+/// What is in something with so many people, of which a part could not be looked into: nobody found there is not nobody in it.
+pub(super) fn judge(people: u64, unknown: Option<String>, probes: &Probes) -> Holds {
+    match (people, unknown) {
+        (0, Some(why)) => Holds::Unknown { why },
+        (0, None) => Holds::Nobody { of: probes.count() },
+        (people, _) => Holds::Found { people, of: probes.count() },
     }
 }
 
@@ -267,11 +273,7 @@ fn members(
         }
     }
     people = people.max(probes.look(&mut archive.into_inner(), told)?.people());
-    let holds = match (people, unknown) {
-        (0, Some(why)) => Holds::Unknown { why },
-        (0, None) => Holds::Nobody { of: probes.count() },
-        (people, _) => Holds::Found { people, of: probes.count() },
-    };
+    let holds = judge(people, unknown, probes);
     let kind = match &holds {
         _ if is_backup => Kind::BaseBackup,
         Holds::Unknown { .. } => Kind::Sealed,
