@@ -69,8 +69,8 @@ pub struct Stored {
     pub granted: Option<u64>,
     /// Who ended it and why.
     pub ended: Option<(String, String)>,
-    /// Rows read or leased under it.
-    pub rows_used: u64,
+    /// Rows charged to its limit, or leased.
+    pub charged: u64,
     /// Its signatures.
     pub approvals: Vec<Approval>,
 }
@@ -135,7 +135,7 @@ impl Readings {
             state: State::parse(row.get(1))?,
             granted: row.get::<_, Option<i64>>(2).map(unsigned),
             ended: by.map(|by| (by, row.get::<_, Option<String>>(4).unwrap_or_default())),
-            rows_used: unsigned(row.get(5)),
+            charged: unsigned(row.get(5)),
             approvals,
         })
     }
@@ -190,24 +190,25 @@ impl Control {
 
     /// All requests that are pending or granted, however many: without texts and signatures, so that it can be asked for
     /// each second.
-    pub async fn open(&self) -> Result<Vec<Sketch>, Error> {
+    pub async fn open(&self) -> Result<Vec<(Sketch, u64)>, Error> {
         let guard = self.client().await?;
         let client = guard.as_ref().expect("connected by client()");
         let rows = client
             .query(
-                "SELECT r.id, r.state, r.granted, count(a.request)
+                "SELECT r.id, r.state, r.granted, count(a.request), r.rows_used
                  FROM requests r LEFT JOIN approvals a ON a.request = r.id
                  WHERE r.state IN ('pending', 'granted') GROUP BY r.id",
                 &[],
             )
             .await?;
         let sketch = |row: &Row| {
-            Ok(Sketch {
+            let sketch = Sketch {
                 id: row.get(0),
                 state: State::parse(row.get(1))?,
                 granted: row.get::<_, Option<i64>>(2).map(unsigned),
                 approvals: unsigned(row.get(3)),
-            })
+            };
+            Ok((sketch, unsigned(row.get(4))))
         };
         rows.iter().map(sketch).collect()
     }

@@ -91,7 +91,8 @@ pub fn create_login(
     vec![
         format!(
             "CREATE ROLE {login} LOGIN INHERIT CONNECTION LIMIT {} PASSWORD {} IN ROLE {FACES}",
-            limits.connections,
+            // Two more, with which the gateway counts as this login.
+            limits.connections.saturating_add(2),
             literal(verifier)
         ),
         format!("GRANT CONNECT ON DATABASE {} TO {login}", ident(database)),

@@ -226,45 +226,49 @@ impl Steward {
         Ok(())
     }
 
-    /// How many rows of `table` a face shows, counted up to `limit`.
-    pub async fn reach(&self, face: &str, table: &str, limit: u64) -> Result<u64, Error> {
-        let table = format!("{}.{}", ident(&ddl::schema_name(face)), ident(table));
-        self.count_as(&ddl::owner_name(face), &format!("SELECT 1 FROM {table} LIMIT {limit}")).await
+    /// How many rows of `table` the face of `login` shows now, counted up to `limit` by that login itself.
+    pub async fn rows_shown(&self, login: &Login, table: &str, limit: u64) -> Result<u64, Error> {
+        let table = format!("{}.{}", ident(&ddl::schema_name(&login.face)), ident(table));
+        let client = self.as_login(login).await?;
+        count(&client, &format!("SELECT 1 FROM {table} LIMIT {limit}")).await
     }
 
-    /// How many people `table` is about, as `face` (or `full`) shows it, at most: by the distinct values of `key`, or by rows where
-    /// there is no key or there are more than `limit` rows. Never more than `limit` rows are looked at, and at `limit` there may
-    /// be more.
+    /// How many people `table` is about, as the face of `login` (or full access) shows it, at most: by the
+    /// distinct values of `key`, or by rows where there is no key or there are more than `limit` rows.
+    /// Never more than `limit` rows are looked at, and at `limit` there may be more. The login itself
+    /// counts: policies, views and functions of the tables' owner never run with the steward's rights.
     pub async fn people(
         &self,
-        face: &str,
+        login: &Login,
         (schema, table): (&str, &str),
         key: Option<&str>,
         limit: u64,
     ) -> Result<u64, Error> {
-        let (schema, role) = match &self.full_role {
-            Some(full) if face == FULL => (schema.to_owned(), full.clone()),
-            _ => (ddl::schema_name(face), ddl::owner_name(face)),
-        };
+        let schema = if login.face == FULL { schema.to_owned() } else { ddl::schema_name(&login.face) };
         let table = format!("{}.{}", ident(&schema), ident(table));
-        let rows = self.count_as(&role, &format!("SELECT 1 FROM {table} LIMIT {limit}")).await?;
+        let client = self.as_login(login).await?;
+        let rows = count(&client, &format!("SELECT 1 FROM {table} LIMIT {limit}")).await?;
         let Some(key) = key.filter(|_| rows < limit) else { return Ok(rows) };
         let key = ident(key);
         let distinct =
             format!("SELECT DISTINCT {key} FROM (SELECT {key} FROM {table} LIMIT {limit}) AS rows");
-        self.count_as(&role, &distinct).await
+        count(&client, &distinct).await
     }
 
-    async fn count_as(&self, role: &str, query: &str) -> Result<u64, Error> {
-        let mut guard = self.client().await?;
-        let client = guard.as_mut().expect("connected above");
-        let tx = client.transaction().await.map_err(Error::refused("begin"))?;
-        tx.batch_execute(&format!("SET LOCAL ROLE {}", ident(role)))
-            .await
-            .map_err(Error::refused("become the role that sees the table"))?;
-        let sql = format!("SELECT count(*) FROM ({query}) AS r");
-        let row = tx.query_one(&sql, &[]).await.map_err(Error::refused("count what a statement reaches"))?;
-        Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+    /// A connection that is the login's own, for one count.
+    async fn as_login(&self, login: &Login) -> Result<Client, Error> {
+        let mut target = self.target.clone();
+        target.config.user(&login.role).password(&login.password).dbname(&self.database);
+        target.connect("a count").await.map_err(|e| Error::Unreachable(crate::because(&e)))
+    }
+
+    /// A function's name and arguments by its number (`pg_proc.oid`).
+    pub async fn function_name(&self, number: u32) -> Result<Option<String>, Error> {
+        let guard = self.client().await?;
+        let client = guard.as_ref().ok_or(Error::NotInstalled)?;
+        let sql = "SELECT oid::regprocedure::text FROM pg_proc WHERE oid = $1";
+        let row = client.query_opt(sql, &[&number]).await.map_err(Error::refused("name a function"))?;
+        Ok(row.map(|row| row.get(0)))
     }
 
     /// The tables that results of `face` (or `full`) come from, by the numbers that RowDescription has for them.
@@ -319,6 +323,20 @@ impl Steward {
         }
         Ok(dropped)
     }
+}
+
+async fn count(client: &Client, query: &str) -> Result<u64, Error> {
+    let sql = format!("SELECT count(*) FROM ({query}) AS r");
+    let rows = client.simple_query(&sql).await.map_err(Error::refused("count what a statement reaches"))?;
+    let row = rows.iter().find_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    let found = row.and_then(|text| text.parse().ok());
+    found.ok_or_else(|| Error::Refused {
+        doing: "count what a statement reaches",
+        problem: "the store's answer is no number".to_owned(),
+    })
 }
 
 async fn lock(tx: &Transaction<'_>) -> Result<(), Error> {

@@ -2,15 +2,18 @@
 #![allow(missing_docs, reason = "a program, not a library")]
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Duration;
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use ringfence_gateway::counting::Counting;
+use ringfence_gateway::counting::{Counting, Workload};
+use ringfence_gateway::flow::Counted;
 use ringfence_gateway::frame::{MAX_FRAME, head, put};
-use ringfence_gateway::statement::{Cache, judge};
 use ringfence_ledger::{Entry, Kind, Ledger, Settings};
 use ringfence_policy::{Catalogue, Policy, Registry, Store};
+use ringfence_statement::analysis::{Analysis, Cache};
+use ringfence_statement::settings::Settings as ReadUnder;
 
 fn main() {
     divan::main();
@@ -47,24 +50,28 @@ const LONG: &str = "select u.country, count(*) filter (where e.kind = 'view'), m
 
 /// By PostgreSQL's own grammar: what the first statement of a shape costs.
 #[divan::bench(args = ["short", "long"])]
-fn statement_judged(bencher: Bencher, name: &str) {
-    bencher.bench(|| judge(black_box(text(name))));
+fn statement_analysed(bencher: Bencher, name: &str) {
+    bencher.bench(|| Analysis::of(black_box(text(name)), ReadUnder::default()));
 }
 
-/// What every other one costs.
+/// What every other one costs: the same text, and one with other constants.
 #[divan::bench(args = ["short", "long"])]
 fn statement_remembered(bencher: Bencher, name: &str) {
     let text = text(name);
     let cache = Cache::default();
-    cache.judge(text);
-    bencher.bench(|| cache.judge(black_box(text)));
+    cache.of(text, ReadUnder::default());
+    bencher.bench(|| cache.of(black_box(text), ReadUnder::default()));
 }
 
 #[divan::bench(args = ["short", "long"])]
 fn statement_counted(bencher: Bencher, name: &str) {
-    let text = text(name);
+    let analysis = Arc::new(Analysis::of(text(name), ReadUnder::default()));
     let counting = Counting::default();
-    bencher.bench(|| counting.began("feed-service", "us", "us", black_box(text)));
+    let counted = Counted { analysis, stands_for: None };
+    let name = || "us".to_owned();
+    let workload =
+        Arc::new(Workload { principal: "feed-service".to_owned(), store: name(), jurisdiction: name() });
+    bencher.bench(|| counting.began(black_box(&workload), black_box(&counted)));
 }
 
 fn policy(people: usize) -> Policy {

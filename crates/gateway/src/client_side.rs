@@ -2,28 +2,32 @@
 //! ledger. What is refused is replaced by something that the store itself answers with an error, in its turn: so answers
 //! stay in order and a refusal aborts a transaction as any error does; the other side puts our text in its place.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use ringfence_ledger::{Entry, Kind};
-use ringfence_statement::reach::Reach;
+use ringfence_statement::allow_list::MAX_LENGTH;
+use ringfence_statement::analysis::Analysis;
+use ringfence_statement::names::Effect;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use crate::flow::{Described, Flow, InFlight, Portal, Prepared, Statement};
-use crate::frame::{self, Body, Buffer, HEADER, MAX_FRAME, put, put_str};
-use crate::pin::deallocated;
-use crate::records::{IntentRecord, parameters};
-use crate::refusal::{Refusal, code};
+use crate::flow::{Confirmed, Counted, Described, Flow, InFlight};
+use crate::frame::{self, Body, Buffer, HEADER, MAX_FRAME, put};
+use crate::records::{IntentRecord, StandsFor, parameters};
+use crate::refusal::{Refusal, code, unrecorded};
+use crate::relay::names::{self, Found, Name, Portal, PreparedStatement};
+use crate::relay::recorded_texts::{RecordedTexts, Told};
+use crate::relay::resolve::{self, Resolver, Running};
+use crate::relay::statement::{MAX_RECORDED, SharedStatement, Statement};
 use crate::session::{End, Mode, Session};
 use crate::stand_in;
-use crate::statement::Verdict;
 
 /// The largest frame of a governed person: their statements are short, their parameters shorter.
 const MAX_GOVERNED_FRAME: usize = 1 << 20;
 /// The most prepared statements and portals of a session.
 const MAX_NAMES: usize = 10_000;
-/// The longest statement text in a record; the digest of a longer one would say less than its beginning.
-const MAX_RECORDED: usize = 256 * 1024;
-
+/// The most bytes of texts that one intent has; the ledger holds 4 MiB in an entry, JSON escapes included.
+const MAX_NEW_TEXTS: usize = 2 * MAX_RECORDED;
 struct Side<'a, W> {
     session: &'a Session,
     store: &'a mut W,
@@ -133,7 +137,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                     if self.session.mode == Mode::Counted && e.kind() == std::io::ErrorKind::InvalidData =>
                 {
                     if head.tag == b'Q' {
-                        self.session.flow().begin(InFlight::new(None, true, None, Vec::new()));
+                        self.session.flow().begin(InFlight::unrecorded_query());
                     }
                     Passage::Forward
                 }
@@ -249,101 +253,171 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             }
             b'D' => self.describe(body),
             b'H' | b'c' | b'f' => Ok(Passage::Forward),
-            b'F' => Ok(self.function_call()),
+            b'F' => self.function_call(body).await,
             other => Err(invalid(format!("invalid frontend message type {other}"))),
         }
     }
 
-    /// The text of a statement: UTF-8 for governed persons, whatever the client's encoding is for others.
-    fn text<'b>(&self, body: &mut Body<'b>) -> Result<std::borrow::Cow<'b, str>, Option<Refusal>> {
+    /// Reads the text of a statement. `Err(None)` if the message is malformed.
+    fn read(&self, body: &mut Body<'_>) -> Result<Statement, Option<Refusal>> {
         let end = body.0.iter().position(|&b| b == 0).ok_or(None)?;
-        let (text, rest) = body.0.split_at(end);
+        let (bytes, rest) = body.0.split_at(end);
         body.0 = &rest[1..];
-        if self.session.is_face() && std::str::from_utf8(text).is_err() {
+        let session = self.session;
+        if session.is_face() && std::str::from_utf8(bytes).is_err() {
             return Err(Some(Refusal::new(code::SYNTAX_ERROR, "the statement is not valid UTF-8")));
         }
-        Ok(String::from_utf8_lossy(text))
+        let settings = session.settings();
+        let Some(text) = settings.decode(bytes) else {
+            let analysis = Arc::new(Analysis::not_understood(settings));
+            return Ok(Statement::of(&String::from_utf8_lossy(bytes), analysis));
+        };
+        let statements = &session.shared.statements;
+        let analysis = if session.is_face() && bytes.len() > MAX_LENGTH {
+            Arc::new(Analysis::too_long(settings))
+        } else if session.is_face() || session.metering.is_some() {
+            statements.of(&text, settings)
+        } else {
+            statements.without_scope(&text, settings)
+        };
+        let mut statement = Statement::of(&text, analysis);
+        statement.deallocates_shared =
+            session.changes_connections() && self.deallocates_shared(&statement.analysis);
+        Ok(statement)
     }
 
-    fn read(&self, text: &str) -> Statement {
-        let verdict = self.session.is_face().then(|| self.session.shared.statements.judge(text));
-        let deallocates = self.session.changes_connections().then(|| deallocated(text)).flatten();
-        let deallocates = deallocates.filter(|name| self.session.flow().is_shared(name)).map(Into::into);
-        let reach = self.session.metering.as_ref().map(|_| self.session.shared.meter.reach(text));
-        Statement { text: text.into(), verdict, reach, prepared: None, deallocates }
+    /// Whether a text is one `DEALLOCATE` of a statement that has a shared name in the store.
+    fn deallocates_shared(&self, analysis: &Analysis) -> bool {
+        let [part] = analysis.parts.as_slice() else { return false };
+        let Some(Effect::Deallocate(Some(name))) = &part.effect else { return false };
+        let found = self.session.flow().names.statement(&names::name(name));
+        matches!(found, Found::Known(p) | Found::Unsure(Some(p)) if p.statement.shared.is_some())
+    }
+
+    /// A name in a message: as it came, and as it is compared. The last is false for bytes that SQL might
+    /// write in another way.
+    fn name<'b>(&self, body: &mut Body<'b>) -> Option<(&'b [u8], Name, bool)> {
+        let end = body.0.iter().position(|&b| b == 0)?;
+        let (bytes, rest) = body.0.split_at(end);
+        body.0 = &rest[1..];
+        Some(match self.session.settings().decode(bytes) {
+            Some(text) => (bytes, names::name(&text), true),
+            None => (bytes, names::undecoded(bytes), false),
+        })
     }
 
     async fn query(&mut self, mut body: Body<'_>) -> std::io::Result<Passage> {
         self.skipping = false;
-        let text = match self.text(&mut body) {
-            Ok(text) if body.0.is_empty() => text,
+        let statement = match self.read(&mut body) {
+            Ok(statement) if body.0.is_empty() => Arc::new(statement),
             Err(Some(refusal)) => return Ok(self.refuse_query(&refusal, None)),
             _ => return Err(invalid("a malformed Query message")),
         };
-        let statement = Arc::new(self.read(&text));
-        match self.admit(&statement, true, &[], None).await {
+        if let Some(refused) = self.not_allowed(&statement) {
+            return Ok(self.refuse_query(&refused, Some(&statement.text)));
+        }
+        let running = self.resolver(|resolver| resolver.query(&statement));
+        let admitted = match running {
+            Ok(running) => {
+                if self.session.is_face() {
+                    self.session.explain(&statement.analysis.verdict);
+                }
+                self.admit(&statement, running, &Arc::from([]), None).await
+            }
+            Err(refusal) => Err(refusal),
+        };
+        let mut flow = self.session.flow();
+        match admitted {
             Ok(mut in_flight) => {
-                let mut flow = self.session.flow();
-                in_flight.deallocates.clone_from(&statement.deallocates);
+                in_flight.is_simple = true;
+                in_flight.deallocates_shared = statement.deallocates_shared;
+                in_flight.changes_names = statement.analysis.changes_names();
+                flow.names.query(Some(&statement));
+                flow.settings_unsure |= statement.analysis.changes_settings;
                 flow.begin(in_flight);
-                Ok(match statement.deallocates {
-                    Some(_) => Passage::Replace(stand_in::query(stand_in::DEALLOCATE)),
-                    None => Passage::Forward,
+                Ok(if statement.deallocates_shared {
+                    Passage::Replace(stand_in::query(stand_in::DEALLOCATE))
+                } else {
+                    Passage::Forward
                 })
             }
-            Err(refusal) => Ok(self.refuse_query(&refusal, Some(&statement.text))),
+            Err(refusal) => {
+                flow.names.take_back();
+                drop(flow);
+                Ok(self.refuse_query(&refusal, Some(&statement.text)))
+            }
         }
     }
 
-    /// Judges, charges and announces a statement; what comes back is ready to run.
+    fn resolver<T>(&self, resolve: impl FnOnce(&mut Resolver<'_>) -> T) -> T {
+        let (is_governed, is_pooled) = (self.session.is_governed(), self.session.changes_connections());
+        let names = &mut self.session.flow().names;
+        resolve(&mut Resolver { names, is_governed, is_pooled })
+    }
+
+    /// Why the allow-list refuses a governed person's statement, if it does.
+    fn not_allowed(&self, statement: &Statement) -> Option<Refusal> {
+        let refused = statement.analysis.verdict.refused.as_ref().filter(|_| self.session.is_face())?;
+        Some(Refusal::not_allowed(refused))
+    }
+
+    /// Charges and announces what runs; what comes back is ready to be sent.
     async fn admit(
         &mut self,
-        statement: &Statement,
-        simple: bool,
-        parameters: &[Box<str>],
+        statement: &Arc<Statement>,
+        running: Running,
+        parameters: &Arc<[Box<str>]>,
         number: Option<u64>,
     ) -> Result<InFlight, Refusal> {
         let session = self.session;
         let traced = session.shared.config.traces.as_ref().and_then(|traces| traces.begin(&statement.text));
-        session.note_pins(&statement.text);
-        if let Mode::Counted = session.mode {
-            let (principal, store) = (&session.principal.name, &session.store);
-            let counting = &session.shared.counting;
-            let shape = counting.began(principal, &store.name, &store.jurisdiction, &statement.text);
-            return Ok(InFlight { traced, ..InFlight::new(None, simple, Some(shape), Vec::new()) });
+        session.note_pins(statement.analysis.is_sticky);
+        if let Some(workload) = &session.workload {
+            let counted =
+                Counted { analysis: Arc::clone(&statement.analysis), stands_for: running.counted() };
+            session.shared.counting.began(workload, &counted);
+            return Ok(InFlight { traced, counted: Some(counted), ..InFlight::default() });
         }
-        if let Some(verdict) = &statement.verdict {
-            if let Some(refused) = &verdict.refused {
-                return Err(refused.clone());
-            }
-            if simple {
-                session.explain(verdict);
-            }
-            if !session.quota.is_empty() {
-                session.quota.fold(verdict).await?;
-            }
+        let mut charges = Vec::new();
+        if !session.quota.is_empty() {
+            charges = session.quota.admit(&running.runs, &|t, c| session.has_column(t, c)).await?;
         }
-        let charge = session.quota.charge(statement.verdict.as_deref());
-        let reach = statement.reach.as_deref();
-        let mut watch = reach.and_then(|reach| Some((session.watch(reach)?, reach)));
+        let mut watch = session.watch(&running.runs);
         let mut folded = Vec::new();
-        if let Some((watch, _)) = watch.as_mut().filter(|(_, reach)| reach.folds) {
-            folded = session.fold_people(watch).await?;
+        if let Some(watch) = watch.as_mut().filter(|watch| watch.has_unbounded()) {
+            folded = session.count_all(watch).await?;
         }
+        let watch = watch.filter(|watch| !watch.is_empty()).map(Box::new);
         let number = match number {
             Some(number) => number, // a portal that goes on
-            None => self.announce(&statement.text, parameters)?,
+            None => self.announce(statement, &running, parameters)?,
         };
         let ticket = session.record_groups(number, folded);
         session.flow().tickets.extend(ticket);
-        let mut in_flight = InFlight::new(Some(number), simple, None, charge);
-        in_flight.watch = watch.map(|(watch, _)| Box::new(watch));
-        in_flight.traced = traced;
-        Ok(in_flight)
+        let is_checked = session.is_face() || session.metering.is_some();
+        let mut texts = Vec::new();
+        if is_checked {
+            texts.push(Arc::clone(statement));
+            texts.extend(running.meant.iter().map(|(_, meant)| Arc::clone(meant)));
+        }
+        Ok(InFlight {
+            number: Some(number),
+            charges,
+            texts,
+            parameters: is_checked.then(|| Arc::clone(parameters)),
+            watch,
+            traced,
+            ..InFlight::default()
+        })
     }
 
     /// Hands the intent to the ledger. The answer will not pass before it is durable.
-    fn announce(&mut self, text: &str, parameters: &[Box<str>]) -> Result<u64, Refusal> {
+    fn announce(
+        &mut self,
+        statement: &Statement,
+        running: &Running,
+        parameters: &[Box<str>],
+    ) -> Result<u64, Refusal> {
         let session = self.session;
         session.shared.ledger.healthy().map_err(|e| unrecorded(&e))?;
         if session.crossing.is_some() {
@@ -353,15 +427,44 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 .is_open_to(&session.shared, &session.store.jurisdiction)
                 .map_err(|cut| cut.refusal())?;
         }
+        let segment = session.shared.ledger.segment();
         let mut flow = session.flow();
         let n = flow.number();
-        let statement = truncate(text, MAX_RECORDED);
+        let is_recorded = running.is_query && RecordedTexts::is_short(statement);
+        let told = (!is_recorded).then(|| flow.recorded.tell(statement, n, segment));
+        let (text, sql) = match told {
+            Some(Told::There(of)) => (Some(of), None),
+            Some(Told::Here(of)) => (Some(of), Some(&*statement.text)),
+            None => (None, Some(&*statement.text)),
+        };
+        let mut new_texts = sql.map_or(0, str::len);
+        let mut stands_for = Vec::new();
+        for (name, meant) in &running.meant {
+            let (of, sql) = match flow.recorded.tell(meant, n, segment) {
+                Told::Here(of) => (of, Some(&*meant.text)),
+                Told::There(of) => (of, None),
+            };
+            new_texts += sql.map_or(0, str::len);
+            stands_for.push(StandsFor { name, statement: sql, of });
+        }
+        if new_texts > MAX_NEW_TEXTS {
+            flow.recorded = RecordedTexts::default();
+            return Err(Refusal::new(
+                code::LIMIT_EXCEEDED,
+                "this statement runs too many long texts by name",
+            )
+            .hint("Run them one by one."));
+        }
         let record = IntentRecord {
             session: &session.id,
             n,
             principal: &session.principal.name,
             store: &session.store.name,
-            statement,
+            statement: sql,
+            text,
+            stands_for,
+            not_understood: running.not_understood || !statement.analysis.is_understood,
+            settings: resolve::read_under(&statement.analysis, &statement.text),
             parameters,
         };
         let entry = Entry::new(Kind::Intent, &session.store.jurisdiction, &record);
@@ -379,14 +482,17 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     }
 
     fn refuse_query(&mut self, refusal: &Refusal, statement: Option<&str>) -> Passage {
-        self.session.refused(&refusal.message, statement.map(|t| truncate(t, MAX_RECORDED)));
+        self.session.refused(&refusal.message, statement);
         let text = self.refused_text(refusal);
-        self.session.flow().begin(InFlight::new(None, true, None, Vec::new()));
+        let mut flow = self.session.flow();
+        flow.names.query(None);
+        flow.begin(InFlight::unrecorded_query());
+        drop(flow);
         Passage::Replace(stand_in::query(&text))
     }
 
     fn refuse_in_batch(&mut self, refusal: &Refusal, text: Option<&str>) -> Passage {
-        self.session.refused(&refusal.message, text.map(|t| truncate(t, MAX_RECORDED)));
+        self.session.refused(&refusal.message, text);
         self.fail_in_batch(refusal)
     }
 
@@ -399,227 +505,293 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
 
     fn parse(&mut self, body: &[u8]) -> std::io::Result<Passage> {
         let mut body = Body(body);
-        let name = body.string().ok_or_else(|| invalid("a malformed Parse message"))?;
+        let (sent, name, is_decoded) =
+            self.name(&mut body).ok_or_else(|| invalid("a malformed Parse message"))?;
         let definition = body.0;
-        let text = match self.text(&mut body) {
-            Ok(text) => text,
+        let mut statement = match self.read(&mut body) {
+            Ok(statement) => statement,
             Err(Some(refusal)) => return Ok(self.refuse_in_batch(&refusal, None)),
             Err(None) => return Err(invalid("a malformed Parse message")),
         };
-        if self.session.flow().names() > MAX_NAMES {
+        if self.session.flow().names.len() > MAX_NAMES {
             let refusal = Refusal::new(code::LIMIT_EXCEEDED, "too many prepared statements in this session");
             return Ok(self.refuse_in_batch(&refusal.hint("Close those that are no longer needed."), None));
         }
-        let statement = self.read(&text);
-        if let Some(refused) = statement.verdict.as_ref().and_then(|v| v.refused.as_ref()) {
-            let refused = refused.clone();
-            return Ok(self.refuse_in_batch(&refused, Some(&text)));
+        if let Some(refused) = self.not_allowed(&statement) {
+            return Ok(self.refuse_in_batch(&refused, Some(&statement.text)));
         }
-        if let Some(verdict) = &statement.verdict {
-            self.session.explain(verdict);
+        if self.session.is_face() {
+            self.session.explain(&statement.analysis.verdict);
         }
-        if self.session.changes_connections() {
-            if statement.deallocates.is_some() {
-                let definition = [stand_in::DEALLOCATE.as_bytes(), b"\0", body.0].concat();
-                return Ok(self.parse_shared(name, statement, &definition));
-            }
-            return Ok(self.parse_shared(name, statement, definition));
+        if !self.session.changes_connections() {
+            let mut flow = self.session.flow();
+            flow.names.parse(name, Arc::new(statement), is_decoded);
+            flow.send(Confirmed::Pass, None);
+            return Ok(Passage::Forward);
         }
-        self.session.flow().parse(name, Arc::new(statement));
-        Ok(Passage::Forward)
-    }
-
-    /// Parse where connections change: a named statement gets a shared name; a connection that has it need not see it.
-    fn parse_shared(&mut self, name: &str, mut statement: Statement, definition: &[u8]) -> Passage {
-        let names = &self.session.shared.shared_names;
-        let named = !name.is_empty();
-        if named && self.session.flow().statement(name).is_some() {
-            let message = format!("prepared statement \"{name}\" already exists");
-            return self.fail_in_batch(&Refusal::new(code::DUPLICATE_STATEMENT, message));
+        let own;
+        let definition = if statement.deallocates_shared {
+            own = [stand_in::DEALLOCATE.as_bytes(), b"\0", body.0].concat();
+            &own
+        } else {
+            definition
+        };
+        // Where connections change: a named statement gets a shared name; a connection that has it need
+        // not see it.
+        let shared_names = &self.session.shared.shared_names;
+        let named = !sent.is_empty();
+        let found = self.session.flow().names.statement(&name);
+        if named && matches!(found, Found::Known(_) | Found::Unsure(Some(_))) {
+            let message = format!("prepared statement \"{}\" already exists", shown(sent));
+            return Ok(self.fail_in_batch(&Refusal::new(code::DUPLICATE_STATEMENT, message)));
         }
-        let number = if named { names.number(definition) } else { names.fresh() };
-        let prepared = Prepared { number, named, definition: definition.into() };
-        let parse = (named || statement.deallocates.is_some()).then(|| stand_in::prepare(&prepared));
+        let number = if named { shared_names.number(definition) } else { shared_names.fresh() };
+        let prepared = SharedStatement { number, named, definition: definition.into() };
+        let parse = (named || statement.deallocates_shared).then(|| stand_in::prepare(&prepared));
         let mut flow = self.session.flow();
         let known = named && flow.is_on_connection(&prepared);
-        statement.prepared = Some(prepared);
+        statement.shared = Some(prepared);
+        flow.names.parse(name, Arc::new(statement), is_decoded);
         if known {
-            flow.parse_known(name, Arc::new(statement));
-            return Passage::Replace(stand_in::close_nothing());
+            flow.send(Confirmed::AsParse, None);
+            return Ok(Passage::Replace(stand_in::close_nothing()));
         }
-        flow.parse(name, Arc::new(statement));
-        parse.map_or(Passage::Forward, Passage::Replace)
+        flow.send(Confirmed::Pass, Some((named, number)));
+        Ok(parse.map_or(Passage::Forward, Passage::Replace))
     }
 
-    /// Finds what a client's name stands for where connections change; before, the Parse for a connection that has not seen
-    /// it. `Err` if there is no such statement.
-    fn on_connection(&mut self, name: &str) -> Result<(String, Vec<u8>), Passage> {
-        let mut flow = self.session.flow();
-        let statement = flow.statement(name);
-        let Some((statement, prepared)) = statement.as_ref().and_then(|s| Some((s, s.prepared.as_ref()?)))
-        else {
-            if flow.pinned {
-                return Ok((name.to_owned(), Vec::new())); // made in SQL
+    /// What a statement's name stands for. `Err` where a governed client may not use it.
+    fn prepared(&mut self, sent: &[u8], name: &str) -> Result<PreparedStatement, Passage> {
+        let is_governed = self.session.is_governed();
+        let found = self.session.flow().names.statement(name);
+        match found {
+            Found::Known(prepared) => Ok(prepared),
+            Found::Unsure(Some(prepared)) if !is_governed => Ok(prepared),
+            Found::Unsure(_) if is_governed => {
+                let refusal = resolve::unsure(&shown(sent));
+                Err(self.refuse_in_batch(&refusal, None))
             }
-            drop(flow);
-            let message = if name.is_empty() {
-                "unnamed prepared statement does not exist".to_owned()
-            } else {
-                format!("prepared statement \"{name}\" does not exist")
-            };
-            return Err(self.fail_in_batch(&Refusal::new(code::NO_SUCH_STATEMENT, message)));
+            Found::Absent
+                if is_governed || self.session.changes_connections() && !self.session.flow().pinned =>
+            {
+                Err(self.fail_in_batch(&no_such_statement(sent)))
+            }
+            Found::Unsure(_) | Found::Absent => {
+                let text =
+                    format!("-- runs what was prepared as {:?}, which the gateway did not see", shown(sent));
+                let analysis = Arc::new(Analysis::not_understood(self.session.settings()));
+                let scope = Arc::clone(&analysis.scope);
+                let statement = Arc::new(Statement::of(&text, analysis));
+                Ok(PreparedStatement { statement, scope, in_sql: true, is_sure: false })
+            }
+        }
+    }
+
+    /// The name of a statement in the store where connections change; before it, the Parse for a
+    /// connection that has not seen it.
+    fn on_connection(&mut self, sent: &[u8], prepared: &PreparedStatement) -> (Vec<u8>, Vec<u8>) {
+        let Some(shared) = &prepared.statement.shared else {
+            return (sent.to_owned(), Vec::new()); // made in SQL
         };
         let mut before = Vec::new();
-        if !flow.is_on_connection(prepared) {
-            before = stand_in::prepare(prepared);
-            flow.parse_again(Arc::clone(statement));
+        let mut flow = self.session.flow();
+        if !flow.is_on_connection(shared) {
+            before = stand_in::prepare(shared);
+            flow.names.own();
+            flow.send(Confirmed::Ours, Some((shared.named, shared.number)));
         }
-        Ok((prepared.name(), before))
+        (shared.name().into_bytes(), before)
     }
 
     fn bind(&mut self, body: &[u8]) -> std::io::Result<Passage> {
         let mut body = Body(body);
-        let (Some(portal), Some(name)) = (body.string(), body.string()) else {
-            return Err(invalid("a malformed Bind message"));
-        };
+        let malformed = || invalid("a malformed Bind message");
+        let (portal_sent, portal, portal_is_decoded) = self.name(&mut body).ok_or_else(malformed)?;
+        let (sent, name, _) = self.name(&mut body).ok_or_else(malformed)?;
         let parameters = if self.session.is_logged() { parameters(body) } else { Some(Vec::new()) };
-        let parameters = parameters.ok_or_else(|| invalid("a malformed Bind message"))?;
+        let parameters = parameters.ok_or_else(malformed)?;
+        if self.session.flow().names.len() > MAX_NAMES {
+            let refusal = Refusal::new(code::LIMIT_EXCEEDED, "too many portals in this session");
+            return Ok(self.refuse_in_batch(&refusal.hint("Close those that are no longer needed."), None));
+        }
+        let prepared = match self.prepared(sent, &name) {
+            Ok(prepared) => prepared,
+            Err(failed) => return Ok(failed),
+        };
         let mut passage = Passage::Forward;
         if self.session.changes_connections() {
-            let (own, mut out) = match self.on_connection(name) {
-                Ok(found) => found,
-                Err(failed) => return Ok(failed),
-            };
-            if own == name {
+            let (own, mut out) = self.on_connection(sent, &prepared);
+            if own == sent {
                 passage = if out.is_empty() { Passage::Forward } else { Passage::Precede(out) };
             } else {
                 put(&mut out, b'B', |out| {
-                    put_str(out, portal);
-                    put_str(out, &own);
+                    put_bytes(out, portal_sent);
+                    put_bytes(out, &own);
                     out.extend_from_slice(body.0);
                 });
                 passage = Passage::Replace(out);
             }
         }
         let mut flow = self.session.flow();
-        let statement = flow.statement(name);
-        flow.bind(portal, Portal { statement, parameters: parameters.into(), number: None });
+        flow.names.bind(portal, &prepared, parameters.into(), portal_is_decoded);
+        flow.send(Confirmed::Pass, None);
         Ok(passage)
     }
 
     fn describe(&mut self, body: &[u8]) -> std::io::Result<Passage> {
         if self.session.metering.is_some() {
             let portal = body.split_first().filter(|(kind, _)| **kind == b'P');
-            let portal = portal.and_then(|(_, rest)| Body(rest).string());
+            let portal = portal.and_then(|(_, rest)| self.name(&mut Body(rest))).map(|(_, name, _)| name);
             let mut flow = self.session.flow();
             flow.described.push_back(Described::Theirs);
-            flow.just_described = portal.map(Into::into);
+            flow.just_described = portal;
         }
         let Some((b'S', rest)) = body.split_first().filter(|_| self.session.changes_connections()) else {
             return Ok(Passage::Forward);
         };
-        let name = Body(rest).string().ok_or_else(|| invalid("a malformed Describe message"))?;
-        let (own, mut out) = match self.on_connection(name) {
-            Ok(found) => found,
+        let named = self.name(&mut Body(rest));
+        let (sent, name, _) = named.ok_or_else(|| invalid("a malformed Describe message"))?;
+        let prepared = match self.prepared(sent, &name) {
+            Ok(prepared) => prepared,
             Err(failed) => return Ok(failed),
         };
+        let (own, mut out) = self.on_connection(sent, &prepared);
         put(&mut out, b'D', |out| {
             out.push(b'S');
-            put_str(out, &own);
+            put_bytes(out, &own);
         });
         Ok(Passage::Replace(out))
     }
 
     fn close(&mut self, body: &[u8]) -> std::io::Result<Passage> {
         let (kind, rest) = body.split_first().ok_or_else(|| invalid("an empty Close message"))?;
-        let name = Body(rest).string().ok_or_else(|| invalid("a Close message without a name"))?;
+        let named = self.name(&mut Body(rest));
+        let (sent, name, _) = named.ok_or_else(|| invalid("a Close message without a name"))?;
+        let is_portal = *kind == b'P';
         let mut flow = self.session.flow();
-        let shared = *kind == b'S' && flow.statement(name).is_some_and(|s| s.prepared.is_some());
-        flow.close(*kind == b'P', name);
+        let is_shared = !is_portal
+            && !sent.is_empty()
+            && matches!(
+                flow.names.statement(&name),
+                Found::Known(p) | Found::Unsure(Some(p)) if p.statement.shared.is_some()
+            );
+        flow.names.close(is_portal, name);
+        flow.send(Confirmed::Pass, None);
         // What a name stands for may be others', too: the connection keeps it.
-        Ok(if shared && !name.is_empty() {
-            Passage::Replace(stand_in::close_nothing())
-        } else {
-            Passage::Forward
-        })
+        Ok(if is_shared { Passage::Replace(stand_in::close_nothing()) } else { Passage::Forward })
     }
 
     async fn execute(&mut self, body: &[u8]) -> std::io::Result<Passage> {
-        let name = Body(body).string().ok_or_else(|| invalid("a malformed Execute message"))?;
-        let found = self.session.flow().portal(name).cloned();
-        let number = found.as_ref().and_then(|p| p.number);
-        let (statement, parameters) = match found {
-            Some(Portal { statement: Some(statement), parameters, .. }) => (statement, parameters),
-            _ => (Arc::new(self.made_in_sql(name)), Vec::new().into()),
+        let named = self.name(&mut Body(body));
+        let (sent, name, _) = named.ok_or_else(|| invalid("a malformed Execute message"))?;
+        let portal = match self.portal(sent, &name) {
+            Ok(portal) => portal,
+            Err(failed) => return Ok(failed),
         };
-        match self.admit(&statement, false, &parameters, number).await {
-            Ok(mut in_flight) => {
-                in_flight.deallocates.clone_from(&statement.deallocates);
-                let mut flow = self.session.flow();
-                if let Some(portal) = flow.portal(name) {
-                    portal.number = in_flight.number;
-                }
-                let wants_description = in_flight.watch.as_ref().is_some_and(|w| w.wants_description());
-                flow.begin(in_flight);
-                let is_described = flow.just_described.take().is_some_and(|n| *n == *name);
-                if !wants_description {
-                    return Ok(Passage::Forward);
-                }
-                // libpq describes each portal right before it runs it; others may have described it long ago, or never.
-                if let Some(last) = flow.described.back_mut().filter(|_| is_described) {
-                    *last = Described::Next;
-                    return Ok(Passage::Forward);
-                }
-                flow.described.push_back(Described::Ours);
-                Ok(Passage::Precede(stand_in::describe(name)))
+        let statement = Arc::clone(&portal.statement);
+        let admitted = match self.resolver(|resolver| resolver.portal(&portal)) {
+            Ok(running) => {
+                let scope = running.merged();
+                let admitted = self.admit(&statement, running, &portal.parameters, portal.number).await;
+                admitted.map(|in_flight| (in_flight, scope))
             }
-            Err(refusal) => Ok(self.refuse_in_batch(&refusal, Some(&statement.text))),
+            Err(refusal) => Err(refusal),
+        };
+        let (mut in_flight, scope) = match admitted {
+            Ok(admitted) => admitted,
+            Err(refusal) => return Ok(self.refuse_in_batch(&refusal, Some(&statement.text))),
+        };
+        in_flight.deallocates_shared = statement.deallocates_shared;
+        let mut flow = self.session.flow();
+        flow.names.ran_as(&name, in_flight.number, &scope);
+        if !portal.in_sql {
+            in_flight.changes_names = flow.names.execute(&statement);
+            flow.settings_unsure |= statement.analysis.changes_settings;
+        }
+        let wants_description = in_flight.watch.as_ref().is_some_and(|w| w.wants_description());
+        flow.begin(in_flight);
+        let is_described = flow.just_described.take().is_some_and(|n| *n == *name);
+        if !wants_description {
+            return Ok(Passage::Forward);
+        }
+        // libpq describes each portal right before it runs it; others may have described it long ago, or
+        // never.
+        if let Some(last) = flow.described.back_mut().filter(|_| is_described) {
+            *last = Described::Next;
+            return Ok(Passage::Forward);
+        }
+        flow.described.push_back(Described::Ours);
+        Ok(Passage::Precede(stand_in::describe(sent)))
+    }
+
+    /// What a portal is. `Err` where a governed client may not run it.
+    fn portal(&mut self, sent: &[u8], name: &str) -> Result<Portal, Passage> {
+        let is_governed = self.session.is_governed();
+        let found = self.session.flow().names.portal(name);
+        match found {
+            Found::Known(portal) => Ok(portal),
+            Found::Unsure(Some(portal)) if !is_governed => Ok(portal),
+            Found::Unsure(_) if is_governed => {
+                let refusal = resolve::unsure(&shown(sent));
+                Err(self.refuse_in_batch(&refusal, None))
+            }
+            Found::Absent if is_governed => {
+                let message = format!("portal \"{}\" does not exist", shown(sent));
+                Err(self.fail_in_batch(&Refusal::new(code::NO_SUCH_CURSOR, message)))
+            }
+            Found::Unsure(_) | Found::Absent => {
+                let text = format!(
+                    "-- goes on with what was declared as {:?}, which the gateway did not see",
+                    shown(sent)
+                );
+                let analysis = Arc::new(Analysis::not_understood(self.session.settings()));
+                Ok(Portal::unseen(Arc::new(Statement::of(&text, analysis))))
+            }
         }
     }
 
-    /// A cursor or a prepared statement that was made in SQL: its text is on record from then.
-    fn made_in_sql(&self, name: &str) -> Statement {
-        let text = format!("-- goes on with what was declared or prepared in SQL as {name:?}").into();
-        let verdict =
-            self.session.is_face().then(|| Arc::new(Verdict { opaque: true, ..Verdict::default() }));
-        let reach = Reach { is_opaque: true, ..Reach::default() };
-        let reach = self.session.metering.as_ref().map(|_| Arc::new(reach));
-        Statement { text, verdict, reach, prepared: None, deallocates: None }
-    }
-
-    fn function_call(&mut self) -> Passage {
-        if self.session.is_face() || self.session.metering.is_some() {
+    async fn function_call(&mut self, body: &[u8]) -> std::io::Result<Passage> {
+        let session = self.session;
+        let number = Body(body).i32().ok_or_else(|| invalid("a malformed FunctionCall message"))?;
+        if session.is_governed() {
             let refusal = Refusal::new(
                 code::INSUFFICIENT_PRIVILEGE,
                 "function-call messages are not allowed through a face or across the border",
             )
             .hint("Use SELECT.");
-            return self.refuse_query(&refusal, None);
+            return Ok(self.refuse_query(&refusal, None));
         }
-        let number = if self.session.is_logged() {
-            match self.announce("-- a function-call message", &[]) {
-                Ok(number) => Some(number),
-                Err(refusal) => return self.refuse_query(&refusal, None),
+        let name = session.function_name(number.cast_unsigned()).await;
+        let analysis = Arc::new(Analysis::function_call(&name));
+        let statement = Arc::new(Statement::of(&format!("-- a function-call message: {name}"), analysis));
+        let running = Running::unseen(&statement);
+        match self.admit(&statement, running, &Arc::from([]), None).await {
+            Ok(in_flight) => {
+                let mut flow = session.flow();
+                flow.names.query(Some(&statement));
+                flow.begin(InFlight { is_simple: true, ..in_flight });
+                Ok(Passage::Forward)
             }
-        } else {
-            None
-        };
-        self.session.flow().begin(InFlight::new(number, true, None, Vec::new()));
-        Passage::Forward
+            Err(refusal) => Ok(self.refuse_query(&refusal, None)),
+        }
     }
 }
 
-/// What a client hears while the ledger cannot be written.
-pub fn unrecorded(e: &ringfence_ledger::Unavailable) -> Refusal {
-    Refusal::new(code::IO_ERROR, "the statement is refused because the ledger cannot be written")
-        .detail(e.to_string())
-        .hint("Nothing may run unrecorded. Service resumes by itself once the ledger can be written; tell its operator.")
+/// A name in a message, for an error text.
+fn shown(name: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(name)
 }
 
-fn truncate(text: &str, max: usize) -> &str {
-    if text.len() <= max {
-        return text;
-    }
-    let end = (0..=max).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
-    &text[..end]
+fn no_such_statement(name: &[u8]) -> Refusal {
+    let message = if name.is_empty() {
+        "unnamed prepared statement does not exist".to_owned()
+    } else {
+        format!("prepared statement \"{}\" does not exist", shown(name))
+    };
+    Refusal::new(code::NO_SUCH_STATEMENT, message)
+}
+
+fn put_bytes(out: &mut Vec<u8>, name: &[u8]) {
+    out.extend_from_slice(name);
+    out.push(0);
 }

@@ -1,13 +1,12 @@
 //! What a governed person is told beside an answer: which columns are masked or absent, why, and how to ask for them.
 
-use std::collections::BTreeSet;
 use std::sync::PoisonError;
 
 use ringfence_policy::{Standing, Visibility};
+use ringfence_statement::allow_list::Verdict;
 
 use crate::refusal::Refusal;
 use crate::session::Session;
-use crate::statement::Verdict;
 
 impl Session {
     /// Why this person does not see everything.
@@ -53,7 +52,7 @@ impl Session {
         let Some((_, catalogue)) = self.policy.store(&self.store.name) else { return };
         let (mut masked, mut absent) = (Vec::new(), Vec::new());
         let mut closed = None;
-        for table in verdict.tables.iter().collect::<BTreeSet<_>>() {
+        for table in &verdict.tables {
             let Some(classified) = catalogue.tables.get(table) else { continue };
             let Some(seen) = outcome.tables.get(table) else {
                 closed = Some(table);
@@ -63,10 +62,10 @@ impl Session {
                 let mentioned = verdict.columns.contains(column);
                 match seen.get(column) {
                     Some(c) if !c.granted_by.is_empty() || c.base == Visibility::Clear => {}
-                    Some(c) if c.base == Visibility::Masked && (mentioned || verdict.star) => {
+                    Some(c) if c.base == Visibility::Masked && (mentioned || verdict.all_columns) => {
                         masked.push(format!("{table}.{column}"));
                     }
-                    _ if mentioned || verdict.star => absent.push(format!("{table}.{column}")),
+                    _ if mentioned || verdict.all_columns => absent.push(format!("{table}.{column}")),
                     _ => {}
                 }
             }

@@ -1,58 +1,24 @@
 //! What the two sides of a session share: which statements are under way, what they are, and what must be durable before
 //! more is let through. Pure but for the lock around it, which is never held across an await.
 //!
-//! Batches. Between two Syncs the store answers in order, and after an error it skips. So what a name stands for is known
-//! only when the answers are in: operations of a batch are kept apart and count once the store confirmed them. The client's
-//! side does not begin a batch before the last one is answered. Without that, a skipped Parse would let one statement run
-//! under another's text in the ledger.
+//! Batches. Between two Syncs the store answers in order, and after an error it skips. So what a name
+//! stands for counts for good only when the answers are in ([`crate::relay::names`]). The client's side
+//! does not begin a batch before the last one is answered. Without that, a skipped Parse would let one
+//! statement run under another's text in the ledger.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use ringfence_ledger::Ticket;
-use ringfence_statement::reach::Reach;
+use ringfence_statement::analysis::Analysis;
 
 use crate::metering::Watch;
-use crate::quota::Charge;
+use crate::quota::Charges;
 use crate::refusal::Refusal;
-use crate::statement::Verdict;
+use crate::relay::names::Names;
+use crate::relay::recorded_texts::RecordedTexts;
+use crate::relay::statement::{SharedStatement, Statement};
 use crate::traces::{Begun, Over};
-
-/// A statement text and what was found about it.
-#[derive(Debug)]
-pub struct Statement {
-    /// The SQL.
-    pub text: Box<str>,
-    /// The verdict, where the session is governed by a face.
-    pub verdict: Option<Arc<Verdict>>,
-    /// What its result can show, where the session is metered.
-    pub reach: Option<Arc<Reach>>,
-    /// How to prepare it again, where connections change between transactions.
-    pub prepared: Option<Prepared>,
-    /// The prepared statement that it forgets, where that one has a shared name in the store.
-    pub deallocates: Option<Box<str>>,
-}
-
-/// What shared names begin with.
-pub const SHARED: &str = "ringfence_";
-
-/// A prepared statement that any connection can have.
-#[derive(Debug)]
-pub struct Prepared {
-    /// Its number, which makes its name in the store; see [`crate::pin::SharedNames`].
-    pub number: u64,
-    /// Whether the client named it. The unnamed one stays unnamed in the store.
-    pub named: bool,
-    /// Text and parameter types, as in the Parse message after the name.
-    pub definition: Box<[u8]>,
-}
-
-impl Prepared {
-    /// Its name in the store.
-    pub fn name(&self) -> String {
-        if self.named { format!("{SHARED}{}", self.number) } else { String::new() }
-    }
-}
 
 /// What becomes of a ParseComplete, BindComplete or CloseComplete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,70 +31,64 @@ pub enum Confirmed {
     AsParse,
 }
 
-/// A portal: a statement with its parameters.
-#[derive(Clone, Debug)]
-pub struct Portal {
-    /// What it runs; `None` if it was made in SQL.
-    pub statement: Option<Arc<Statement>>,
-    /// Its parameters as the ledger keeps them.
-    pub parameters: Arc<[Box<str>]>,
-    /// The statement's number in the session, once it has run.
-    pub number: Option<u64>,
+/// A message whose confirmation (ParseComplete, BindComplete, CloseComplete) is awaited.
+#[derive(Debug)]
+struct Sent {
+    confirmed: Confirmed,
+    /// The shared statement that the connection has from then on.
+    prepares: Option<(bool, u64)>,
+    /// Its place in the order of what was sent.
+    place: u64,
 }
 
-/// An operation whose confirmation is awaited.
-#[derive(Debug)]
-enum Operation {
-    Parse(Box<str>, Arc<Statement>),
-    /// A Parse that the connection need not see.
-    Known(Box<str>, Arc<Statement>),
-    /// A Parse of our own, for a connection that has not seen the statement.
-    Again(Arc<Statement>),
-    Bind(Box<str>, Portal),
-    CloseStatement(Box<str>),
-    ClosePortal(Box<str>),
+/// A workload's statement: what it is, and what it runs by name.
+#[derive(Clone, Debug)]
+pub struct Counted {
+    /// The statement.
+    pub analysis: Arc<Analysis>,
+    /// What it stands for, where it is an EXECUTE or a FETCH.
+    pub stands_for: Option<Arc<Analysis>>,
 }
 
 /// A statement under way.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct InFlight {
     /// Its number in the session; `None` where it is not logged one by one.
     pub number: Option<u64>,
     /// Whether it ends with ReadyForQuery (simple protocol) or by itself (Execute).
-    pub simple: bool,
+    pub is_simple: bool,
     /// Which shape it counts for.
-    pub shape: Option<u64>,
-    /// What each row costs of a grant's limit.
-    pub charge: Charge,
+    pub counted: Option<Counted>,
+    /// What it costs of grants' row limits.
+    pub charges: Charges,
+    /// The texts that an error may quote: its own and those of what it stands for.
+    pub texts: Vec<Arc<Statement>>,
+    /// The parameters that an error may quote.
+    pub parameters: Option<Arc<[Box<str>]>>,
     /// Rows let through.
     pub rows: u64,
     /// Bytes of rows let through.
     pub bytes: u64,
     /// The SQLSTATE it failed with.
     pub failed: Option<String>,
-    /// The client's prepared statement that is gone once it succeeds; see [`Statement::deallocates`].
-    pub deallocates: Option<Box<str>>,
+    /// Its parts that have ended.
+    pub parts_ended: usize,
+    /// Its end confirms a change of names; see [`Names::execute`].
+    pub changes_names: bool,
+    /// See [`Statement::deallocates_shared`].
+    pub deallocates_shared: bool,
     /// Whose data its rows show, where that is counted.
     pub watch: Option<Box<Watch>>,
     /// Where it is in a trace.
     pub traced: Option<Box<Begun>>,
+    /// Its place in the order of what was sent; [`Flow::begin`] sets it.
+    pub place: u64,
 }
 
 impl InFlight {
-    /// A statement that has begun.
-    pub fn new(number: Option<u64>, simple: bool, shape: Option<u64>, charge: Charge) -> Self {
-        Self {
-            number,
-            simple,
-            shape,
-            charge,
-            rows: 0,
-            bytes: 0,
-            failed: None,
-            deallocates: None,
-            watch: None,
-            traced: None,
-        }
+    /// A Query of which nothing is recorded: it is refused, or the store refuses it.
+    pub fn unrecorded_query() -> Self {
+        Self { is_simple: true, ..Self::default() }
     }
 }
 
@@ -219,10 +179,21 @@ pub struct Flow {
     pub unnamed: Option<u64>,
     /// Transactions that ended, and bytes in each direction, since somebody last took them.
     pub traffic: Traffic,
-    statements: HashMap<Box<str>, Arc<Statement>>,
-    portals: HashMap<Box<str>, Portal>,
-    batch: Vec<Operation>,
-    confirmed: usize,
+    /// What names stand for.
+    pub names: Names,
+    /// Which texts are on record.
+    pub recorded: RecordedTexts,
+    /// Something was sent since the last ReadyForQuery that may change how texts are read.
+    pub settings_unsure: bool,
+    /// A transaction was rolled back since the last ReadyForQuery.
+    rolled_back: bool,
+    /// An error came since the last ReadyForQuery.
+    has_failed: bool,
+    sent: VecDeque<Sent>,
+    /// Shared statements that were sent to the connection and not confirmed.
+    sending: HashSet<u64>,
+    sending_unnamed: Option<u64>,
+    next_place: u64,
     next_number: u64,
 }
 
@@ -238,114 +209,51 @@ impl Flow {
         self.next_number
     }
 
-    /// What `name` will stand for when the store gets to it, if all goes well until then.
-    pub fn statement(&self, name: &str) -> Option<Arc<Statement>> {
-        for operation in self.batch.iter().rev() {
-            match operation {
-                Operation::Parse(n, statement) | Operation::Known(n, statement) if **n == *name => {
-                    return Some(Arc::clone(statement));
-                }
-                Operation::CloseStatement(n) if **n == *name => return None,
-                _ => {}
-            }
-        }
-        self.statements.get(name).cloned()
+    fn place(&mut self) -> u64 {
+        self.next_place += 1;
+        self.next_place
     }
 
-    /// The same for a portal.
-    pub fn portal(&mut self, name: &str) -> Option<&mut Portal> {
-        for operation in self.batch.iter_mut().rev() {
-            match operation {
-                Operation::Bind(n, portal) if **n == *name => return Some(portal),
-                Operation::ClosePortal(n) if **n == *name => return None,
-                _ => {}
-            }
+    /// A message was sent that the store confirms. `prepares` is the shared statement that the
+    /// connection has from then on: whether it is named, and its number.
+    pub fn send(&mut self, confirmed: Confirmed, prepares: Option<(bool, u64)>) {
+        match prepares {
+            Some((true, number)) => drop(self.sending.insert(number)),
+            Some((false, number)) => self.sending_unnamed = Some(number),
+            None => {}
         }
-        self.portals.get_mut(name)
-    }
-
-    /// A Parse was sent.
-    pub fn parse(&mut self, name: &str, statement: Arc<Statement>) {
-        self.batch.push(Operation::Parse(name.into(), statement));
+        let place = self.place();
+        self.sent.push_back(Sent { confirmed, prepares, place });
     }
 
     /// Whether the connection has prepared a statement, or will have when it gets to what was sent.
-    pub fn is_on_connection(&self, prepared: &Prepared) -> bool {
+    pub fn is_on_connection(&self, prepared: &SharedStatement) -> bool {
         let number = prepared.number;
-        let mut sent = self.batch.iter().rev().filter_map(|operation| match operation {
-            Operation::Parse(_, s) | Operation::Again(s) => {
-                s.prepared.as_ref().filter(|p| p.named == prepared.named).map(|p| p.number)
-            }
-            _ => None,
-        });
         if prepared.named {
-            self.on_connection.contains(&number) || sent.any(|n| n == number)
+            self.on_connection.contains(&number) || self.sending.contains(&number)
         } else {
-            sent.next().or(self.unnamed) == Some(number)
+            self.sending_unnamed.or(self.unnamed) == Some(number)
         }
-    }
-
-    /// A Close was sent in the place of a Parse of what the connection has.
-    pub fn parse_known(&mut self, name: &str, statement: Arc<Statement>) {
-        self.batch.push(Operation::Known(name.into(), statement));
-    }
-
-    /// A Parse of our own was sent.
-    pub fn parse_again(&mut self, statement: Arc<Statement>) {
-        self.batch.push(Operation::Again(statement));
     }
 
     /// The client's name for a shared statement.
     pub fn own_name(&self, number: u64) -> Option<&str> {
-        let is_it = |s: &Statement| s.prepared.as_ref().is_some_and(|p| p.named && p.number == number);
-        let in_batch = self.batch.iter().find_map(|operation| match operation {
-            Operation::Parse(name, s) | Operation::Known(name, s) if is_it(s) => Some(&**name),
-            _ => None,
-        });
-        in_batch.or_else(|| self.statements.iter().find(|(_, s)| is_it(s)).map(|(name, _)| &**name))
+        let is_it = |s: &Statement| s.shared.as_ref().is_some_and(|p| p.named && p.number == number);
+        self.names.statements().find(|(_, p)| is_it(&p.statement)).map(|(name, _)| name)
     }
 
-    /// Whether a name stands for a shared statement, confirmed by the store.
-    pub fn is_shared(&self, name: &str) -> bool {
-        self.statements.get(name).is_some_and(|s| s.prepared.is_some())
-    }
-
-    /// If the statement under way was a `DEALLOCATE` of a shared one, that is gone for the client.
-    pub fn deallocated(&mut self) -> bool {
-        let Some(name) = self.current().and_then(|current| current.deallocates.take()) else { return false };
-        self.statements.remove(&name);
-        true
-    }
-
-    /// All prepared statements are gone (DEALLOCATE ALL, DISCARD ALL).
+    /// All prepared statements are gone from the connection (DEALLOCATE ALL, DISCARD ALL).
     pub fn deallocate_all(&mut self) {
-        self.statements.clear();
         self.on_connection.clear();
         self.unnamed = None;
     }
 
-    /// A Bind was sent.
-    pub fn bind(&mut self, name: &str, portal: Portal) {
-        self.batch.push(Operation::Bind(name.into(), portal));
-    }
-
-    /// A Close was sent.
-    pub fn close(&mut self, is_portal: bool, name: &str) {
-        let name = name.into();
-        self.batch.push(if is_portal {
-            Operation::ClosePortal(name)
-        } else {
-            Operation::CloseStatement(name)
-        });
-    }
-
     /// A statement was sent.
-    pub fn begin(&mut self, statement: InFlight) {
-        let simple = statement.simple;
+    pub fn begin(&mut self, mut statement: InFlight) {
+        let is_simple = statement.is_simple;
+        statement.place = self.place();
         self.awaited.push_back(Awaited::Statement(statement));
-        if simple {
-            // A Query destroys the unnamed statement (protocol manual, "Extended Query").
-            self.statements.remove("");
+        if is_simple {
             self.unnamed = None;
             self.sync();
         }
@@ -360,11 +268,24 @@ impl Flow {
 
     /// ParseComplete, BindComplete or CloseComplete came.
     pub fn confirm(&mut self) -> Confirmed {
-        self.confirmed += 1;
-        match self.batch.get(self.confirmed - 1) {
-            Some(Operation::Again(_)) => Confirmed::Ours,
-            Some(Operation::Known(..)) => Confirmed::AsParse,
-            _ => Confirmed::Pass,
+        self.names.confirm();
+        let Some(sent) = self.sent.pop_front() else { return Confirmed::Pass };
+        match sent.prepares {
+            Some((true, number)) => drop(self.on_connection.insert(number)),
+            Some((false, number)) => self.unnamed = Some(number),
+            None => {}
+        }
+        sent.confirmed
+    }
+
+    /// Whether an error that comes now answers a Parse, a Bind or a Close.
+    pub fn is_before_rows(&mut self) -> bool {
+        let confirmation = self.sent.front().map(|sent| sent.place);
+        let statement = self.current().map(|current| current.place);
+        match (confirmation, statement) {
+            (Some(confirmation), Some(statement)) => confirmation < statement,
+            (confirmation, None) => confirmation.is_some(),
+            (None, Some(_)) => false,
         }
     }
 
@@ -379,13 +300,20 @@ impl Flow {
         }
     }
 
-    /// CommandComplete, EmptyQueryResponse or PortalSuspended came: the statement that is over, if this ends it.
-    pub fn complete(&mut self) -> Option<InFlight> {
-        if self.current()?.simple {
+    /// CommandComplete (with its tag), EmptyQueryResponse or PortalSuspended came: the statement that is
+    /// over, if this ends it.
+    pub fn complete(&mut self, tag: &[u8]) -> Option<InFlight> {
+        self.rolled_back |= tag.starts_with(b"ROLLBACK\0");
+        let current = self.current()?;
+        current.parts_ended += 1;
+        if current.is_simple {
             return None;
         }
         match self.awaited.pop_front() {
             Some(Awaited::Statement(statement)) => {
+                if statement.changes_names {
+                    self.names.confirm();
+                }
                 self.traffic.statements += 1;
                 Some(statement)
             }
@@ -393,10 +321,15 @@ impl Flow {
         }
     }
 
+    /// Whether the statement under way is a `DEALLOCATE` of a shared one.
+    pub fn deallocates_shared(&mut self) -> bool {
+        self.current().is_some_and(|current| current.deallocates_shared)
+    }
+
     /// CopyInResponse came. From here to the end of the data the store ignores Sync (protocol manual, "COPY Operations"):
     /// libpq sends one right after Execute, and another one after the data.
     pub fn copy_begins(&mut self) {
-        if self.current().is_none_or(|current| current.simple) {
+        if self.current().is_none_or(|current| current.is_simple) {
             self.copying = !self.awaited.iter().any(|a| matches!(a, Awaited::CopyEnd));
             return;
         }
@@ -429,6 +362,7 @@ impl Flow {
     /// An error came.
     pub fn fail(&mut self, sqlstate: &str) {
         self.copying = false;
+        self.has_failed = true;
         if let Some(current) = self.current() {
             current.failed = Some(sqlstate.to_owned());
         }
@@ -450,33 +384,19 @@ impl Flow {
         self.leaving = true;
         self.traffic.transactions += u64::from(transaction == b'I');
         self.traffic.statements += over.len() as u64;
-        let confirmed = std::mem::take(&mut self.confirmed);
-        for operation in self.batch.drain(..).take(confirmed) {
-            match operation {
-                Operation::Parse(name, statement) => {
-                    note_prepared(&mut self.on_connection, &mut self.unnamed, &statement);
-                    self.statements.insert(name, statement);
-                }
-                Operation::Again(statement) => {
-                    note_prepared(&mut self.on_connection, &mut self.unnamed, &statement);
-                }
-                Operation::Known(name, statement) => drop(self.statements.insert(name, statement)),
-                Operation::Bind(name, portal) => drop(self.portals.insert(name, portal)),
-                Operation::CloseStatement(name) => drop(self.statements.remove(&name)),
-                Operation::ClosePortal(name) => drop(self.portals.remove(&name)),
-            }
+        if let Some(query) = over.last().filter(|s| s.is_simple && s.changes_names) {
+            self.names.ran(query.parts_ended);
         }
-        if transaction == b'I' {
-            self.portals.clear(); // portals end with their transaction
-        }
+        let (failed, rolled_back) =
+            (std::mem::take(&mut self.has_failed), std::mem::take(&mut self.rolled_back));
+        self.names.ready(failed, rolled_back, transaction != b'I');
+        self.sent.clear();
+        self.sending.clear();
+        self.sending_unnamed = None;
+        self.settings_unsure = false;
         self.refusals.clear();
         self.described.clear(); // of those that were skipped
         over
-    }
-
-    /// How many names are kept; bounded by the client's side.
-    pub fn names(&self) -> usize {
-        self.statements.len() + self.portals.len() + self.batch.len()
     }
 
     /// Whether nothing is under way.
@@ -485,46 +405,26 @@ impl Flow {
     }
 }
 
-fn note_prepared(on_connection: &mut HashSet<u64>, unnamed: &mut Option<u64>, statement: &Statement) {
-    match &statement.prepared {
-        Some(p) if p.named => drop(on_connection.insert(p.number)),
-        Some(p) => *unnamed = Some(p.number),
-        None => {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn statement(text: &str) -> Arc<Statement> {
-        Arc::new(Statement {
-            text: text.into(),
-            verdict: None,
-            reach: None,
-            prepared: None,
-            deallocates: None,
-        })
-    }
-
     fn execute(flow: &mut Flow) {
-        flow.begin(InFlight::new(Some(1), false, None, Charge::default()));
+        flow.begin(InFlight { number: Some(1), ..InFlight::default() });
     }
 
     #[test]
-    fn a_parse_that_the_store_skipped_does_not_count() {
+    fn an_error_answers_what_was_sent_first() {
         let mut flow = Flow::new();
-        flow.parse("", statement("SELECT secret"));
-        flow.sync();
-        flow.confirm();
-        flow.ready(b'I');
-        // An error, then a Parse that the store skips.
+        flow.send(Confirmed::Pass, None);
         execute(&mut flow);
-        flow.parse("", statement("SELECT 1"));
-        flow.sync();
-        flow.fail("42601");
-        flow.ready(b'I');
-        assert_eq!(&*flow.statement("").unwrap().text, "SELECT secret");
+        assert!(flow.is_before_rows());
+        flow.confirm();
+        assert!(!flow.is_before_rows());
+        flow.send(Confirmed::Pass, None);
+        assert!(!flow.is_before_rows());
+        assert!(flow.complete(b"SELECT 1\0").is_some());
+        assert!(flow.is_before_rows());
     }
 
     #[test]
@@ -534,7 +434,7 @@ mod tests {
             execute(&mut flow);
         }
         flow.sync();
-        assert!(flow.complete().is_some());
+        assert!(flow.complete(b"").is_some());
         flow.fail("22012");
         let over = flow.ready(b'I');
         assert_eq!(over.len(), 2);
@@ -551,7 +451,7 @@ mod tests {
         assert!(flow.copying && flow.unready == 0, "the first Sync is ignored");
         flow.copy_ends();
         flow.sync();
-        assert!(flow.complete().is_some());
+        assert!(flow.complete(b"").is_some());
         flow.ready(b'I');
         assert!(flow.is_idle());
         // All at once: the answer comes when the client has sent everything.
@@ -561,7 +461,7 @@ mod tests {
         flow.sync();
         flow.copy_begins();
         assert!(!flow.copying && flow.unready == 1);
-        assert!(flow.complete().is_some());
+        assert!(flow.complete(b"").is_some());
         flow.ready(b'I');
         assert!(flow.is_idle());
     }
@@ -569,9 +469,9 @@ mod tests {
     #[test]
     fn a_simple_query_ends_with_ready_for_query_only() {
         let mut flow = Flow::new();
-        flow.begin(InFlight::new(Some(1), true, None, Charge::default()));
-        assert!(flow.complete().is_none());
-        assert!(flow.complete().is_none());
+        flow.begin(InFlight { number: Some(1), is_simple: true, ..InFlight::default() });
+        assert!(flow.complete(b"").is_none());
+        assert!(flow.complete(b"").is_none());
         assert_eq!(flow.ready(b'T').len(), 1);
         assert!(!flow.is_idle(), "in a transaction");
     }

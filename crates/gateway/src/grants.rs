@@ -126,7 +126,7 @@ impl Cut {
 }
 
 /// A grant whose signatures hold.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ActiveGrant {
     /// What was signed.
     pub request: Arc<Request>,
@@ -134,6 +134,24 @@ pub struct ActiveGrant {
     pub expires: u64,
     /// The same on a clock that nobody sets.
     pub deadline: Instant,
+    /// Rows that sessions of this process have leased and not charged.
+    leased: AtomicU64,
+}
+
+impl ActiveGrant {
+    fn new(request: Arc<Request>, expires: u64, deadline: Instant) -> Self {
+        Self { request, expires, deadline, leased: AtomicU64::new(0) }
+    }
+
+    /// A session has leased rows of its limit.
+    pub fn lease(&self, rows: u64) {
+        self.leased.fetch_add(rows, Ordering::AcqRel);
+    }
+
+    /// A session has charged leased rows, or given them back.
+    pub fn unlease(&self, rows: u64) {
+        self.leased.fetch_sub(rows, Ordering::AcqRel);
+    }
 }
 
 /// A session that something may cut.
@@ -237,6 +255,8 @@ struct Inner {
     rules: String,
     active: HashMap<String, Arc<ActiveGrant>>,
     by_requester: HashMap<String, Vec<Arc<ActiveGrant>>>,
+    /// Rows charged or leased under grants with a limit, as of the last look.
+    used: HashMap<String, u64>,
     /// Ended here. A look at the control database that began before must not bring them back.
     ended: HashSet<String>,
     sessions: HashMap<u64, Running>,
@@ -248,6 +268,13 @@ impl Inner {
         self.deactivate(&grant.request.id);
         self.by_requester.entry(grant.request.requester.clone()).or_default().push(Arc::clone(&grant));
         self.active.insert(grant.request.id.clone(), grant);
+    }
+
+    /// Whether all rows of a grant's limit are charged. Rows that a session here has leased may come back.
+    fn is_used_up(&self, grant: &ActiveGrant) -> bool {
+        let Some(max) = grant.request.max_rows else { return false };
+        let used = self.used.get(&grant.request.id).copied().unwrap_or(0);
+        used.saturating_sub(grant.leased.load(Ordering::Acquire)) >= max
     }
 
     fn deactivate(&mut self, id: &str) -> bool {
@@ -347,6 +374,8 @@ impl LiveGrants {
             (inner.ended.clone(), inner.rules == policy.digest())
         };
         let open = self.control.open().await?;
+        let used: HashMap<String, u64> = open.iter().map(|(s, used)| (s.id.clone(), *used)).collect();
+        let open: Vec<Sketch> = open.into_iter().map(|(sketch, _)| sketch).collect();
         let changed: Vec<String> = {
             let inner = self.inner();
             let is_known = |s: &&Sketch| rules && inner.known.get(&s.id).is_some_and(|k| k.sketch == **s);
@@ -357,6 +386,7 @@ impl LiveGrants {
 
         let mut inner = self.inner();
         policy.digest().clone_into(&mut inner.rules);
+        inner.used = used;
         for id in &changed {
             inner.known.remove(id); // one that cannot be read any more is not known any more
         }
@@ -382,9 +412,29 @@ impl LiveGrants {
         self.changes.subscribe()
     }
 
-    /// The grants that `principal` has for `store` now.
+    /// The grants that `principal` has for `store` now. One whose rows are used up counts no more: another
+    /// one for the same table is used instead.
     pub fn of(&self, principal: &str, store: &str) -> Vec<Arc<ActiveGrant>> {
         let inner = self.inner();
+        let mut found = Self::in_force_for(&inner, principal, store);
+        found.retain(|grant| !inner.is_used_up(grant));
+        found
+    }
+
+    /// Those of them that are used up.
+    pub fn used_up(&self, principal: &str, store: &str) -> Vec<Arc<ActiveGrant>> {
+        let inner = self.inner();
+        let mut found = Self::in_force_for(&inner, principal, store);
+        found.retain(|grant| inner.is_used_up(grant));
+        found
+    }
+
+    /// A session found no row left of a grant's limit of `max`.
+    pub fn look_at_use(&self, id: &str, max: u64) {
+        self.inner().used.insert(id.to_owned(), max);
+    }
+
+    fn in_force_for(inner: &Inner, principal: &str, store: &str) -> Vec<Arc<ActiveGrant>> {
         let theirs = inner.by_requester.get(principal).map_or(&[][..], Vec::as_slice);
         let is_now = |g: &&Arc<ActiveGrant>| g.request.store == store && Instant::now() < g.deadline;
         let mut found: Vec<_> = theirs.iter().filter(is_now).cloned().collect();
@@ -518,7 +568,7 @@ fn settle(inner: &mut Inner, now: u64) -> Due {
             in_force.insert(id.clone());
             // A clock that was set forward ends it sooner.
             if running.is_none_or(|g| g.deadline > deadline + CLOCK_SLACK) {
-                come.push(Arc::new(ActiveGrant { request: Arc::clone(request), expires, deadline }));
+                come.push(Arc::new(ActiveGrant::new(Arc::clone(request), expires, deadline)));
             }
         }
     }

@@ -6,7 +6,7 @@
 //!    ([`auth`], [`scram`]) or a [`certificate`].
 //! 2. [`session`] asks policy and has the face compiled ([`admission`]), and takes a [`connection`] to the store as the face's
 //!    role ([`pool`], [`backend`]), for good or for each transaction ([`pin`]).
-//! 3. [`client_side`] reads the client's frames ([`frame`]): [`statement`] judges what a governed person sends, the intent
+//! 3. [`client_side`] reads the client's frames ([`frame`]): `ringfence_statement` analyses each text once, the intent
 //!    goes to the ledger, and the frame to the store, side by side.
 //! 4. [`store_side`] carries the answer back, byte for byte, once the intent is durable; it counts rows, keeps limits
 //!    ([`quota`]) and stops when [`grants`] says so.
@@ -49,6 +49,7 @@ pub mod quota;
 pub mod records;
 pub mod refusal;
 pub mod register;
+pub mod relay;
 pub mod requests;
 pub mod route;
 pub mod rows;
@@ -59,7 +60,6 @@ pub mod sessions;
 pub mod show;
 pub mod stand_in;
 pub mod startup;
-pub mod statement;
 pub mod store_side;
 pub mod traces;
 pub mod vouch;

@@ -3,17 +3,16 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ringfence_face::Steward;
+use ringfence_face::{Login, Steward};
 use ringfence_meter::tally::{Line, Meaning, Reader, Seen, table_name};
 use ringfence_meter::{Exceeded, Group, SubjectKey, Tally, Who, replay};
 use ringfence_policy::{Measure, Registry};
-use ringfence_statement::reach::{self, Reach};
 use ringfence_verifier::checkpoint::read_head;
 
-/// Shapes of texts, and sizes of tables, that are remembered.
+/// Sizes of tables that are remembered.
 const REMEMBERED: usize = 4096;
 /// How long the size of a table is taken to be as it was.
 const SIZE_KNOWN: Duration = Duration::from_secs(60);
@@ -35,7 +34,6 @@ type Sizes = HashMap<(String, String, String, Option<String>), (u64, Instant)>;
 pub struct Meter {
     tally: Mutex<Tally>,
     key: SubjectKey,
-    reaches: reach::Cache,
     sizes: Mutex<Sizes>,
     /// Other logs, and how far they have been read.
     others: Mutex<Vec<(OtherLog, u64)>>,
@@ -73,7 +71,6 @@ impl Meter {
         let meter = Self {
             tally: Mutex::new(tally),
             key: SubjectKey::new(secret),
-            reaches: reach::Cache::new(REMEMBERED),
             sizes: Mutex::default(),
             others: Mutex::new(others.iter().map(|log| (log.clone(), 0)).collect()),
         };
@@ -136,11 +133,6 @@ impl Meter {
         self.key.of_column(kind, is_token)
     }
 
-    /// What a text's result can show; read once a shape.
-    pub fn reach(&self, text: &str) -> Arc<Reach> {
-        self.reaches.of(text)
-    }
-
     /// Counts what is about to be shown, unless a limit forbids it. `asked` is when the session's newest grant was asked for.
     pub fn count(
         &self,
@@ -177,16 +169,16 @@ impl Meter {
     pub async fn people(
         &self,
         steward: &Steward,
-        (store, face): (&str, &str),
+        (store, login): (&str, &Login),
         (schema, table): (&str, &str),
         key: Option<&str>,
     ) -> Result<u64, ringfence_face::Error> {
-        let place = (table_name(store, table), face.to_owned(), schema.to_owned(), key.map(str::to_owned));
+        let place = (table_name(store, table), login.face.clone(), schema.to_owned(), key.map(str::to_owned));
         let known = self.sizes.lock().unwrap_or_else(PoisonError::into_inner).get(&place).copied();
         if let Some((people, _)) = known.filter(|(_, at)| at.elapsed() < SIZE_KNOWN) {
             return Ok(people);
         }
-        let people = steward.people(face, (schema, table), key, LOOKED_AT).await?;
+        let people = steward.people(login, (schema, table), key, LOOKED_AT).await?;
         let mut sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
         if sizes.len() >= REMEMBERED {
             sizes.clear();

@@ -4,7 +4,6 @@
 //! Metered are the sessions whose access crosses the border. Where a row carries the key of the person whom it is about, that
 //! person is counted; where it cannot be known, as many as there can be at most.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
@@ -14,11 +13,12 @@ use ringfence_meter::record::MAX_IDS;
 use ringfence_meter::tally::{Meaning, Reader, Seen, table_name};
 use ringfence_meter::{Exceeded, Group, Reached, SubjectKey, Who};
 use ringfence_policy::{Catalogue, Column, Kind as Mask, Measure, Table, Unit, Visibility};
-use ringfence_statement::reach::{Mention, Reach};
+use ringfence_statement::scope::{Mention, QueryScope, UNBOUNDED};
 
 use crate::connection::cannot_connect;
 use crate::flow::InFlight;
 use crate::refusal::{Refusal, code};
+use crate::relay::resolve::Run;
 use crate::rows::{Reading, Value, description, is_short, value};
 use crate::server::Shared;
 use crate::session::Session;
@@ -33,8 +33,6 @@ pub struct Metering {
     reader: Reader,
     /// When its newest grant was asked for.
     asked: Option<u64>,
-    /// What it has declared or prepared, for what goes on with it.
-    declared: Mutex<Option<Reach>>,
     /// What it has been warned of, and what it is yet to hear.
     warned: Mutex<(BTreeSet<String>, Vec<Refusal>)>,
 }
@@ -42,7 +40,7 @@ pub struct Metering {
 impl Metering {
     /// For a session of `who`.
     pub fn new(shared: &Shared, who: Who<'_>, asked: Option<u64>) -> Self {
-        Self { reader: shared.meter.reader(who), asked, declared: Mutex::default(), warned: Mutex::default() }
+        Self { reader: shared.meter.reader(who), asked, warned: Mutex::default() }
     }
 }
 
@@ -74,8 +72,8 @@ struct Place {
 struct Watched {
     group: Group,
     meaning: Meaning,
-    /// How many of them a row may show.
-    times: u64,
+    /// How many rows of the table a row of the result may show; [`UNBOUNDED`] if that cannot be told.
+    max_rows: u64,
     kind: String,
     carriers: Vec<Carrier>,
     place: Option<Place>,
@@ -99,6 +97,27 @@ impl Watch {
     /// Whether a RowDescription could tell whom rows are about.
     pub fn wants_description(&self) -> bool {
         self.0.iter().any(|watched| !watched.carriers.is_empty())
+    }
+
+    /// Whether nothing is watched.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a row may show all people of some table.
+    pub fn has_unbounded(&self) -> bool {
+        self.0.iter().any(|watched| watched.max_rows == UNBOUNDED)
+    }
+
+    /// Counts what shows nobody's key, and is not held back.
+    pub fn count_unknown(&mut self, session: &Session, metering: &Metering) {
+        for watched in &mut self.0 {
+            let seen = Seen::Rows(watched.max_rows);
+            if let Ok(is_new) = metering.count(session, &watched.meaning, seen) {
+                watched.is_new |= is_new;
+                watched.group.rows += watched.max_rows;
+            }
+        }
     }
 
     /// A RowDescription came: finds the keys in it.
@@ -146,12 +165,12 @@ impl Watch {
                 Value::There(bytes) => Some(place.key.id(&place.reading.text(bytes))),
                 Value::Null | Value::Cut => None,
             });
-            let seen = id.map_or(Seen::Rows(watched.times), Seen::One);
+            let seen = id.map_or(Seen::Rows(watched.max_rows), Seen::One);
             watched.is_new |= metering.count(session, &watched.meaning, seen)?;
             match id {
                 Some(id) if watched.group.ids.last() == Some(&id) => {}
                 Some(id) => watched.group.ids.push(id),
-                None => watched.group.rows += watched.times,
+                None => watched.group.rows += watched.max_rows,
             }
             watched.is_new |= watched.group.ids.len() >= MAX_IDS;
         }
@@ -190,27 +209,6 @@ impl Metering {
         }
     }
 
-    /// What a statement can show: that of what was declared or prepared before, where it goes on with that; and what it declares is
-    /// kept for others.
-    fn with_declared<'a>(&self, reach: &'a Reach) -> Cow<'a, Reach> {
-        if !reach.is_opaque && !reach.defines {
-            return Cow::Borrowed(reach);
-        }
-        let mut declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
-        if reach.is_opaque {
-            let mut all = declared.clone().unwrap_or_else(Reach::unknown);
-            // What folds was counted when it was declared.
-            all.folds = declared.is_none();
-            all.merge(&Reach { is_plain: true, equal: all.equal.clone(), ..reach.clone() });
-            return Cow::Owned(all);
-        }
-        match declared.as_mut() {
-            Some(all) => all.merge(reach),
-            None => *declared = Some(reach.clone()),
-        }
-        Cow::Borrowed(reach)
-    }
-
     /// Counts, and warns. True if it must be on record before it is shown.
     fn count(&self, session: &Session, meaning: &Meaning, seen: Seen<'_>) -> Result<bool, Box<Refusal>> {
         let counted = session.shared.meter.count(&self.reader, meaning, seen, self.asked);
@@ -245,8 +243,19 @@ fn percent(share: f64) -> String {
     format!("{} %", (share * 1000.0).round() / 10.0)
 }
 
+/// How much of a threshold is reached.
+fn reached_share(exceeded: &Exceeded) -> String {
+    if exceeded.more_than == 0 {
+        return "more than 100 %".to_owned();
+    }
+    #[allow(clippy::cast_precision_loss, reason = "people, not atoms")]
+    let share = exceeded.reached as f64 / exceeded.more_than as f64;
+    percent(share)
+}
+
 fn warning(exceeded: &Exceeded) -> Refusal {
-    let message = format!("{} of the threshold for {} is reached", percent(exceeded.at), exceeded.category);
+    let message =
+        format!("{} of the threshold for {} is reached", reached_share(exceeded), exceeded.category);
     Refusal::new("00000", message).detail(told(exceeded))
 }
 
@@ -269,21 +278,47 @@ fn refusal(session: &Session, exceeded: &Exceeded) -> Refusal {
 
 impl Session {
     /// What a statement shows of whom; `None` where nothing is counted.
-    pub fn watch(&self, reach: &Reach) -> Option<Watch> {
-        let metering = self.metering.as_ref()?;
-        let reach = metering.with_declared(reach);
-        let (_, catalogue) = self.policy.store(&self.store.name)?;
-        let whole = Mention { times: 1, whole: true, ..Mention::default() };
-        let mentions: Vec<(&String, &Mention)> = if reach.is_unknown {
+    pub fn watch(&self, runs: &[Run]) -> Option<Watch> {
+        self.metering.as_ref()?;
+        let mut watched = Vec::new();
+        match runs {
+            [one] => self.watch_scope(&one.scope, one.goes_on, &mut watched),
+            runs => {
+                // What goes on was counted where it has no bound; what begins is counted now.
+                for goes_on in [false, true] {
+                    let mut scope = QueryScope::empty();
+                    let theirs = runs.iter().filter(|run| run.goes_on == goes_on);
+                    theirs.for_each(|run| scope.merge(&run.scope));
+                    scope.is_plain &= runs.iter().filter(|run| run.scope.has_rows).count() <= 1;
+                    self.watch_scope(&scope, goes_on, &mut watched);
+                }
+            }
+        }
+        (!watched.is_empty()).then_some(Watch(watched))
+    }
+
+    fn watch_scope(&self, scope: &QueryScope, goes_on: bool, watched: &mut Vec<Watched>) {
+        let Some((_, catalogue)) = self.policy.store(&self.store.name) else { return };
+        let whole = Mention { max_rows: UNBOUNDED, all_columns: true, ..Mention::default() };
+        // Outside a face, a function that is not known may read any table.
+        let is_unknown = scope.is_unknown || scope.calls_unknown && !self.is_face();
+        let mentions: Vec<(&String, &Mention)> = if is_unknown {
             catalogue.tables.keys().map(|table| (table, &whole)).collect()
         } else {
             let is_own = |table: &str| self.is_face() || !table.starts_with("pg_");
-            reach.tables.iter().filter(|(table, _)| is_own(table)).collect()
+            scope.tables.iter().filter(|(table, _)| is_own(table)).collect()
         };
-        let mut watched = Vec::new();
         for (table, mention) in mentions {
             let forms = self.forms(catalogue, table, mention);
             if forms.is_empty() {
+                continue;
+            }
+            let max_rows = if is_unknown {
+                UNBOUNDED
+            } else {
+                scope.max_rows(table, &|table, column| self.has_column(table, column))
+            };
+            if max_rows == UNBOUNDED && goes_on {
                 continue;
             }
             // Who it was is on record also where only devices are counted.
@@ -292,10 +327,9 @@ impl Session {
             for unit in units {
                 let group = group(table, unit, &forms);
                 let meaning = self.shared.meter.meaning(&group);
-                watched.push(self.watched(catalogue, &reach, group, meaning, mention.times));
+                watched.push(self.watched(catalogue, scope, group, meaning, max_rows));
             }
         }
-        (!watched.is_empty()).then_some(Watch(watched))
     }
 
     /// The categories that a mention shows, and whether in clear.
@@ -319,7 +353,7 @@ impl Session {
         // The base tables show what nobody classified, too.
         let is_strange = |column: &String| classified.is_none_or(|t| !t.columns.contains_key(column));
         if !self.is_face()
-            && (mention.columns.iter().any(is_strange) || mention.whole && classified.is_none())
+            && (mention.columns.iter().any(is_strange) || mention.all_columns && classified.is_none())
         {
             add(UNCLASSIFIED, true);
         }
@@ -349,17 +383,17 @@ impl Session {
     fn watched(
         &self,
         catalogue: &Catalogue,
-        reach: &Reach,
+        scope: &QueryScope,
         group: Group,
         meaning: Meaning,
-        times: u64,
+        max_rows: u64,
     ) -> Watched {
         let (kind, key) = key_of(catalogue.tables.get(&group.table), group.unit);
         let mut carriers = Vec::new();
-        let is_alone = |table: &str| reach.tables.get(table).is_some_and(|m| m.times == 1);
-        if let Some(key) = key.filter(|_| reach.is_plain && is_alone(&group.table)) {
+        let is_alone = |table: &str| scope.tables.get(table).is_some_and(|m| m.max_rows == 1);
+        if let Some(key) = key.filter(|_| scope.is_plain && is_alone(&group.table)) {
             let own = (group.table.clone(), key.to_owned());
-            let equal = reach.equal.iter().filter_map(|pair| match pair {
+            let equal = scope.equal.iter().filter_map(|pair| match pair {
                 _ if pair.left == own => Some(pair.right.clone()),
                 _ if pair.right == own => Some(pair.left.clone()),
                 _ => None,
@@ -370,7 +404,7 @@ impl Session {
                 }
             }
         }
-        Watched { group, meaning, times: times.max(1), kind, carriers, place: None, is_new: false }
+        Watched { group, meaning, max_rows: max_rows.max(1), kind, carriers, place: None, is_new: false }
     }
 
     /// Whether a table of the store is the one that the catalogue means.
@@ -383,8 +417,9 @@ impl Session {
                 .is_some_and(|classified| classified.schema == schema)
     }
 
-    /// Counts what a folding statement can use, before it runs, and returns what must be on record for it.
-    pub async fn fold_people(&self, watch: &mut Watch) -> Result<Vec<Group>, Refusal> {
+    /// Counts all people of the tables of which a row may show all, before the statement runs, and returns
+    /// what must be on record for it.
+    pub async fn count_all(&self, watch: &mut Watch) -> Result<Vec<Group>, Refusal> {
         let (Some(metering), Some(behind)) = (&self.metering, self.shared.stores.get(&self.store.name))
         else {
             return Ok(Vec::new());
@@ -393,15 +428,22 @@ impl Session {
         let login = self.admission.login(&behind.steward, &self.policy).await;
         let login = login.map_err(|e| cannot_connect(&e))?;
         let mut groups = Vec::new();
-        for watched in &mut watch.0 {
+        for watched in watch.0.iter_mut().filter(|watched| watched.max_rows == UNBOUNDED) {
             let classified = catalogue.tables.get(&watched.group.table);
             let (_, key) = key_of(classified, watched.group.unit);
             let key = key.filter(|key| self.shows(&watched.group.table, key) != Visibility::Absent);
             let schema = classified.map_or("public", |t| t.schema.as_str());
             let place = (schema, watched.group.table.as_str());
             let people =
-                self.shared.meter.people(&behind.steward, (&self.store.name, &login.face), place, key).await;
-            let people = people.map_err(|e| cannot_connect(&e))?;
+                self.shared.meter.people(&behind.steward, (&self.store.name, &login), place, key).await;
+            let people = people.map_err(|error| {
+                tracing::warn!(%error, store = %self.store.name, "cannot count whom a statement reaches");
+                Refusal::new(code::CANNOT_CONNECT, "the store did not count whom this statement reaches")
+                    .detail(
+                        "The statement can show many people in one row, so all of them count before it runs.",
+                    )
+                    .hint("Try again, or select plain rows.")
+            })?;
             let table = table_name(&self.store.name, &watched.group.table);
             let is_new = metering.count(self, &watched.meaning, Seen::All(&table, people)).map_err(|refusal| {
                 let why = "This statement can fold many rows into one, so it counts as reaching all people of the table.";
@@ -412,7 +454,7 @@ impl Session {
                 groups.push(Group { all: people, ..watched.group.clone() });
             }
         }
-        watch.0.clear();
+        watch.0.retain(|watched| watched.max_rows != UNBOUNDED);
         Ok(groups)
     }
 

@@ -1,56 +1,82 @@
-//! Row limits of grants. Rows are leased from the control database before they are let through, so that all sessions and
-//! gateways together keep the limit, and a crash can only use up too much of it.
+//! Row limits of grants. Rows are leased from the control database before they are let through, so that
+//! all sessions and gateways together keep the limit, and a crash can only use up too much of it.
 //!
-//! A row of a result costs one for each mention of the granted table. A statement that can fold several rows into one (an
-//! aggregate, a window, ARRAY(SELECT …), a recursive WITH) costs all rows that the grant reaches, before it runs.
+//! The unit is the *charged row* (README, "Row limits"): the charge is an upper bound of the distinct rows
+//! of the granted table on which an answer can depend in clear. A row of the result costs as many rows as
+//! it can hold values of (`QueryScope::max_rows`). Where that has no bound, the statement costs all
+//! rows that the face shows of the table now, before it runs. Each statement that reads the table costs
+//! at least 1, also if it gives no row or fails.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ringfence_control::Control;
-use ringfence_face::Steward;
+use ringfence_face::{Login, Steward};
+use ringfence_statement::scope::UNBOUNDED;
 
+use crate::grants::{ActiveGrant, LiveGrants};
 use crate::refusal::{Refusal, code};
-use crate::statement::Verdict;
+use crate::relay::resolve::Run;
 
 /// Rows leased at a time.
 const CHUNK: u64 = 64;
 
-/// What a row costs: (which limited grant, how many).
-pub type Charge = Vec<(usize, u64)>;
+/// What a statement costs of one grant.
+#[derive(Clone, Debug)]
+pub struct Charge {
+    /// Which limited grant.
+    pub grant: usize,
+    /// Rows for each row of the result.
+    pub per_row: u64,
+    /// Rows that were charged so far.
+    pub charged: u64,
+    /// Rows that were charged before there was a row of the result; rows are taken from these first.
+    credit: u64,
+}
+
+/// What a statement costs.
+pub type Charges = Vec<Charge>;
 
 /// A grant with a limit.
 #[derive(Clone, Debug)]
 pub struct Limited {
     /// The grant.
-    pub id: String,
-    /// Its table.
-    pub table: String,
+    pub grant: Arc<ActiveGrant>,
     /// How many rows in all.
     pub max: u64,
 }
 
-#[derive(Default)]
-struct Held {
-    /// Rows leased and not read, by grant.
-    leased: Vec<u64>,
-    /// The most mentions of a granted table in one statement so far: what a cursor's row may cost.
-    mentions: u64,
+impl Limited {
+    fn id(&self) -> &str {
+        &self.grant.request.id
+    }
+
+    fn table(&self) -> &str {
+        &self.grant.request.table
+    }
 }
 
 /// The limits that a session is under.
 pub struct Quota {
     control: Arc<Control>,
     steward: Arc<Steward>,
-    face: String,
+    active: Arc<LiveGrants>,
+    login: Login,
     grants: Vec<Limited>,
-    held: Mutex<Held>,
+    /// Rows leased and not charged, by grant.
+    leased: Mutex<Vec<u64>>,
 }
 
 impl Quota {
-    /// The limits of a session at `face`.
-    pub fn new(control: Arc<Control>, steward: Arc<Steward>, face: String, grants: Vec<Limited>) -> Self {
-        let held = Held { leased: vec![0; grants.len()], mentions: 1 };
-        Self { control, steward, face, grants, held: Mutex::new(held) }
+    /// The limits of a session that logs in to the store as `login`.
+    pub fn new(
+        control: Arc<Control>,
+        steward: Arc<Steward>,
+        active: Arc<LiveGrants>,
+        login: Login,
+        grants: Vec<Limited>,
+    ) -> Self {
+        let leased = Mutex::new(vec![0; grants.len()]);
+        Self { control, steward, active, login, grants, leased }
     }
 
     /// Whether there is no limit at all.
@@ -58,96 +84,169 @@ impl Quota {
         self.grants.is_empty()
     }
 
-    /// What a row of a statement costs.
-    pub fn charge(&self, verdict: Option<&Verdict>) -> Charge {
-        if self.grants.is_empty() {
-            return Charge::new();
-        }
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(verdict) = verdict.filter(|v| !v.opaque) else {
-            return (0..self.grants.len()).map(|i| (i, held.mentions)).collect();
-        };
-        let mut charge = Charge::new();
-        for (i, grant) in self.grants.iter().enumerate() {
-            let mentions = verdict.tables.iter().filter(|t| **t == grant.table).count() as u64;
-            held.mentions = held.mentions.max(mentions);
-            if mentions > 0 && !verdict.folds {
-                charge.push((i, mentions));
+    /// Charges what `runs` cost before they run, and says what their rows cost. `has_column` says whether
+    /// the session's face has a column in a table.
+    pub async fn admit(
+        &self,
+        runs: &[Run],
+        has_column: &(dyn Fn(&str, &str) -> bool + Sync),
+    ) -> Result<Charges, Refusal> {
+        let mut charges = Charges::new();
+        for (grant, limited) in self.grants.iter().enumerate() {
+            let (mut per_row, mut is_read, mut whole) = (0, false, 0_u64);
+            for run in runs {
+                match run.scope.max_rows(limited.table(), has_column) {
+                    0 => {}
+                    UNBOUNDED => {
+                        is_read = true;
+                        whole += u64::from(!run.goes_on);
+                    }
+                    most => {
+                        is_read = true;
+                        per_row = per_row.max(most);
+                    }
+                }
             }
+            if !is_read {
+                continue;
+            }
+            let all = if whole > 0 { self.shown(limited).await?.saturating_mul(whole) } else { 0 };
+            let before = all.max(1);
+            if let Err(left) = self.take(grant, before).await {
+                return Err(refused(limited, all, left));
+            }
+            charges.push(Charge { grant, per_row, charged: before, credit: u64::from(all == 0) });
         }
-        charge
+        Ok(charges)
     }
 
-    /// Takes what a folding statement costs, before it runs.
-    pub async fn fold(&self, verdict: &Verdict) -> Result<(), Refusal> {
-        if !verdict.folds {
-            return Ok(());
-        }
-        for (i, grant) in self.grants.iter().enumerate().filter(|(_, g)| verdict.tables.contains(&g.table)) {
-            let reach = self.steward.reach(&self.face, &grant.table, grant.max + 1).await;
-            let reach = reach.map_err(|e| Refusal::new(code::CANNOT_CONNECT, e.to_string()))?;
-            if reach > grant.max || !self.take(i, reach).await {
-                return Err(Refusal::new(
-                    code::LIMIT_EXCEEDED,
-                    format!("This statement could use more rows than grant {} has left", grant.id),
-                )
-                .detail(format!(
-                    "It can fold many rows of {} into one, so it counts as all rows that the grant reaches; the limit is {}.",
-                    grant.table, grant.max
-                ))
-                .hint("Select plain rows with a narrower WHERE, or ask for a grant with a higher --max-rows."));
-            }
-        }
+    /// How many rows of the granted table the face shows now, counted by the face's own login up to one
+    /// more than the limit.
+    async fn shown(&self, limited: &Limited) -> Result<u64, Refusal> {
+        let shown =
+            self.steward.rows_shown(&self.login, limited.table(), limited.max.saturating_add(1)).await;
+        shown.map_err(|error| {
+            tracing::warn!(%error, grant = limited.id(), "cannot count what a grant shows");
+            Refusal::new(code::CANNOT_CONNECT, "the store did not count what this statement could use")
+                .detail("The statement combines many rows, so it costs all rows that the grant shows.")
+                .hint("Try again, or select plain rows.")
+        })
+    }
+
+    /// Charges a row of the result.
+    pub async fn row(&self, charge: &mut Charge) -> Result<(), Refusal> {
+        let from_credit = charge.per_row.min(charge.credit);
+        charge.credit -= from_credit;
+        let rows = charge.per_row - from_credit;
+        self.take(charge.grant, rows).await.map_err(|left| self.used_up(charge.grant, left))?;
+        charge.charged += rows;
         Ok(())
     }
 
-    /// Takes `cost` rows from grant `i`; false if it is used up.
-    pub async fn take(&self, i: usize, cost: u64) -> bool {
-        if self.take_leased(i, cost) {
-            return true;
+    /// Charges an error, which can depend on as many rows as one row of the result. What is not left is
+    /// not charged: the statement is over.
+    pub async fn error(&self, charge: &mut Charge) {
+        let rows = charge.per_row.saturating_sub(std::mem::take(&mut charge.credit));
+        let taken = match self.take(charge.grant, rows).await {
+            Ok(()) => rows,
+            Err(left) => match self.take(charge.grant, left).await {
+                Ok(()) => left,
+                Err(_) => 0,
+            },
+        };
+        charge.charged += taken;
+    }
+
+    fn used_up(&self, grant: usize, left: u64) -> Refusal {
+        let limited = &self.grants[grant];
+        let (id, max) = (limited.id(), limited.max);
+        let message = match left {
+            0 => format!("the row limit of grant {id} is used up ({max} rows)"),
+            left => format!("the next row costs more rows than grant {id} has left ({left} of {max})"),
+        };
+        Refusal::new(code::LIMIT_EXCEEDED, message)
+            .detail("The rest of the result was held back and the session is over.")
+            .hint("Ask for a new grant with `ringfence request … --max-rows N`.")
+    }
+
+    /// Takes rows from grant `i`; the error says how many it has left.
+    async fn take(&self, i: usize, rows: u64) -> Result<(), u64> {
+        if self.take_leased(i, rows) {
+            return Ok(());
         }
-        let grant = &self.grants[i];
-        let want = cost.max(CHUNK);
-        match self.control.lease_rows(&grant.id, want, grant.max).await {
+        let Limited { grant, max } = &self.grants[i];
+        let has = self.leased.lock().unwrap_or_else(PoisonError::into_inner)[i];
+        let want = rows.saturating_sub(has).max(CHUNK);
+        match self.control.lease_rows(&grant.request.id, want, *max).await {
             Ok(leased) => {
-                let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-                held.leased[i] += leased;
-                drop(held);
-                self.take_leased(i, cost)
+                grant.lease(leased);
+                self.leased.lock().unwrap_or_else(PoisonError::into_inner)[i] += leased;
             }
             Err(error) => {
                 tracing::error!(%error, "a row limit cannot be kept, so no rows are let through");
-                false
             }
         }
+        if self.take_leased(i, rows) {
+            return Ok(());
+        }
+        let left = self.leased.lock().unwrap_or_else(PoisonError::into_inner)[i];
+        if left == 0 {
+            self.active.look_at_use(&grant.request.id, *max);
+        }
+        Err(left)
     }
 
-    fn take_leased(&self, i: usize, cost: u64) -> bool {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let enough = held.leased[i] >= cost;
+    fn take_leased(&self, i: usize, rows: u64) -> bool {
+        let mut leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
+        let enough = leased[i] >= rows;
         if enough {
-            held.leased[i] -= cost;
+            leased[i] -= rows;
+            self.grants[i].grant.unlease(rows);
         }
         enough
     }
 
-    /// The grant behind `i`.
-    pub fn grant(&self, i: usize) -> &Limited {
-        &self.grants[i]
+    /// The grant behind a charge.
+    pub fn id(&self, charge: &Charge) -> &str {
+        self.grants[charge.grant].id()
     }
 
-    /// Gives back what was leased and not read.
+    /// Gives back what was leased and not charged.
     pub async fn give_back(&self) {
-        for (i, grant) in self.grants.iter().enumerate() {
-            let rows = {
-                let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-                std::mem::take(&mut held.leased[i])
-            };
-            if rows > 0
-                && let Err(error) = self.control.return_rows(&grant.id, rows).await
-            {
-                tracing::warn!(%error, grant = %grant.id, rows, "rows stay counted as read");
+        for (i, Limited { grant, .. }) in self.grants.iter().enumerate() {
+            let rows = std::mem::take(&mut self.leased.lock().unwrap_or_else(PoisonError::into_inner)[i]);
+            if rows == 0 {
+                continue;
             }
+            if let Err(error) = self.control.return_rows(&grant.request.id, rows).await {
+                tracing::warn!(%error, grant = %grant.request.id, rows, "rows stay counted as charged");
+            }
+            grant.unlease(rows);
         }
     }
+}
+
+fn refused(limited: &Limited, all: u64, left: u64) -> Refusal {
+    let (id, table, max) = (limited.id(), limited.table(), limited.max);
+    if all == 0 {
+        return Refusal::new(
+            code::LIMIT_EXCEEDED,
+            format!("the row limit of grant {id} is used up ({max} rows)"),
+        )
+        .detail(format!("A statement that reads {table} under the grant costs at least 1 row."))
+        .hint("Connect again to see what you see without it; ask for a new grant if the need goes on.");
+    }
+    let costs = if all > max { format!("more than {max}") } else { all.to_string() };
+    Refusal::new(
+        code::LIMIT_EXCEEDED,
+        format!("this statement costs {costs} rows of {table}, and grant {id} has {left} left"),
+    )
+    .detail(format!(
+        "One row of its result can combine many rows of {table}, so it costs all rows that the grant shows; the limit is {max}."
+    ))
+    .hint(format!(
+        "Select plain rows with a narrower WHERE, or combine a bounded part: \
+         … FROM (SELECT … FROM {table} WHERE … LIMIT {}) AS part; or ask for a grant with a higher --max-rows.",
+        left.max(1)
+    ))
 }

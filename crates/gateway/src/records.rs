@@ -65,11 +65,56 @@ pub struct IntentRecord<'a> {
     pub principal: &'a str,
     /// The store.
     pub store: &'a str,
-    /// The SQL.
-    pub statement: &'a str,
+    /// The SQL; absent where an entry before has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statement: Option<&'a str>,
+    /// The entry that has the SQL, if entries after this one may name it; it can be this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<TextOf>,
+    /// What the names in it stand for, where it is an EXECUTE or a FETCH.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stands_for: Vec<StandsFor<'a>>,
+    /// The gateway could not read the text as the store does, or is not sure what a name stands for: the
+    /// statement may reach anything.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub not_understood: bool,
+    /// The settings that the text is read under, where they are not the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub settings: Option<ReadUnder>,
     /// Its parameters; binary ones in hex after `\x`.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub parameters: &'a [Box<str>],
+}
+
+/// Which entry has a text: that of statement `entry` of the same session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TextOf {
+    /// The number of the statement in the session.
+    pub entry: u64,
+    /// SHA-256 of the text, in hex.
+    pub digest: String,
+}
+
+/// What a name stands for.
+#[derive(Debug, Serialize)]
+pub struct StandsFor<'a> {
+    /// The prepared statement or cursor.
+    pub name: &'a str,
+    /// The text, if no entry before has it; then `of` names this entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statement: Option<&'a str>,
+    /// The entry that has the text.
+    #[serde(flatten)]
+    pub of: TextOf,
+}
+
+/// Settings that change where a literal ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReadUnder {
+    /// `on`, `off`, or `unsure`.
+    pub standard_conforming_strings: &'static str,
+    /// The encoding, or `other`.
+    pub client_encoding: &'static str,
 }
 
 /// How a statement ended.
@@ -83,6 +128,9 @@ pub struct OutcomeRecord<'a> {
     pub principal: &'a str,
     /// `ok`, `error` with its SQLSTATE, or `cut` with the reason.
     pub ended: &'a str,
+    /// Rows charged to each limited grant.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub charged: BTreeMap<&'a str, u64>,
     /// Whose data it showed again that day.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reached: Vec<Group>,
@@ -124,20 +172,33 @@ pub struct CountedRecord<'a> {
     /// The store.
     pub store: &'a str,
     /// By shape.
-    pub shapes: Vec<ShapeCount<'a>>,
+    pub shapes: Vec<ShapeCount>,
 }
 
 /// Statements of one shape.
 #[derive(Debug, Serialize)]
-pub struct ShapeCount<'a> {
-    /// libpg_query's fingerprint.
-    pub fingerprint: &'a str,
+pub struct ShapeCount {
+    /// The shape's id ([`ringfence_statement::shape::Shape::id`]). Logs of before 2026-11-29 have
+    /// libpg_query's fingerprint here, of 16 digits.
+    pub fingerprint: String,
     /// The text without its constants.
-    pub statement: &'a str,
+    pub statement: String,
+    /// What it runs by name, where it is an EXECUTE or a FETCH.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stands_for: Option<StandsForShape>,
     /// How often it ran.
     pub statements: u64,
     /// Rows let through.
     pub rows: u64,
+}
+
+/// The shape that a name stands for.
+#[derive(Debug, Serialize)]
+pub struct StandsForShape {
+    /// The shape's id.
+    pub fingerprint: String,
+    /// The text without its constants.
+    pub statement: String,
 }
 
 /// The rules from here on.

@@ -1,5 +1,7 @@
 //! Errors and notices that the gateway makes: what happened, why, and what to do.
 
+use ringfence_statement::allow_list::NotAllowed;
+
 use crate::frame::{fields, put, put_str};
 
 /// SQLSTATEs (PostgreSQL manual, Appendix A).
@@ -34,6 +36,12 @@ pub mod code {
     pub const NO_SUCH_STATEMENT: &str = "26000";
     /// Nothing was free in time.
     pub const QUERY_WAIT: &str = "57P05";
+    /// There is no cursor or portal of that name.
+    pub const NO_SUCH_CURSOR: &str = "34000";
+    /// What a name stands for is not certain.
+    pub const NOT_IN_PREREQUISITE_STATE: &str = "55000";
+    /// The name is the gateway's.
+    pub const RESERVED_NAME: &str = "42939";
     /// Not offered.
     pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
     /// A limit is used up.
@@ -59,6 +67,17 @@ impl Refusal {
     /// An error that says what happened.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), detail: None, hint: None, position: None }
+    }
+
+    /// What the allow-list for governed persons says.
+    pub fn not_allowed(refused: &NotAllowed) -> Self {
+        if refused.is_syntax {
+            return Self::new(code::SYNTAX_ERROR, refused.message.clone());
+        }
+        let refusal = Self::new(code::INSUFFICIENT_PRIVILEGE, refused.message.clone()).hint(
+            "Governed access is for reading: SELECT, cursors, COPY (SELECT …) TO STDOUT, transactions.",
+        );
+        Self { detail: refused.detail.clone(), ..refusal }
     }
 
     /// Adds why.
@@ -113,6 +132,13 @@ impl Refusal {
     pub fn notice(&self, out: &mut Vec<u8>) {
         self.write(out, b'N', "NOTICE");
     }
+}
+
+/// What a client hears while the ledger cannot be written.
+pub fn unrecorded(e: &ringfence_ledger::Unavailable) -> Refusal {
+    Refusal::new(code::IO_ERROR, "the statement is refused because the ledger cannot be written")
+        .detail(e.to_string())
+        .hint("Nothing may run unrecorded. Service resumes by itself once the ledger can be written; tell its operator.")
 }
 
 /// The store's error with a hint that it did not have; `None` if it has one.

@@ -58,7 +58,7 @@ impl Desk<'_> {
             "id": r.id, "state": stored.state, "requester": r.requester, "location": r.location,
             "employer": r.employer, "covered": r.covered, "store": r.store, "summary": r.summary(),
             "purpose": r.purpose, "created": rfc3339(r.created), "decide_by": rfc3339(r.decide_by),
-            "expires": expires, "rows_used": stored.rows_used, "max_rows": r.max_rows,
+            "expires": expires, "charged": stored.charged, "max_rows": r.max_rows,
             "approved_by": approvers, "approvals_needed": self.policy.registry().approvals,
             "ended_by": stored.ended.as_ref().map(|e| &e.0), "reason": stored.ended.as_ref().map(|e| &e.1),
             "narrows": r.narrows.as_ref().map(|n| &n.id), "canonical": stored.canonical.as_ref(),

@@ -12,6 +12,7 @@ use ringfence_face::Steward;
 use ringfence_grants::{Approval, Request};
 use ringfence_ledger::{Counters, Entry, HEARTBEAT_MS, HeartbeatRecord, Kind, Ledger};
 use ringfence_policy::{Access, Policy};
+use ringfence_statement::analysis::Cache;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -21,7 +22,6 @@ use crate::backend::Address;
 use crate::border::Border;
 use crate::cancel::Cancels;
 use crate::certificate::Tls;
-use crate::client_side::unrecorded;
 use crate::config::Config;
 use crate::counting::Counting;
 use crate::enrolment::Before;
@@ -30,13 +30,12 @@ use crate::grants::{Cut, LiveGrants};
 use crate::handover::{self, Inherited, Older};
 use crate::meter::Meter;
 use crate::orders::Suspensions;
-use crate::pin::{Pins, SharedNames};
+use crate::pin::SharedNames;
 use crate::pool::{Pool, PoolSettings};
 use crate::presence::People;
 use crate::records::{GatewayRecord, PolicyRecord, RefusedRecord};
-use crate::refusal::{Refusal, code};
+use crate::refusal::{Refusal, code, unrecorded};
 use crate::route::{self, Routes};
-use crate::statement::Cache;
 use crate::worker::Workers;
 use crate::{border, listen};
 
@@ -69,8 +68,6 @@ pub struct Shared {
     pub pool: Arc<Pool>,
     /// Decisions about people at stores.
     pub admissions: Admissions,
-    /// Which statements leave something in a connection.
-    pub pins: Pins,
     /// Names of prepared statements that sessions share.
     pub shared_names: SharedNames,
     /// Keys for cancel requests.
@@ -83,7 +80,7 @@ pub struct Shared {
     pub people: People,
     /// Grants in force.
     pub grants: Arc<LiveGrants>,
-    /// Verdicts on statements.
+    /// What the texts of statements say.
     pub statements: Cache,
     /// Counts of workloads.
     pub counting: Counting,
@@ -342,7 +339,6 @@ impl Gateway {
             routes,
             pool: Arc::default(),
             admissions: Admissions::default(),
-            pins: Pins::default(),
             shared_names: SharedNames::default(),
             cancels: Cancels::default(),
             older: Older::default(),

@@ -2,14 +2,15 @@
 //! face's role, opens the session in the ledger, and runs the two sides until one of them is done.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use ringfence_face::{Login, Steward};
-use ringfence_ledger::{Crossing, Entry, Kind};
+use ringfence_ledger::{Crossing, Entry, Kind, Ticket};
 use ringfence_meter::Who;
-use ringfence_policy::{Device, Policy, Principal, Proof, Standing, Store};
+use ringfence_policy::{Device, Policy, Principal, Proof, Standing, Store, Visibility};
+use ringfence_statement::settings::Settings;
 use tokio::io::{AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, watch};
 
@@ -18,6 +19,7 @@ use crate::backend::{Parameters, Stream, take_stream, with_parameter};
 use crate::cancel::Target;
 use crate::certificate::Shown;
 use crate::connection::{self, Connection, cannot_connect};
+use crate::counting::Workload;
 use crate::flow::{Awaited, Flow, InFlight};
 use crate::frame::{Body, Buffer, put, put_parameter, put_ready};
 use crate::grants::{ActiveGrant, Cut, Dependent, Passed};
@@ -26,6 +28,8 @@ use crate::pool::{Key, PoolMode};
 use crate::quota::{Limited, Quota};
 use crate::records::{ClosedRecord, OutcomeRecord, RefusedRecord, SessionRecord, outcome};
 use crate::refusal::{Refusal, code};
+use crate::relay::cuts::{Deadline, expiry, next_cut};
+use crate::relay::exit::{self, Source};
 use crate::route::{NoPass, Pass, Route};
 use crate::server::Shared;
 use crate::startup::Startup;
@@ -77,6 +81,12 @@ pub struct Session {
     pub metering: Option<Metering>,
     /// What has gone through.
     pub passed: Arc<Passed>,
+    /// How the store reads texts now.
+    pub settings: Mutex<Settings>,
+    /// The store's parameters as they were when the session began.
+    pub initial: Arc<Parameters>,
+    /// Whose statements it counts, if they are counted.
+    pub workload: Option<Arc<Workload>>,
     /// Columns that it was told are masked.
     pub told: Mutex<BTreeSet<String>>,
 }
@@ -120,6 +130,11 @@ impl Session {
         self.mode == Mode::Face
     }
 
+    /// Whether what is not certain is refused: through a face, and across the border.
+    pub fn is_governed(&self) -> bool {
+        self.is_face() || self.metering.is_some()
+    }
+
     /// Whether a statement may run on another connection than the one before.
     pub fn changes_connections(&self) -> bool {
         self.pool_mode == PoolMode::Transaction
@@ -132,10 +147,55 @@ impl Session {
     }
 
     /// Keeps the connection from here on if a statement leaves something in it.
-    pub fn note_pins(&self, text: &str) {
-        if self.changes_connections() && !self.flow().pinned && self.shared.pins.is_sticky(text) {
+    pub fn note_pins(&self, is_sticky: bool) {
+        if is_sticky && self.changes_connections() {
             self.flow().pinned = true;
         }
+    }
+
+    /// How the store reads the text that comes next.
+    pub fn settings(&self) -> Settings {
+        if self.flow().settings_unsure {
+            return Settings::UNSURE;
+        }
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the session sees a column in a table.
+    pub fn has_column(&self, table: &str, column: &str) -> bool {
+        if let Some(outcome) = &self.admission.outcome {
+            let seen = outcome.tables.get(table).and_then(|columns| columns.get(column));
+            return seen.is_some_and(|c| !c.granted_by.is_empty() || c.base != Visibility::Absent);
+        }
+        let catalogue = self.policy.store(&self.store.name).map(|(_, catalogue)| catalogue);
+        let classified = catalogue.and_then(|catalogue| catalogue.tables.get(table));
+        classified.is_some_and(|classified| classified.columns.contains_key(column))
+    }
+
+    /// The names of tables and columns that the catalogue has for the store.
+    pub fn names_shown(&self) -> HashSet<String> {
+        let catalogue = self.policy.store(&self.store.name).map(|(_, catalogue)| catalogue);
+        let tables = catalogue.iter().flat_map(|catalogue| &catalogue.tables);
+        let mut names = HashSet::new();
+        for (table, classified) in tables {
+            names.insert(table.clone());
+            names.extend(classified.columns.keys().cloned());
+        }
+        names
+    }
+
+    /// The value of a reported parameter when the session began.
+    pub fn began_with(&self, name: &str) -> Option<String> {
+        self.initial.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.clone())
+    }
+
+    /// The name of a function of the store, for a message that has its number only.
+    pub async fn function_name(&self, number: u32) -> String {
+        let known = match self.shared.stores.get(&self.store.name) {
+            Some(behind) => behind.steward.function_name(number).await.ok().flatten(),
+            None => None,
+        };
+        known.map_or_else(|| format!("function {number}"), |name| format!("function {number}, {name}"))
     }
 
     /// The store's parameters as the client knows them.
@@ -149,6 +209,7 @@ impl Session {
         if let (Some(name), Some(value)) = (body.string(), body.string()) {
             let mut parameters = self.parameters.lock().unwrap_or_else(PoisonError::into_inner);
             *parameters = with_parameter(&parameters, name, value);
+            *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings_of(&parameters);
         }
     }
 
@@ -157,11 +218,10 @@ impl Session {
         let ticket = self.record_new(&mut statement);
         self.flow().tickets.extend(ticket);
         let reached = statement.watch.as_mut().map(|watch| watch.take_rest()).unwrap_or_default();
-        let InFlight { shape, rows, .. } = &statement;
+        let InFlight { counted, rows, .. } = &statement;
         self.passed.statement(*rows);
-        if let Some(shape) = shape {
-            let (principal, store) = (&self.principal.name, &self.store);
-            self.shared.counting.ended(principal, &store.name, &store.jurisdiction, *shape, *rows);
+        if let (Some(counted), Some(workload)) = (counted, &self.workload) {
+            self.shared.counting.ended(workload, counted, *rows);
         }
         if let Some(begun) = statement.traced.take() {
             let InFlight { number, rows, failed, .. } = &statement;
@@ -177,7 +237,11 @@ impl Session {
             (None, None) => Cow::Borrowed("ok"),
         };
         let principal = &self.principal.name;
-        let record = OutcomeRecord { session: &self.id, n, principal, ended: &ended, reached };
+        let mut charged = BTreeMap::new();
+        for charge in &statement.charges {
+            *charged.entry(self.quota.id(charge)).or_insert(0) += charge.charged;
+        }
+        let record = OutcomeRecord { session: &self.id, n, principal, ended: &ended, charged, reached };
         let entry = outcome(&self.store.jurisdiction, &record, *rows, *bytes);
         self.shared.ledger.record(entry.crossing(self.crossing.as_ref()));
     }
@@ -205,6 +269,36 @@ impl Session {
     }
 }
 
+impl Source for Session {
+    fn take_tickets(&self) -> VecDeque<Ticket> {
+        let mut flow = self.flow();
+        if self.metering.is_some() {
+            let ticket = flow.current().and_then(|current| self.record_new(current));
+            flow.tickets.extend(ticket);
+        }
+        std::mem::take(&mut flow.tickets)
+    }
+
+    fn take_notices(&self) -> Vec<u8> {
+        let mut notices = std::mem::take(&mut self.flow().notices);
+        if let Some(metering) = &self.metering {
+            metering.warn(&mut notices);
+        }
+        notices
+    }
+
+    fn sent(&self, bytes: usize) {
+        self.flow().traffic.sent += bytes as u64;
+        self.passed.sent(bytes as u64);
+    }
+
+    fn passed(&self, durable: SystemTime) {
+        if self.shared.config.traces.is_some() {
+            self.end_spans(Some(durable));
+        }
+    }
+}
+
 /// Who comes, and what they want.
 #[derive(Clone)]
 pub struct Client {
@@ -222,6 +316,13 @@ pub struct Client {
     pub shown: Option<Shown>,
     /// From where.
     pub address: String,
+}
+
+fn settings_of(parameters: &Parameters) -> Settings {
+    let value = |name: &str| {
+        parameters.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value.as_str())
+    };
+    Settings::reported(value("standard_conforming_strings"), value("client_encoding"))
 }
 
 /// Everything between the decision and the first frame.
@@ -336,6 +437,11 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         };
         Metering::new(shared, who, grants.iter().map(|g| g.request.created).max())
     });
+    let workload = (admission.mode == Mode::Counted).then(|| Workload {
+        principal: principal.name.clone(),
+        store: store.name.clone(),
+        jurisdiction: store.jurisdiction.clone(),
+    });
     let session = Session {
         shared: Arc::clone(shared),
         id,
@@ -349,12 +455,21 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         route,
         quota: Arc::new(quota(shared, &behind.steward, &login, &grants)),
         flow: Arc::new(Mutex::new(Flow::new())),
+        settings: Mutex::new(settings_of(&parameters)),
+        initial: Arc::clone(&parameters),
+        workload: workload.map(Arc::new),
         parameters: Mutex::new(parameters),
         answered: Notify::new(),
         passed: Arc::clone(&attached.passed),
         told: Mutex::default(),
         policy: Arc::clone(&policy),
     };
+    for used_up in shared.grants.used_up(&session.principal.name, &session.store.name) {
+        let (id, max) = (&used_up.request.id, used_up.request.max_rows.unwrap_or_default());
+        Refusal::new("00000", format!("grant {id} is used up ({max} rows charged): it counts no more"))
+            .hint("Ask for a new one if the need goes on: ringfence request …")
+            .notice(&mut session.flow().notices);
+    }
     let deadline = grants.iter().map(|g| (g.deadline, g.request.id.clone())).min();
     Ok(Opened { session, connection, key, cut, deadline, _attached: attached })
 }
@@ -364,10 +479,11 @@ fn quota(shared: &Shared, steward: &Arc<Steward>, login: &Login, grants: &[Arc<A
         .iter()
         .filter_map(|g| {
             let max = g.request.max_rows?;
-            Some(Limited { id: g.request.id.clone(), table: g.request.table.clone(), max })
+            Some(Limited { grant: Arc::clone(g), max })
         })
         .collect();
-    Quota::new(Arc::clone(&shared.control), Arc::clone(steward), login.face.clone(), limited)
+    let (control, active) = (Arc::clone(&shared.control), Arc::clone(&shared.grants));
+    Quota::new(control, Arc::clone(steward), active, login.clone(), limited)
 }
 
 fn rand_u64() -> u64 {
@@ -521,8 +637,8 @@ async fn enter(opened: &mut Opened) -> Result<Option<Pass>, Option<End>> {
     let Some(route) = &session.route else { return Ok(None) };
     tokio::select! {
         biased;
-        cut = store_side::next_cut(cut) => Err(Some(End::Cut(cut, true))),
-        end = store_side::expiry(deadline.as_ref()) => Err(Some(End::Cut(end, true))),
+        cut = next_cut(cut) => Err(Some(End::Cut(cut, true))),
+        end = expiry(deadline.as_ref()) => Err(Some(End::Cut(end, true))),
         entered = route.enter(&session.store.name) => match entered {
             Ok(pass) => Ok(Some(pass)),
             Err(NoPass::Moved) => Err(None),
@@ -561,15 +677,13 @@ async fn follow(
     opened.session.flow().on_connection.clear();
     // What the client has set since it connected goes with it.
     let parameters = before.session.parameters();
+    *opened.session.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings_of(&parameters);
     *opened.session.parameters.lock().unwrap_or_else(PoisonError::into_inner) = parameters;
     Ok(opened)
 }
 
 /// A client's two directions, and what has arrived from it.
 type Sides<'a> = (&'a mut ReadHalf<Box<dyn Stream>>, &'a mut Buffer, &'a mut WriteHalf<Box<dyn Stream>>);
-/// When the first of a session's grants ends, and which.
-pub type Deadline = (tokio::time::Instant, String);
-
 /// Both sides at once, on one connection to the store, until the session or its hold on the connection is over.
 async fn leg(
     session: &Session,
@@ -618,8 +732,8 @@ async fn statement_comes(
         }
         tokio::select! {
             biased;
-            cut = store_side::next_cut(cut) => return Err(End::Cut(cut, true)),
-            end = store_side::expiry(deadline) => return Err(End::Cut(end, true)),
+            cut = next_cut(cut) => return Err(End::Cut(cut, true)),
+            end = expiry(deadline) => return Err(End::Cut(end, true)),
             read = buffer.fill(client) => match read {
                 Ok(count @ 1..) => session.flow().traffic.received += count as u64,
                 Ok(0) | Err(_) => return Err(End::Client),
@@ -637,7 +751,7 @@ async fn next_connection(
     let taking = connection::take(&session.shared, &session.policy, &session.admission, key);
     let mut connection = tokio::select! {
         biased;
-        cut = store_side::next_cut(cut) => return Err(End::Cut(cut, true)),
+        cut = next_cut(cut) => return Err(End::Cut(cut, true)),
         taken = taking => taken.map_err(|refusal| End::Refused(refusal, true))?,
     };
     connection.adopt(session).await.map_err(|refusal| End::Refused(refusal, true))?;
@@ -670,14 +784,7 @@ async fn tell(session: &Session, end: &End, client: &mut (impl AsyncWrite + Unpi
         End::Refused(refusal, between) => (Some(refusal.clone()), *between, refusal.message.clone()),
     };
     if let Some(refusal) = refusal.filter(|_| between_frames) {
-        let fatal = refusal.fatal();
-        let saying = async {
-            client.write_all(&fatal).await?;
-            client.flush().await
-        };
-        if !matches!(tokio::time::timeout(Duration::from_millis(500), saying).await, Ok(Ok(()))) {
-            tracing::debug!(session = %session.id, "the client did not take the reason of its end");
-        }
+        exit::last_words(session, client, refusal).await;
     }
     reason
 }

@@ -1,7 +1,7 @@
 //! What goes to the store in the place of a client's message, so that the store's own answer comes in its turn.
 
-use crate::flow::Prepared;
 use crate::frame::{put, put_str};
+use crate::relay::statement::SharedStatement;
 
 /// What stands in a refused statement's place; the number comes after it.
 pub const REFUSED: &str = "ringfence_refused_";
@@ -48,7 +48,7 @@ pub fn out_of_turn(tag: u8) -> Vec<u8> {
 }
 
 /// A Parse message under the shared name.
-pub fn prepare(prepared: &Prepared) -> Vec<u8> {
+pub fn prepare(prepared: &SharedStatement) -> Vec<u8> {
     let mut out = Vec::with_capacity(prepared.definition.len() + 32);
     put(&mut out, b'P', |out| {
         put_str(out, &prepared.name());
@@ -58,11 +58,12 @@ pub fn prepare(prepared: &Prepared) -> Vec<u8> {
 }
 
 /// A Describe of a portal.
-pub fn describe(portal: &str) -> Vec<u8> {
+pub fn describe(portal: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(portal.len() + 8);
     put(&mut out, b'D', |out| {
         out.push(b'P');
-        put_str(out, portal);
+        out.extend_from_slice(portal);
+        out.push(0);
     });
     out
 }

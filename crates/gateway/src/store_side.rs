@@ -1,35 +1,38 @@
-//! From the store to the client: byte for byte, in the pieces in which it came, once the intents behind it are durable.
+//! From the store to the client: byte for byte, in the pieces in which it came, once the intents behind it
+//! are durable ([`crate::relay::exit`]).
 //!
-//! Only the fronts of frames are looked at. Rows are counted, not decoded. Replaced are: the errors that stand for our own
-//! refusals, and errors about a missing column or right, which get a hint how to ask.
+//! Only the fronts of frames are looked at. Rows are counted, not decoded. Replaced are: the errors that
+//! stand for our own refusals; texts that could show a governed or metered client a value past its limits
+//! ([`crate::relay::error_fields`]); and errors about a missing column or right, which get a hint how to
+//! ask.
 
-use std::time::{Duration, SystemTime};
+use std::collections::HashSet;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
-use crate::client_side::unrecorded;
-use crate::flow::{Confirmed, Described, Flow, SHARED};
-use crate::frame::{self, Buffer, HEADER, Head, MAX_FRAME};
+use crate::flow::{Confirmed, Described, Flow};
+use crate::frame::{self, Body, Buffer, HEADER, Head, MAX_FRAME, put};
 use crate::grants::Cut;
 use crate::metering::Row;
 use crate::refusal::{Refusal, code, field, with_hint};
-use crate::session::{Deadline, End, Session};
+use crate::relay::cuts::Deadline;
+use crate::relay::cuts::{expiry, next_cut};
+use crate::relay::error_fields::{self, Judged};
+use crate::relay::exit::{Exit, Shut};
+use crate::relay::statement::SHARED;
+use crate::session::{End, Session};
 use crate::stand_in::{self, REFUSED};
 
-/// How long a write that is under way may go on after a cut.
-const GRACE: Duration = Duration::from_millis(200);
 /// Errors that the way to ask may help with: no such column, no such table, no right, no such function.
 const EXPLAINED: &[&[u8]] = &[b"42703", b"42P01", b"42501", b"42883"];
 
 struct Side<'a, W> {
     session: &'a Session,
-    client: &'a mut W,
+    exit: Exit<'a, Session, W>,
     cut: &'a mut watch::Receiver<Option<Cut>>,
     /// Bytes of the current frame that are still to come and need no look.
     passing: usize,
-    /// Whether the client has had the beginning of a frame and not its end.
-    within_frame: bool,
     told_fatal: bool,
 }
 
@@ -52,12 +55,13 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let mut side = Side { session, client, cut, passing: 0, within_frame: false, told_fatal: false };
+    let exit = Exit::new(session, client, cut.clone());
+    let mut side = Side { session, exit, cut, passing: 0, told_fatal: false };
     loop {
         if let Err(end) = side.drain(buffer).await {
             return end;
         }
-        let between = !side.within_frame;
+        let between = !side.exit.is_within_frame();
         tokio::select! {
             biased;
             cut = next_cut(side.cut) => match cut {
@@ -70,29 +74,6 @@ where
                 Ok(0) | Err(_) => return End::Store { told: side.told_fatal },
                 Ok(_) => {}
             },
-        }
-    }
-}
-
-/// Waits for the end of the first grant to end; for ever where there is none.
-pub async fn expiry(deadline: Option<&Deadline>) -> Cut {
-    match deadline {
-        Some((deadline, id)) => {
-            tokio::time::sleep_until(*deadline).await;
-            Cut::GrantEnded { id: id.clone(), how: "has expired".to_owned() }
-        }
-        None => std::future::pending().await,
-    }
-}
-
-/// The next cut; one that was seen already (a drain that a busy session ignored) does not come again.
-pub async fn next_cut(cut: &mut watch::Receiver<Option<Cut>>) -> Cut {
-    loop {
-        if cut.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-        if let Some(cut) = cut.borrow_and_update().clone() {
-            return cut;
         }
     }
 }
@@ -128,9 +109,12 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 if !whole {
                     break;
                 }
+                if head.tag == b'E' {
+                    self.charge_error().await;
+                }
                 if let Passage::Replace(instead) = self.answer(head, &rest[HEADER..head.total]) {
                     self.forward(buffer, at).await?;
-                    self.write(&instead).await?;
+                    self.pass(&instead, false).await?;
                     buffer.consume(head.total);
                     at = 0;
                     continue;
@@ -162,7 +146,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
 
     /// A row is about to pass.
     async fn row(&mut self, bytes: usize, there: &[u8], is_whole: bool) -> Result<Row, End> {
-        let charge = {
+        let mut charges = {
             let mut flow = self.session.flow();
             let Some(current) = flow.current() else { return Ok(Row::Pass) };
             if let (Some(watch), Some(metering)) = (&mut current.watch, &self.session.metering) {
@@ -174,29 +158,42 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             }
             current.rows += 1;
             current.bytes += bytes as u64;
-            if current.charge.is_empty() {
+            if current.charges.is_empty() {
                 return Ok(Row::Pass);
             }
-            current.charge.clone()
+            std::mem::take(&mut current.charges)
         };
-        for (grant, cost) in charge {
-            if !self.session.quota.take(grant, cost).await {
-                if let Some(current) = self.session.flow().current() {
-                    current.rows -= 1;
-                    current.bytes -= bytes as u64;
-                }
-                let limited = self.session.quota.grant(grant);
-                let (id, max) = (&limited.id, limited.max);
-                let refusal = Refusal::new(
-                    code::LIMIT_EXCEEDED,
-                    format!("the row limit of grant {id} is used up ({max} rows)"),
-                )
-                .detail("The rest of the result was held back and the session is over.")
-                .hint("Ask for a new grant with `ringfence request … --max-rows N`.");
-                return Err(End::Refused(refusal, true));
+        let mut charged = Ok(());
+        for charge in &mut charges {
+            charged = charged.and(self.session.quota.row(charge).await);
+        }
+        let mut flow = self.session.flow();
+        if let Some(current) = flow.current() {
+            current.charges = charges;
+            if charged.is_err() {
+                current.rows -= 1;
+                current.bytes -= bytes as u64;
             }
         }
-        Ok(Row::Pass)
+        charged.map(|()| Row::Pass).map_err(|refusal| End::Refused(refusal, true))
+    }
+
+    /// An error of a statement that reads under a row limit can depend on rows, as a row of its result
+    /// does.
+    async fn charge_error(&mut self) {
+        let mut charges = {
+            let mut flow = self.session.flow();
+            if flow.is_before_rows() {
+                return;
+            }
+            flow.current().map(|current| std::mem::take(&mut current.charges)).unwrap_or_default()
+        };
+        for charge in &mut charges {
+            self.session.quota.error(charge).await;
+        }
+        if let Some(current) = self.session.flow().current() {
+            current.charges = charges;
+        }
     }
 
     /// What rows are, of a statement or a portal. One that we asked for stays here.
@@ -221,7 +218,11 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 Confirmed::Ours => return Passage::Replace(Vec::new()),
                 Confirmed::AsParse => return Passage::Replace(vec![b'1', 0, 0, 0, 4]),
             },
-            b'S' => session.reported(body),
+            b'S' => {
+                session.reported(body);
+                return self.parameter(body);
+            }
+            b'N' => return self.notice(body),
             b'C' | b'I' | b's' => {
                 if session.changes_connections() && matches!(body, b"DISCARD ALL\0" | b"DEALLOCATE ALL\0") {
                     let mut flow = session.flow();
@@ -229,8 +230,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                     flow.discarded |= body == b"DISCARD ALL\0";
                     flow.pinned &= !flow.discarded;
                 }
-                let is_deallocate = head.tag == b'C' && session.flow().deallocated();
-                let over = session.flow().complete();
+                let is_deallocate = head.tag == b'C' && session.flow().deallocates_shared();
+                let over = session.flow().complete(body);
                 if let Some(statement) = over {
                     session.conclude(statement, None);
                 }
@@ -265,20 +266,69 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         Passage::Forward
     }
 
-    /// A session's own notification comes from the process that it takes for its own.
+    /// A session's own notification comes from the process that it takes for its own. What a governed or
+    /// metered client is sent has no payload: a payload is free text, and no statement stands behind it.
     fn notification(&self, body: &[u8]) -> Passage {
         let (real, told) = self.session.flow().process;
-        match body.split_first_chunk::<4>() {
-            Some((from, rest)) if real != told && i32::from_be_bytes(*from) == real => {
-                let mut instead = Vec::with_capacity(body.len() + HEADER);
-                frame::put(&mut instead, b'A', |out| {
-                    out.extend_from_slice(&told.to_be_bytes());
-                    out.extend_from_slice(rest);
-                });
-                Passage::Replace(instead)
-            }
-            _ => Passage::Forward,
+        let Some((from, rest)) = body.split_first_chunk::<4>() else { return Passage::Forward };
+        let from = i32::from_be_bytes(*from);
+        let is_own = real != told && from == real;
+        let is_governed = self.session.is_governed();
+        if !is_own && !is_governed {
+            return Passage::Forward;
         }
+        let mut instead = Vec::with_capacity(body.len() + HEADER);
+        put(&mut instead, b'A', |out| {
+            out.extend_from_slice(&if is_own { told } else { from }.to_be_bytes());
+            let channel = rest.iter().position(|b| *b == 0).map_or(rest, |end| &rest[..=end]);
+            out.extend_from_slice(if is_governed { channel } else { rest });
+            if is_governed {
+                out.push(0);
+            }
+        });
+        Passage::Replace(instead)
+    }
+
+    /// A parameter that a governed or metered client's statement has set passes if its value stands in
+    /// the client's own text.
+    fn parameter(&self, body: &[u8]) -> Passage {
+        if !self.session.is_governed() {
+            return Passage::Forward;
+        }
+        let mut rest = Body(body);
+        let (Some(name), Some(value)) = (rest.string(), rest.string()) else { return Passage::Forward };
+        let began_with = self.session.began_with(name);
+        if error_fields::parameter_passes(name, value, began_with.as_deref(), &self.words()) {
+            Passage::Forward
+        } else {
+            Passage::Replace(Vec::new())
+        }
+    }
+
+    fn notice(&self, body: &[u8]) -> Passage {
+        if !self.session.is_governed() {
+            return Passage::Forward;
+        }
+        let is_before_rows = self.session.flow().is_before_rows();
+        match error_fields::judge(b'N', body, is_before_rows, &self.words()) {
+            Judged::Whole => Passage::Forward,
+            Judged::Sentence(instead) | Judged::Reduced(instead) => Passage::Replace(instead),
+        }
+    }
+
+    /// The names and constants that the client knows: those of its statement, and what its face shows.
+    fn words(&self) -> HashSet<String> {
+        let session = self.session;
+        let mut words = session.names_shown();
+        let mut flow = session.flow();
+        let Some(current) = flow.current() else { return words };
+        for statement in &current.texts {
+            ringfence_statement::words::collect(&statement.text, statement.analysis.settings, &mut words);
+        }
+        for parameter in current.parameters.iter().flat_map(|all| all.iter()) {
+            words.insert(parameter.to_string());
+        }
+        words
     }
 
     fn error(&mut self, body: &[u8]) -> Passage {
@@ -293,7 +343,22 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             flow.fail(code);
             return Passage::Replace(instead);
         }
+        let is_before_rows = flow.is_before_rows();
         flow.fail(&String::from_utf8_lossy(sqlstate));
+        if session.is_governed() {
+            drop(flow);
+            let judged = error_fields::judge(b'E', body, is_before_rows, &self.words());
+            flow = session.flow();
+            match judged {
+                Judged::Whole => {}
+                Judged::Sentence(instead) => {
+                    drop(flow);
+                    self.count_error();
+                    return Passage::Replace(instead);
+                }
+                Judged::Reduced(instead) => return Passage::Replace(instead),
+            }
+        }
         if EXPLAINED.contains(&sqlstate)
             && let Some(instead) = flow.hint.as_deref().and_then(|hint| with_hint(body, hint))
         {
@@ -307,73 +372,33 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         Passage::Forward
     }
 
+    /// An error that repeats a constant of the client's own text says that a value equals it: it counts as
+    /// a row does that shows nobody's key. A limit of the meter does not hold it back: the constant is the
+    /// client's.
+    fn count_error(&self) {
+        let mut flow = self.session.flow();
+        let Some(current) = flow.current() else { return };
+        if let (Some(watch), Some(metering)) = (&mut current.watch, &self.session.metering) {
+            watch.count_unknown(self.session, metering);
+        }
+    }
+
     /// Lets the first `count` bytes of the buffer through.
     async fn forward(&mut self, buffer: &mut Buffer, count: usize) -> Result<(), End> {
-        if count == 0 {
-            return Ok(());
-        }
-        if self.session.metering.is_some() {
-            let mut flow = self.session.flow();
-            let ticket = flow.current().and_then(|current| self.session.record_new(current));
-            flow.tickets.extend(ticket);
-        }
-        self.intents_durable().await?;
-        let durable = self.session.shared.config.traces.is_some().then(SystemTime::now);
-        if !self.within_frame {
-            let mut notices = std::mem::take(&mut self.session.flow().notices);
-            if let Some(metering) = &self.session.metering {
-                metering.warn(&mut notices);
-            }
-            if !notices.is_empty() {
-                self.write(&notices).await?;
-            }
-        }
-        self.write(&buffer.data()[..count]).await?;
-        self.within_frame = self.passing > 0;
-        buffer.consume(count);
-        if durable.is_some() {
-            self.session.end_spans(durable);
+        if count > 0 {
+            self.pass(&buffer.data()[..count], self.passing > 0).await?;
+            buffer.consume(count);
         }
         Ok(())
     }
 
-    /// Waits until everything that was announced is in the ledger.
-    async fn intents_durable(&mut self) -> Result<(), End> {
-        loop {
-            let ticket = self.session.flow().tickets.pop_front();
-            let Some(ticket) = ticket else { return Ok(()) };
-            if let Err(e) = ticket.durable().await {
-                return Err(End::Refused(unrecorded(&e), !self.within_frame));
-            }
-        }
-    }
-
-    /// Writes to the client; after a cut it has a moment to take what is under way.
-    async fn write(&mut self, bytes: &[u8]) -> Result<(), End> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        self.session.flow().traffic.sent += bytes.len() as u64;
-        self.session.passed.sent(bytes.len() as u64);
-        let client = &mut *self.client;
-        let mut cut = self.cut.clone();
-        tokio::select! {
-            biased;
-            written = async {
-                client.write_all(bytes).await?;
-                client.flush().await
-            } => written.map_err(|_| End::Client),
-            cut = async {
-                let cut = loop {
-                    match next_cut(&mut cut).await {
-                        Cut::Drain => {}
-                        other => break other,
-                    }
-                };
-                tokio::time::sleep(GRACE).await;
-                cut
-            } => Err(End::Cut(cut, false)),
-        }
+    async fn pass(&mut self, bytes: &[u8], ends_within_frame: bool) -> Result<(), End> {
+        let between = !self.exit.is_within_frame();
+        self.exit.pass(bytes, ends_within_frame).await.map_err(|shut| match shut {
+            Shut::Client => End::Client,
+            Shut::Cut(cut) => End::Cut(cut, false),
+            Shut::Unrecorded(refusal) => End::Refused(refusal, between),
+        })
     }
 }
 
@@ -384,7 +409,7 @@ fn with_own_name(body: &[u8], flow: &Flow) -> Option<Vec<u8>> {
     let own = flow.own_name(quoted[SHARED.len()..].parse().ok()?)?;
     let own = message.replacen(quoted, own, 1);
     let mut out = Vec::with_capacity(body.len() + own.len());
-    frame::put(&mut out, b'E', |out| {
+    put(&mut out, b'E', |out| {
         for (code, text) in frame::fields(body) {
             out.push(code);
             out.extend_from_slice(if code == b'M' { own.as_bytes() } else { text });

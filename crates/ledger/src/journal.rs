@@ -24,6 +24,8 @@ pub(crate) struct Journal {
     room: u64,
     /// How many entries the log has.
     next: u64,
+    /// The index of the file's first entry.
+    first: u64,
 }
 
 impl Journal {
@@ -81,7 +83,13 @@ impl Journal {
         let file = OpenOptions::new().write(true).open(&path).map_err(Error::io("cannot open", &path))?;
         file.set_len(whole).map_err(Error::io("cannot truncate", &path))?;
         file.sync_all().map_err(Error::io("cannot sync", &path))?;
-        Ok((Self { root: root.to_owned(), file, path, offset: whole, room: whole, next }, tail))
+        let first = segments[last].first;
+        Ok((Self { root: root.to_owned(), file, path, offset: whole, room: whole, next, first }, tail))
+    }
+
+    /// The index of the first entry of the open file.
+    pub(crate) fn segment(&self) -> u64 {
+        self.first
     }
 
     /// How many entries the log has.
@@ -124,6 +132,7 @@ impl Journal {
         self.give_room_back();
         self.file = file;
         self.path = path;
+        self.first = self.next;
         (self.offset, self.room) = (0, 0);
         Ok(())
     }

@@ -67,6 +67,8 @@ struct Shared {
     size: AtomicU64,
     last_time: AtomicU64,
     groups: AtomicU64,
+    /// The first entry of the segment that is written to.
+    segment: AtomicU64,
 }
 
 /// A log that is open for appending. Dropping it (the last clone) writes what waits and a last checkpoint.
@@ -138,6 +140,7 @@ impl Ledger {
             size: AtomicU64::new(journal.size()),
             last_time: AtomicU64::new(last_time),
             groups: AtomicU64::new(0),
+            segment: AtomicU64::new(journal.segment()),
         });
         let (leaves, sequenced) = mpsc::channel();
         let journal_thread = spawn("ledger-journal", {
@@ -225,6 +228,11 @@ impl Ledger {
     /// reads the log counts them: one that is missing shows.
     pub fn heartbeat(&self, make: impl FnOnce(&Counts) -> Entry) {
         self.inner.shared.inbox.heartbeat(make);
+    }
+
+    /// The first entry of the segment that is written to. Entries that wait now may come into the next.
+    pub fn segment(&self) -> u64 {
+        self.inner.shared.segment.load(Ordering::Acquire)
     }
 
     /// How the log stands with its witnesses.
@@ -319,6 +327,7 @@ fn write_groups(shared: &Shared, mut journal: Journal, leaves: &mpsc::Sender<Vec
                 sync = started.elapsed();
                 shared.last_time.store(time, Ordering::Release);
                 shared.size.store(journal.size(), Ordering::Release);
+                shared.segment.store(journal.segment(), Ordering::Release);
                 shared.groups.fetch_add(1, Ordering::Relaxed);
                 if !shared.healthy.swap(true, Ordering::AcqRel) {
                     shared.inbox.reopen();

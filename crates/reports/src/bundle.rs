@@ -15,7 +15,8 @@ use ringfence_verifier::tiles::{self, Shelf, WIDTH};
 use tlog_tiles::{Hash, HashReader, Tile, prove_record, split_stored_hash_index};
 
 use crate::Error;
-use crate::index::{State, read_state};
+use crate::columns::read;
+use crate::index::{State, TEXTS, read_state};
 use crate::question::{Answer, ask};
 
 /// Tiles that are kept in memory while proofs are made.
@@ -78,7 +79,14 @@ pub fn write(
         let dir = format!("log-{n}");
         let folder = out.join(&dir);
         fs::create_dir(&folder).map_err(Error::io("cannot create", &folder))?;
-        let part = Part { state: &state, checkpoint, folder: &folder, answer: &answer, log: n };
+        let part = Part {
+            index: &source.index,
+            state: &state,
+            checkpoint,
+            folder: &folder,
+            answer: &answer,
+            log: n,
+        };
         logs.push(part.write(dir, question, complete, &mut written)?);
     }
     let people = answer.people.into_iter().filter(|(_, reach)| reach.statements > 0).collect();
@@ -116,11 +124,13 @@ fn keep_confirmed(answer: &mut Answer, heads: &[(Vec<u8>, Head)]) -> u64 {
     for hit in &mut answer.hits {
         if hit.outcome.is_none_or(|outcome| outcome >= size(hit.log)) {
             (hit.outcome, hit.rows, hit.bytes) = (None, 0, 0);
+            hit.charged.clear();
         }
         if let Some(reach) = reaches.get_mut(hit.by) {
             reach.statements += u64::from(!hit.again);
             reach.rows += hit.rows;
             reach.bytes += hit.bytes;
+            reach.charge(&hit.charged);
             reach.first = reach.first.min(hit.began);
             reach.last = reach.last.max(hit.began);
             reach.columns.extend(hit.columns.split_whitespace().map(str::to_owned));
@@ -134,6 +144,7 @@ fn keep_confirmed(answer: &mut Answer, heads: &[(Vec<u8>, Head)]) -> u64 {
 }
 
 struct Part<'a> {
+    index: &'a Path,
     state: &'a State,
     checkpoint: &'a (Vec<u8>, Head),
     folder: &'a Path,
@@ -151,7 +162,14 @@ impl Part<'_> {
     ) -> Result<LogPart, Error> {
         let (note, head) = self.checkpoint;
         let mut bytes = self.file(CHECKPOINT, note)?;
-        let wanted = self.wanted(head.size);
+        let mut wanted = self.wanted(head.size);
+        // Entries with the texts of statements, which answer nothing themselves.
+        let mut for_text = BTreeSet::new();
+        for entry in self.texts(&wanted)?.into_iter().filter(|entry| *entry < head.size) {
+            if wanted.insert(entry) {
+                for_text.insert(entry);
+            }
+        }
         let leaves = if complete { Some(self.range(question, head)?) } else { None };
         let hashes = Recorder { root: &self.state.dir, tiles: Mutex::default(), read: Mutex::default() };
         let broken =
@@ -171,7 +189,7 @@ impl Part<'_> {
             written.leaves += until - from;
         }
         bytes += self.file(HASHES, &hashes.take(leaves))?;
-        bytes += self.entries(&wanted)?;
+        bytes += self.entries(&wanted, &for_text)?;
         written.entries += wanted.len() as u64;
         written.bytes += bytes;
         Ok(LogPart {
@@ -214,6 +232,17 @@ impl Part<'_> {
         wanted.extend(in_force);
         wanted.retain(|entry| *entry < size);
         wanted
+    }
+
+    /// The entries that have the texts of these statements.
+    fn texts(&self, statements: &BTreeSet<u64>) -> Result<BTreeSet<u64>, Error> {
+        let column = |n: usize| {
+            let (name, width) = TEXTS[n];
+            read(&self.index.join(name), width, 0, self.state.texts)
+        };
+        let (intents, entries) = (column(0)?, column(1)?);
+        let of = intents.iter().zip(&entries).filter(|(intent, _)| statements.contains(intent));
+        Ok(of.map(|(_, entry)| *entry).collect())
     }
 
     /// The run of leaves, in whole tiles, that reaches over the time of the question with one more on each side.
@@ -277,7 +306,7 @@ impl Part<'_> {
         Ok(bytes)
     }
 
-    fn entries(&self, wanted: &BTreeSet<u64>) -> Result<u64, Error> {
+    fn entries(&self, wanted: &BTreeSet<u64>, for_text: &BTreeSet<u64>) -> Result<u64, Error> {
         let path = self.folder.join(ENTRIES);
         let mut out = BufWriter::new(File::create(&path).map_err(Error::io("cannot create", &path))?);
         let mut finder = Finder::new(&self.state.dir)?;
@@ -292,7 +321,8 @@ impl Part<'_> {
             })?;
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             let (leaf, record) = (text(&entry.leaf), text(&entry.record));
-            let shown = Shown { index: *index, leaf, salt: hex::encode(entry.salt), record };
+            let for_text = for_text.contains(index);
+            let shown = Shown { index: *index, leaf, salt: hex::encode(entry.salt), record, for_text };
             line.clear();
             serde_json::to_writer(&mut line, &shown).map_err(|e| Error::corrupt(&path, e.to_string()))?;
             line.push(b'\n');

@@ -1,11 +1,12 @@
 //! The index: every statement of a log as a row of numbers, sorted by its end. It is built from the private records in one
 //! pass and bounded memory, continues where it stopped, and is never the truth: what it answers is proven from the log.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 
 use ringfence_meter::{Group, Reached};
-use ringfence_statement::{shape, touched};
+use ringfence_statement::column_refs::UNKNOWN;
+use ringfence_statement::shape;
 use ringfence_verifier::checkpoint::read_head;
 use ringfence_verifier::record::{Kind, Leaf};
 use ringfence_verifier::segment::Records;
@@ -13,9 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::columns::{Column, write_whole};
+use crate::texts::{Part, Remembered, Texts};
 
 /// What an index of another program version is not.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 /// Marks a row that goes on with a statement whose first part has ended, as a portal that is fetched in pieces.
 pub(crate) const AGAIN: u32 = 1 << 31;
 /// Statements of a session that are remembered after their end: a portal may go on.
@@ -55,6 +57,13 @@ pub(crate) const SESSIONS: [(&str, usize); 10] = [
 /// [`NONE`] stands for people who could not be told apart.
 pub(crate) const SUBJECTS: [(&str, usize); 2] = [("u-subject", 8), ("u-intent", 8)];
 
+/// The columns of texts that are in another entry: the statement's intent, and that entry.
+pub(crate) const TEXTS: [(&str, usize); 2] = [("t-intent", 8), ("t-entry", 8)];
+
+/// The columns of rows charged to grants with a limit: the outcome's entry, the grant (a number of
+/// [`State::words`]), and how many.
+pub(crate) const CHARGES: [(&str, usize); 3] = [("c-outcome", 8), ("c-grant", 4), ("c-rows", 8)];
+
 /// A statement that has not ended.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Open {
@@ -86,6 +95,10 @@ pub(crate) struct State {
     pub(crate) sessions: u64,
     /// How many times somebody was reached.
     pub(crate) subjects: u64,
+    /// Statements whose text another entry has.
+    pub(crate) texts: u64,
+    /// Charges to grants.
+    pub(crate) charges: u64,
     /// Entries whose records were erased: of those the index can say nothing.
     #[serde(default)]
     pub(crate) erased: u64,
@@ -103,6 +116,8 @@ pub(crate) struct State {
     pub(crate) open: Vec<(u32, u64, Open)>,
     /// The same of statements that have ended in sessions that go on.
     recent: Vec<(u32, u64, Open)>,
+    /// Texts of open sessions: session, digest, set of columns, entry.
+    told: Vec<(u32, String, u32, u64)>,
     /// The longest that a statement took, in milliseconds.
     pub(crate) longest: u64,
 }
@@ -128,13 +143,16 @@ struct IntentRecord {
     principal: String,
     #[serde(default)]
     store: String,
-    statement: String,
+    #[serde(flatten)]
+    texts: Texts,
 }
 
 #[derive(Deserialize)]
 struct OutcomeRecord {
     session: String,
     n: u64,
+    #[serde(default)]
+    charged: BTreeMap<String, u64>,
     #[serde(default)]
     reached: Vec<Group>,
 }
@@ -171,6 +189,8 @@ pub(crate) struct Builder {
     state: State,
     numbers: HashMap<String, u32>,
     shapes: HashMap<String, u32>,
+    /// The sets of columns of texts, and their entries.
+    told: Remembered<u32, (u32, u64)>,
     /// Statements that are under way, by session and number.
     open: BTreeMap<(u32, u64), Open>,
     /// Statements that have ended, of open sessions, the newest last.
@@ -178,6 +198,8 @@ pub(crate) struct Builder {
     statements: Vec<Column>,
     sessions: Vec<Column>,
     subjects: Vec<Column>,
+    texts: Vec<Column>,
+    charges: Vec<Column>,
 }
 
 fn state_path(dir: &Path) -> PathBuf {
@@ -294,6 +316,12 @@ impl Builder {
         let statements = columns(&STATEMENTS, state.statements)?;
         let sessions = columns(&SESSIONS, state.sessions)?;
         let subjects = columns(&SUBJECTS, state.subjects)?;
+        let texts = columns(&TEXTS, state.texts)?;
+        let charges = columns(&CHARGES, state.charges)?;
+        let mut told = Remembered::default();
+        for (session, digest, set, entry) in state.told.drain(..) {
+            told.insert(session, &digest, (set, entry));
+        }
         let open = state.open.drain(..).map(|(session, n, open)| ((session, n), open)).collect();
         let mut recent: HashMap<u32, VecDeque<(u64, Open)>> = HashMap::new();
         for (session, n, open) in state.recent.drain(..) {
@@ -307,11 +335,14 @@ impl Builder {
             state,
             numbers,
             shapes: HashMap::new(),
+            told,
             open,
             recent,
             statements,
             sessions,
             subjects,
+            texts,
+            charges,
         })
     }
 
@@ -331,17 +362,18 @@ impl Builder {
             Kind::SessionOpened => self.opened(index, leaf, serde_json::from_slice(record)?)?,
             Kind::Intent => {
                 let intent: IntentRecord = serde_json::from_slice(record)?;
-                let columns = self.columns(&intent.statement);
                 let session = match self.state.open_sessions.get(&intent.session) {
                     Some(session) => *session,
                     None => self.unopened(index, leaf, &intent)?,
                 };
+                let columns = self.columns(session, index, &intent.texts)?;
                 self.open.insert((session, intent.n), Open { began: leaf.time, columns, intent: index });
             }
             Kind::Outcome => {
                 let outcome: OutcomeRecord = serde_json::from_slice(record)?;
                 if let Some(&session) = self.state.open_sessions.get(&outcome.session) {
                     self.reached(session, outcome.n, &outcome.reached)?;
+                    self.charged(index, &outcome.charged)?;
                     self.outcome(session, outcome.n, index, leaf)?;
                 }
             }
@@ -355,6 +387,7 @@ impl Builder {
                 let closed: ClosedRecord = serde_json::from_slice(record)?;
                 if let Some(session) = self.state.open_sessions.remove(&closed.session) {
                     self.recent.remove(&session);
+                    self.told.forget(&session);
                     self.abandon(leaf, Some(session))?;
                 }
             }
@@ -363,6 +396,7 @@ impl Builder {
                 self.abandon(leaf, None)?;
                 self.state.open_sessions.clear();
                 self.recent.clear();
+                self.told.clear();
             }
             Kind::Requested => {
                 let record: RequestRecord = serde_json::from_slice(record)?;
@@ -462,19 +496,77 @@ impl Builder {
         Ok(())
     }
 
-    /// The number of the set of columns that a text reaches; parsed once a shape.
-    fn columns(&mut self, text: &str) -> u32 {
-        let known = shape::with_key(text, |key| self.shapes.get(key).copied());
-        if let Some(known) = known {
+    /// The number of the set of columns that a statement reaches, by all its texts.
+    fn columns(&mut self, session: u32, index: u64, texts: &Texts) -> Result<u32, Error> {
+        let mut sets = Vec::new();
+        for (part, digest) in texts.parts() {
+            let set = match part {
+                Part::Here(text) => {
+                    let set = self.columns_of(texts, text);
+                    if let Some(digest) = digest {
+                        self.told.insert(session, digest, (set, index));
+                    }
+                    set
+                }
+                Part::There(digest) => match self.told.get(&session, digest) {
+                    Some((set, entry)) => {
+                        for (column, value) in self.texts.iter_mut().zip([index, entry]) {
+                            column.push(value)?;
+                        }
+                        self.state.texts += 1;
+                        set
+                    }
+                    // Its entry was erased, or is not in this log: it may have reached anything.
+                    None => self.word(UNKNOWN),
+                },
+            };
+            sets.push(set);
+        }
+        if texts.is_unknown() {
+            sets.push(self.word(UNKNOWN));
+        }
+        sets.sort_unstable();
+        sets.dedup();
+        Ok(match sets.as_slice() {
+            [one] => *one,
+            sets => {
+                let word = |set: &u32| self.state.words.get(*set as usize).map_or("", String::as_str);
+                let all: BTreeSet<&str> = sets.iter().flat_map(|set| word(set).split_whitespace()).collect();
+                let all = Vec::from_iter(all).join(" ");
+                self.word(&all)
+            }
+        })
+    }
+
+    /// That of one text, remembered by the text.
+    fn columns_of(&mut self, texts: &Texts, text: &str) -> u32 {
+        // Under settings of its own, or with names in it, a text is read each time.
+        let is_plain = texts.is_plain();
+        let known = || shape::with_key(text, |key| self.shapes.get(key).copied());
+        if let Some(known) = is_plain.then(known).flatten() {
             return known;
         }
-        let set: Vec<String> = touched::columns(text).into_iter().collect();
+        let set: Vec<String> = texts.columns_of(text).into_iter().collect();
         let number = self.word(&set.join(" "));
         if self.shapes.len() >= SHAPES {
             self.shapes.clear();
         }
-        shape::with_key(text, |key| self.shapes.insert(key.to_owned(), number));
+        if is_plain {
+            shape::with_key(text, |key| self.shapes.insert(key.to_owned(), number));
+        }
         number
+    }
+
+    /// Rows were charged to grants.
+    fn charged(&mut self, outcome: u64, charged: &BTreeMap<String, u64>) -> Result<(), Error> {
+        for (grant, rows) in charged {
+            let grant = u64::from(self.word(grant));
+            for (column, value) in self.charges.iter_mut().zip([outcome, grant, *rows]) {
+                column.push(value)?;
+            }
+            self.state.charges += 1;
+        }
+        Ok(())
     }
 
     fn ended(&mut self, session: u32, open: Open, outcome: Option<u64>, leaf: &Leaf) -> Result<(), Error> {
@@ -514,9 +606,18 @@ impl Builder {
     }
 
     fn finish(mut self, entries: u64) -> Result<(), Error> {
-        for column in self.statements.iter_mut().chain(&mut self.sessions).chain(&mut self.subjects) {
+        let all = [
+            &mut self.statements,
+            &mut self.sessions,
+            &mut self.subjects,
+            &mut self.texts,
+            &mut self.charges,
+        ];
+        for column in all.into_iter().flatten() {
             column.flush()?;
         }
+        self.state.told =
+            self.told.into_all().map(|(s, digest, (set, entry))| (s, digest, set, entry)).collect();
         self.state.entries = entries;
         self.state.open = self.open.into_iter().map(|((session, n), open)| (session, n, open)).collect();
         let recent =

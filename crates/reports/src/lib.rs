@@ -12,6 +12,7 @@ pub mod paper;
 pub mod question;
 pub mod reconcile;
 pub mod report;
+mod texts;
 
 /// Why an index cannot be made or asked.
 #[derive(Debug, thiserror::Error)]

@@ -1,15 +1,15 @@
 //! Questions to the index: who reached what, when, from where, and why.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use ringfence_statement::touched;
+use ringfence_statement::column_refs;
 pub use ringfence_verifier::question::{Question, Reach, Who};
 use serde::Serialize;
 
 use crate::Error;
 use crate::columns::{first_at_least, read};
-use crate::index::{AGAIN, NONE, SESSIONS, STATEMENTS, SUBJECTS, State, read_state};
+use crate::index::{AGAIN, CHARGES, NONE, SESSIONS, STATEMENTS, SUBJECTS, State, read_state};
 
 /// A statement that answers.
 #[derive(Clone, Debug, Serialize)]
@@ -28,6 +28,9 @@ pub struct Hit {
     pub rows: u64,
     /// Bytes that were.
     pub bytes: u64,
+    /// Rows charged to each grant with a limit.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub charged: BTreeMap<String, u64>,
     /// The columns that it reaches.
     pub columns: String,
     /// Whether these are further rows of a statement that was told before, as of a portal that is fetched in pieces.
@@ -160,6 +163,21 @@ fn showing(index: &Index, whom: &[u64]) -> Result<(HashSet<u64>, HashSet<u64>), 
     Ok((of(&|id| whom.contains(&id)), of(&|id| id == NONE)))
 }
 
+/// Rows charged to grants, by the outcome's entry.
+fn charges(index: &Index) -> Result<HashMap<u64, BTreeMap<String, u64>>, Error> {
+    let column = |n: usize| {
+        let (name, width) = CHARGES[n];
+        read(&index.dir.join(name), width, 0, index.state.charges)
+    };
+    let (outcomes, grants, rows) = (column(0)?, column(1)?, column(2)?);
+    let mut found: HashMap<u64, BTreeMap<String, u64>> = HashMap::new();
+    for ((outcome, grant), rows) in outcomes.iter().zip(&grants).zip(&rows) {
+        let charged = found.entry(*outcome).or_default();
+        *charged.entry(index.word(*grant).to_owned()).or_default() += rows;
+    }
+    Ok(found)
+}
+
 /// Tells what answers; returns how many statements might, of which nobody can say whom they showed.
 fn scan(
     index: &Index,
@@ -198,6 +216,7 @@ fn scan(
     if !found.is_empty() {
         let (ended, intents, outcomes) = (column(0)?, column(4)?, column(5)?);
         let (rows, bytes) = (column(6)?, column(7)?);
+        let charges = charges(index)?;
         for row in found {
             if !shows(intents[row]) {
                 continue;
@@ -213,6 +232,7 @@ fn scan(
                     session: 0,
                     rows: rows[row],
                     bytes: bytes[row],
+                    charged: charges.get(&outcomes[row]).cloned().unwrap_or_default(),
                     columns: String::new(),
                     again: false,
                     by: 0,
@@ -236,6 +256,7 @@ fn scan(
                     session: 0,
                     rows: 0,
                     bytes: 0,
+                    charged: BTreeMap::new(),
                     columns: String::new(),
                     again: false,
                     by: 0,
@@ -272,6 +293,7 @@ impl Teller<'_> {
         reach.statements += u64::from(!hit.again);
         reach.rows += hit.rows;
         reach.bytes += hit.bytes;
+        reach.charge(&hit.charged);
         reach.first = reach.first.min(hit.began);
         reach.last = reach.last.max(hit.began);
         let columns = self.index.word(set);
@@ -324,6 +346,6 @@ fn choose_columns(index: &Index, question: &Question) -> Vec<bool> {
     let words = index.state.words.iter();
     match &question.column {
         None => vec![true; words.len()],
-        Some(column) => words.map(|set| touched::may_reach(set.split_whitespace(), column)).collect(),
+        Some(column) => words.map(|set| column_refs::may_reach(set.split_whitespace(), column)).collect(),
     }
 }

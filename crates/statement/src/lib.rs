@@ -1,7 +1,21 @@
-//! What a statement's text says, by PostgreSQL's own grammar (libpg_query): [`shape`] takes its constants away, [`touched`]
-//! finds which columns it reaches, [`carried`] writes and knows the statements that carry settings between connections. Pure.
+//! What a statement's text says, by PostgreSQL's own grammar (libpg_query). Pure.
+//!
+//! [`analysis`] is the way in: one parse of a text finds what the [`allow_list`] says of it, the
+//! [`scope`] of its result (with [`bounds`] on the rows behind one row), what it does to the
+//! session's [`names`], and whether it pins a connection ([`pinning`]). [`shape`] takes constants
+//! away, [`settings`] says how the store reads the bytes, [`column_refs`] finds the columns that a
+//! text names, [`carried`] writes and recognises the statements that carry settings between
+//! connections.
 
+pub mod allow_list;
+pub mod analysis;
+mod bounds;
 pub mod carried;
-pub mod reach;
+pub mod column_refs;
+mod functions;
+pub mod names;
+mod pinning;
+pub mod scope;
+pub mod settings;
 pub mod shape;
-pub mod touched;
+pub mod words;

@@ -90,6 +90,9 @@ pub struct Shown {
     pub salt: String,
     /// The private record's text.
     pub record: String,
+    /// It is shown for a text in it only, which a statement that answers names; it answers nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub for_text: bool,
 }
 
 /// What the verifier says.
@@ -175,6 +178,12 @@ impl Checking<'_> {
             answering.statements(&log.entries).map_err(|e| format!("{}: {e}", part.dir))?;
             // The next log's sessions are others, whatever they are called.
             answering.end_log();
+        }
+        if answering.without_text > 0 {
+            self.verdict.claimed.push(format!(
+                "that {} statements ran texts that are not shown: their entries were erased, or are not here",
+                answering.without_text
+            ));
         }
         let (approvals, rules) = (answering.verified, answering.rules.len());
         if answering.without_end > 0 {
@@ -317,13 +326,19 @@ impl Checking<'_> {
             } else {
                 format!(", for {}", who.purposes.join("; "))
             };
+            let charged: Vec<String> = reach
+                .charged
+                .iter()
+                .map(|(grant, rows)| format!(", {rows} rows charged to {grant}"))
+                .collect();
             self.verdict.proven.push(format!(
-                "{}{employer} in {}{covered} ran {} statements at {} and received {} rows, from {} to {}{purposes}",
+                "{}{employer} in {}{covered} ran {} statements at {} and received {} rows{}, from {} to {}{purposes}",
                 who.person,
                 who.location,
                 reach.statements,
                 who.store,
                 reach.rows,
+                charged.concat(),
                 rfc3339(reach.first / 1000),
                 rfc3339(reach.last / 1000)
             ));

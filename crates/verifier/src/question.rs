@@ -78,10 +78,22 @@ pub struct Reach {
     pub rows: u64,
     /// Bytes that were.
     pub bytes: u64,
+    /// Rows charged to each grant with a row limit.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub charged: std::collections::BTreeMap<String, u64>,
     /// When the first statement began, in milliseconds since 1970.
     pub first: u64,
     /// When the last began.
     pub last: u64,
     /// The columns that they reached, as far as the statements' texts tell.
     pub columns: std::collections::BTreeSet<String>,
+}
+
+impl Reach {
+    /// Adds rows charged to grants.
+    pub fn charge(&mut self, charged: &std::collections::BTreeMap<String, u64>) {
+        for (grant, rows) in charged {
+            *self.charged.entry(grant.clone()).or_default() += rows;
+        }
+    }
 }

@@ -116,9 +116,9 @@ pub(crate) struct Request {
     decide_by: String,
     /// When the grant ends, once there is one (RFC 3339).
     expires: Option<String>,
-    /// Rows read or leased under it.
-    rows_used: u64,
-    /// How many may be read in all.
+    /// Rows charged to its limit, or leased by a statement under way. A row of a result can cost several.
+    charged: u64,
+    /// How many may be charged in all.
     max_rows: Option<u64>,
     /// Who has signed.
     approved_by: Vec<String>,

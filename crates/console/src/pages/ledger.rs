@@ -44,8 +44,11 @@ fn gist(record: &Value) -> Markup {
     let who = get("principal").or_else(|| get("requester")).or_else(|| get("by")).or_else(|| get("approver"));
     let what =
         ["statement", "reason", "ended", "id", "stage", "version", "digest"].iter().find_map(|key| get(key));
+    // A text is on record once in a session; later statements name the one that has it.
+    let named = record["text"]["entry"].as_u64().filter(|_| get("statement").is_none());
     html! {
         @if let Some(who) = who { (who) " " }
+        @if let Some(entry) = named { "the text of statement " (entry) " of its session " }
         @if let Some(what) = what { code { (what.chars().take(160).collect::<String>()) @if what.chars().count() > 160 { "…" } } }
     }
 }
@@ -118,6 +121,9 @@ pub(crate) async fn show(State(desk): At, person: Person, Path(entry): Path<u64>
             dt { "Data of" } dd { (leaf.jurisdiction) }
             @if let Some(from) = &leaf.from { dt { "Read from" } dd { (from) @if leaf.covered { ", by a covered person" } } }
             @if leaf.counters.rows > 0 { dt { "Rows" } dd { (number(leaf.counters.rows)) } }
+            @for (grant, rows) in record.as_ref().and_then(|r| r["charged"].as_object()).into_iter().flatten() {
+                dt { "Charged to " (grant) } dd { (number(rows.as_u64().unwrap_or_default())) " rows" }
+            }
             dt { "Commitment" } dd { code { (leaf.commitment) } }
         }
         section aria-labelledby="record" {

@@ -56,6 +56,9 @@ pub(crate) async fn show(State(desk): At, person: Person, Path(id): Path<String>
             dt { "Asked" } dd { (moment(&ringfence_grants::request::rfc3339(request.created))) }
             dt { "Decide by" } dd { (moment(&ringfence_grants::request::rfc3339(request.decide_by))) }
             @if one["expires"].is_string() { dt { "In force until" } dd { (moment(text(&one, "expires"))) } }
+            @if let (Some(most), Some(charged)) = (request.max_rows, one["charged"].as_u64()) {
+                dt { "Charged" } dd { (charged) " of " (most) " rows" }
+            }
             @if let Some(by) = one["ended_by"].as_str() { dt { "Ended by" } dd { (by) ": " (text(&one, "reason")) } }
             dt { "Approved by" } dd { (names(&one)) }
         }

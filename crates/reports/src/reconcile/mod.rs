@@ -12,6 +12,7 @@ mod server_log;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 
+use ringfence_statement::shape;
 use ringfence_verifier::checkpoint::read_head;
 use ringfence_verifier::record::{Kind, Leaf};
 use ringfence_verifier::segment::Records;
@@ -20,6 +21,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use self::server_log::{Line, ServerLog, Via, What};
 use crate::Error;
+use crate::texts::Texts;
 
 /// How far apart the store's clock and a gateway's may put a statement, in milliseconds: it may have queued for a connection.
 const WINDOW: u64 = 120_000;
@@ -171,7 +173,8 @@ struct SessionRecord {
 #[derive(Deserialize)]
 struct IntentRecord {
     session: String,
-    statement: String,
+    #[serde(flatten)]
+    texts: Texts,
 }
 
 #[derive(Deserialize)]
@@ -197,9 +200,9 @@ fn digest(text: &str) -> [u8; 32] {
     Sha256::digest(&text[..end]).into()
 }
 
-fn key(role: u32, text: &str) -> Key {
+fn key(role: u32, digest: &[u8; 32]) -> Key {
     let mut short = [0; 16];
-    short.copy_from_slice(&digest(text)[..16]);
+    short.copy_from_slice(&digest[..16]);
     (role, short)
 }
 
@@ -341,7 +344,8 @@ impl Ledgers {
             Kind::Intent => {
                 let intent: IntentRecord = serde_json::from_slice(record)?;
                 if let Some(role) = self.sessions.get(&intent.session) {
-                    let key = key(*role, &intent.statement);
+                    let Some(digest) = intent.texts.digest() else { return Ok(()) };
+                    let key = key(*role, &digest);
                     self.pending.entry(key).or_default().push_back(leaf.time);
                     self.order.push_back((leaf.time, key));
                 }
@@ -369,6 +373,15 @@ impl Ledgers {
         }
     }
 
+    /// Takes one count of a statement: by its shape's id, by its fingerprint, or one of those that the
+    /// gateway did not understand, since it may have read the text under other settings.
+    fn take_count(&mut self, role: u32, shape: &Names) -> bool {
+        [shape.id.as_str(), &shape.fingerprint, shape::NOT_UNDERSTOOD].iter().any(|name| {
+            let left = self.counted.get_mut(&(role, (*name).to_owned())).filter(|left| **left > 0);
+            left.map(|left| *left -= 1).is_some()
+        })
+    }
+
     /// Up to when all counts are known. A gateway that has died counts no more: the others do not wait for it.
     fn counts_until(&self) -> u64 {
         let newest = self.logs.iter().map(|l| l.newest).max().unwrap_or(0);
@@ -388,11 +401,16 @@ impl Ledgers {
     }
 }
 
+/// What counts call the shape of a text: its id, or libpg_query's fingerprint in logs of before 2026-11-29.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Names {
+    id: String,
+    fingerprint: String,
+}
+
 /// A workload's statements of one shape.
 #[derive(Default)]
 struct Ran {
-    /// How many are known to have been counted, or named.
-    settled: u64,
     /// Those whose count is not due yet.
     waiting: VecDeque<Line>,
 }
@@ -401,8 +419,8 @@ struct Ran {
 pub struct Reconciliation {
     settings: Settings,
     ledgers: Ledgers,
-    shapes: HashMap<String, String>,
-    ran: BTreeMap<(u32, String), Ran>,
+    shapes: HashMap<String, Names>,
+    ran: BTreeMap<(u32, Names), Ran>,
     seen: HashSet<String>,
     /// Portals of sessions that were told with their statements: a further fetch is of one of them.
     portals: HashMap<String, VecDeque<[u8; 32]>>,
@@ -564,9 +582,9 @@ impl Reconciliation {
             return;
         }
         let (role, kind) = known.unwrap_or((u32::MAX, Role::Recorded));
-        if self.ledgers.take(&key(role, text), line.time) {
+        if self.ledgers.take(&key(role, &digest(text)), line.time) {
             self.summary.recorded += 1;
-        } else if is_simple && own::prepares_connection(text) {
+        } else if is_simple && (own::prepares_connection(text) || own::counts_rows(text)) {
             self.summary.own += 1;
         } else if kind == Role::Counted {
             self.ran(role, line.clone(), text);
@@ -576,11 +594,11 @@ impl Reconciliation {
     }
 
     fn ran(&mut self, role: u32, line: Line, text: &str) {
-        let shape = ringfence_statement::shape::with_key(text, |key| {
+        let shape = shape::with_key(text, |key| {
             if let Some(known) = self.shapes.get(key) {
                 return known.clone();
             }
-            let shape = ringfence_statement::shape::fingerprint(text);
+            let shape = Names { id: shape::id(text), fingerprint: shape::fingerprint(text) };
             if self.shapes.len() >= 100_000 {
                 self.shapes.clear();
             }
@@ -600,14 +618,12 @@ impl Reconciliation {
         let mut missing = Vec::new();
         let counts_until = self.ledgers.counts_until();
         for ((role, shape), ran) in &mut self.ran {
-            let counted = self.ledgers.counted.get(&(*role, shape.clone())).copied().unwrap_or(0);
             while let Some(line) = ran.waiting.front() {
                 if !is_over && line.time >= due {
                     break;
                 }
                 let Some(line) = ran.waiting.pop_front() else { break };
-                if ran.settled < counted {
-                    ran.settled += 1;
+                if self.ledgers.take_count(*role, shape) {
                     self.summary.counted += 1;
                 } else if line.time > counts_until {
                     self.summary.not_yet += 1;

@@ -1,22 +1,30 @@
 //! What a gateway says to a store of its own: to clean a connection, and as the steward that keeps faces.
 
-use ringfence_statement::{carried, touched};
+use ringfence_statement::{carried, column_refs};
 
 /// Whether a text is one with which a gateway prepares a connection for the next session. None reads or changes data.
 pub(super) fn prepares_connection(text: &str) -> bool {
     matches!(text, "DISCARD ALL" | "ROLLBACK" | "RESET ROLE" | "") || carried::is_sets(text)
 }
 
+/// Whether a text is one with which a gateway counts, as a login, the rows of a table that it shows: it
+/// gives back a number and nothing else.
+pub(super) fn counts_rows(text: &str) -> bool {
+    text.starts_with("SELECT count(*) FROM (SELECT ")
+        && text.ends_with(") AS r")
+        && column_refs::gives_no_values(text)
+}
+
 /// Whether the steward may say this without reading user data: definitions, its own tables and the catalogue, and looks
 /// that give back a constant or a count.
 pub(super) fn is_stewards(text: &str) -> bool {
-    let reached = touched::tables(text);
+    let reached = column_refs::tables(text);
     let Some(reached) = reached else { return false };
     let is_own = |schema: &str, table: &str| {
         ["ringfence", "pg_catalog", "information_schema"].contains(&schema)
             || (schema.is_empty() && table.starts_with("pg_"))
     };
-    reached.iter().all(|(schema, table)| is_own(schema, table)) || touched::gives_no_values(text)
+    reached.iter().all(|(schema, table)| is_own(schema, table)) || column_refs::gives_no_values(text)
 }
 
 #[cfg(test)]

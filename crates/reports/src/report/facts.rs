@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ringfence_meter::Reached;
 use ringfence_meter::record::Group;
 use ringfence_meter::tally::{Line, Tally};
 use ringfence_policy::Registry;
 use ringfence_policy::ownership::{coverage, covered_companies};
-use ringfence_statement::reach::{self, Reach};
+use ringfence_statement::analysis::Cache;
+use ringfence_statement::scope::QueryScope;
 use ringfence_verifier::checkpoint::read_head;
 use ringfence_verifier::manifest::rfc3339;
 use ringfence_verifier::record::{Kind, Leaf};
@@ -18,9 +20,9 @@ use serde_json::Value;
 
 use super::figures::Figures;
 use crate::Error;
+use crate::texts::{Part, Remembered, Texts};
 
 /// Shapes whose reach is remembered.
-const SHAPES: usize = 100_000;
 
 /// What to read, and how.
 pub struct Scope {
@@ -128,7 +130,9 @@ pub struct Facts {
     teams: HashMap<String, String>,
     covered: BTreeSet<String>,
     sessions: HashMap<String, Session>,
-    reaches: reach::Cache,
+    analyses: Cache,
+    /// What texts of open sessions show.
+    told: Remembered<String, Arc<Shows>>,
     protected: BTreeSet<String>,
 }
 
@@ -158,7 +162,22 @@ struct Intent {
     n: u64,
     #[serde(default)]
     principal: String,
-    statement: String,
+    #[serde(flatten)]
+    texts: Texts,
+}
+
+/// What a statement shows.
+#[derive(Clone, Debug, Default)]
+struct Shows {
+    scope: QueryScope,
+    /// It goes on with something that the entry does not name.
+    is_opaque: bool,
+}
+
+impl Shows {
+    fn may_be_anything(&self) -> bool {
+        self.scope.is_unknown || self.is_opaque
+    }
 }
 
 #[derive(Deserialize)]
@@ -189,7 +208,8 @@ impl Facts {
             teams: HashMap::new(),
             covered: BTreeSet::new(),
             sessions: HashMap::new(),
-            reaches: reach::Cache::new(SHAPES),
+            analyses: Cache::default(),
+            told: Remembered::default(),
             protected: BTreeSet::new(),
         };
         let mut tally = Tally::exact(&registry.thresholds);
@@ -274,7 +294,9 @@ impl Facts {
             }
             Kind::SessionClosed => {
                 let closed: Value = serde_json::from_slice(record)?;
-                self.sessions.remove(closed["session"].as_str().unwrap_or_default());
+                let session = closed["session"].as_str().unwrap_or_default();
+                self.sessions.remove(session);
+                self.told.forget(&session.to_owned());
             }
             Kind::Refused => self.refused(at, leaf, &serde_json::from_slice(record)?, is_within),
             Kind::Requested
@@ -368,13 +390,17 @@ impl Facts {
     }
 
     fn intent(&mut self, at: (usize, u64), leaf: &Leaf, intent: &Intent, is_within: bool) {
-        if leaf.from.is_none() || !is_within {
+        if leaf.from.is_none() {
+            return;
+        }
+        // A statement before the period may have the text of one in it.
+        let shows = self.shows(intent);
+        if !is_within {
             return;
         }
         self.figures.add("statements", 1, at);
         self.by_session(&intent.session, "statements", 1, leaf, at);
-        let reach = self.reaches.of(&intent.statement);
-        let named = self.named(&reach);
+        let named = self.named(&shows.scope);
         let (person, location, grants) = match self.sessions.get(&intent.session) {
             Some(known) => (known.person.clone(), known.location.clone(), known.grants.clone()),
             None => (intent.principal.clone(), leaf.from.clone().unwrap_or_default(), Vec::new()),
@@ -382,33 +408,57 @@ impl Facts {
         if grants.is_empty() {
             let unasked = self.unasked.entry(person).or_default();
             unasked.location = location;
-            if named.is_empty() && !reach.is_unknown {
+            if named.is_empty() && !shows.scope.is_unknown {
                 unasked.public += 1;
             } else {
                 unasked.protected += 1;
-                unasked.folding += u64::from(reach.folds);
+                unasked.folding += u64::from(shows.scope.aggregates());
             }
         }
         for id in grants {
             let Some(asked) = self.requests.get_mut(&id) else { continue };
             // A session has all of a person's grants; a statement is under those whose table it names.
-            if !reach.is_unknown && !reach.is_opaque && !reach.tables.contains_key(asked.text("table")) {
+            if !shows.may_be_anything() && !shows.scope.tables.contains_key(asked.text("table")) {
                 continue;
             }
             if let Some(session) = self.sessions.get_mut(&intent.session) {
                 session.under.entry(intent.n).or_default().push(id);
             }
             asked.statements += 1;
-            asked.folding += u64::from(reach.folds && !reach.is_unknown);
+            asked.folding += u64::from(shows.scope.aggregates() && !shows.scope.is_unknown);
             let granted = asked.columns();
-            asked.used.extend(
-                granted.into_iter().filter(|c| reach.is_unknown || reach.is_opaque || named.contains(c)),
-            );
+            asked.used.extend(granted.into_iter().filter(|c| shows.may_be_anything() || named.contains(c)));
         }
     }
 
+    /// What a statement shows, by all its texts.
+    fn shows(&mut self, intent: &Intent) -> Shows {
+        let mut all = Shows { scope: QueryScope::empty(), is_opaque: false };
+        for (part, digest) in intent.texts.parts() {
+            let shows = match part {
+                Part::Here(text) => {
+                    let analysis = self.analyses.of(text, intent.texts.settings());
+                    let is_opaque = analysis.uses_names() && !intent.texts.has_meanings();
+                    let shows = Arc::new(Shows { scope: QueryScope::clone(&analysis.scope), is_opaque });
+                    if let Some(digest) = digest {
+                        self.told.insert(intent.session.clone(), digest, Arc::clone(&shows));
+                    }
+                    shows
+                }
+                Part::There(digest) => self
+                    .told
+                    .get(&intent.session, digest)
+                    .unwrap_or_else(|| Arc::new(Shows { scope: QueryScope::unknown(), is_opaque: false })),
+            };
+            all.scope.merge(&shows.scope);
+            all.is_opaque |= shows.is_opaque;
+        }
+        all.scope.is_unknown |= intent.texts.is_unknown();
+        all
+    }
+
     /// The protected columns that a statement names.
-    fn named(&self, reach: &Reach) -> BTreeSet<String> {
+    fn named(&self, reach: &QueryScope) -> BTreeSet<String> {
         let is_named = |column: &&String| {
             let (table, column) = column.split_once('.').unwrap_or_default();
             reach.tables.get(table).is_some_and(|mention| mention.names(column))

@@ -296,6 +296,9 @@ fn print_text(answer: &Answer, took: std::time::Duration) {
         for (grant, purpose) in who.grants.iter().zip(&who.purposes) {
             println!("    grant {grant}: {purpose}");
         }
+        for (grant, rows) in &reach.charged {
+            println!("    {} rows charged to grant {grant}", HumanCount(*rows));
+        }
         let columns: Vec<&str> = reach.columns.iter().map(String::as_str).collect();
         println!("    reached {}", columns.join(" "));
     }
@@ -303,9 +306,14 @@ fn print_text(answer: &Answer, took: std::time::Duration) {
         let who = answer.people.get(hit.by).map_or("", |(who, _)| who.person.as_str());
         let outcome = hit.outcome.map_or_else(|| "none".to_owned(), |o| o.to_string());
         println!(
-            "{}  {who}  {} rows  {}  (entries {} and {outcome})",
+            "{}  {who}  {} rows{}  {}  (entries {} and {outcome})",
             rfc3339(hit.began),
             hit.rows,
+            if hit.charged.is_empty() {
+                String::new()
+            } else {
+                format!(", {} charged", hit.charged.values().sum::<u64>())
+            },
             hit.columns,
             hit.intent
         );
@@ -337,7 +345,7 @@ fn csv_field(text: &str) -> String {
 
 fn print_csv(answer: &Answer) {
     println!(
-        "person,location,employer,covered,store,jurisdiction,grants,purposes,statements,rows,bytes,first,last,columns"
+        "person,location,employer,covered,store,jurisdiction,grants,purposes,statements,rows,bytes,charged,first,last,columns"
     );
     for (who, reach) in &answer.people {
         let columns: Vec<&str> = reach.columns.iter().map(String::as_str).collect();
@@ -353,6 +361,7 @@ fn print_csv(answer: &Answer) {
             reach.statements.to_string(),
             reach.rows.to_string(),
             reach.bytes.to_string(),
+            reach.charged.values().sum::<u64>().to_string(),
             rfc3339(reach.first),
             rfc3339(reach.last),
             columns.join(" "),

@@ -413,10 +413,10 @@ fn tell(one: &Value) {
         one["approved_by"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let limit = one["max_rows"].as_u64().map_or_else(String::new, |m| format!(" of {m}"));
     println!(
-        "    approved by {} ({} needed); rows used {}{limit}; expires {}",
+        "    approved by {} ({} needed); rows charged {}{limit}; expires {}",
         if approvers.is_empty() { "nobody".to_owned() } else { approvers.join(", ") },
         one["approvals_needed"],
-        one["rows_used"],
+        one["charged"],
         text(one, "expires"),
     );
     if let Some(by) = one["ended_by"].as_str() {

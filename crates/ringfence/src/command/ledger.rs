@@ -239,13 +239,35 @@ fn show(place: &PlaceArgs, from: i64, grep: Option<&str>) -> Result<(), Failure>
     Ok(())
 }
 
+/// The text of a statement, or which entry has it; and what names in it stand for.
+fn statement(record: &Value) -> String {
+    let text = |of: &Value, sql: &Value| match sql.as_str() {
+        Some(sql) => sql.replace('\n', " "),
+        None => format!("(the text of #{})", of["entry"]),
+    };
+    let mut shown = text(&record["text"], &record["statement"]);
+    for meant in record["stands_for"].as_array().into_iter().flatten() {
+        let name = meant["name"].as_str().unwrap_or_default();
+        shown.push_str(&format!(" [{name}: {}]", text(meant, &meant["statement"])));
+    }
+    if record["not_understood"] == true {
+        shown.push_str(" [not understood: it may reach anything]");
+    }
+    shown
+}
+
 /// A record in one line.
 fn gist(leaf: &Leaf, record: &Value) -> String {
     let get = |key: &str| record[key].as_str().unwrap_or_default().replace('\n', " ");
     let rows = leaf.counters.rows;
     match leaf.kind {
-        Kind::Intent => format!("{} #{} {}", get("principal"), record["n"], get("statement")),
-        Kind::Outcome => format!("{} #{} {} ({rows} rows)", get("principal"), record["n"], get("ended")),
+        Kind::Intent => format!("{} #{} {}", get("principal"), record["n"], statement(record)),
+        Kind::Outcome => {
+            let charged = record["charged"].as_object().into_iter().flatten();
+            let charged: u64 = charged.filter_map(|(_, rows)| rows.as_u64()).sum();
+            let charged = if charged > 0 { format!(", {charged} charged") } else { String::new() };
+            format!("{} #{} {} ({rows} rows{charged})", get("principal"), record["n"], get("ended"))
+        }
         Kind::Reached => {
             format!("{} #{} at most {} subjects", get("principal"), record["n"], leaf.counters.subjects)
         }

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sha2::{Digest as _, Sha256};
+
 use super::proofs::Entry;
 use crate::approvals::Approvals;
 use crate::question::{Question, Reach, Who};
@@ -19,6 +21,10 @@ pub(super) struct Answering<'a> {
     running: BTreeMap<(String, u64), (Who, Reach)>,
     /// Statements of this log that have ended, at least with a part of their rows.
     ended: BTreeMap<(String, u64), Who>,
+    /// Digests of the texts of this log's statements, by session and number.
+    texts: BTreeMap<(String, u64), BTreeSet<String>>,
+    /// Statements whose text is in an entry that is not shown.
+    pub(super) without_text: u64,
     /// Statements without an end.
     pub(super) without_end: u64,
     people: BTreeMap<Who, Reach>,
@@ -35,6 +41,8 @@ impl<'a> Answering<'a> {
             rules: BTreeSet::new(),
             running: BTreeMap::new(),
             ended: BTreeMap::new(),
+            texts: BTreeMap::new(),
+            without_text: 0,
             without_end: 0,
             people: BTreeMap::new(),
         }
@@ -50,6 +58,7 @@ impl<'a> Answering<'a> {
             self.add(who, &reach);
         }
         self.ended.clear();
+        self.texts.clear();
         self.sessions.clear();
     }
 
@@ -58,6 +67,7 @@ impl<'a> Answering<'a> {
         reach.statements += more.statements;
         reach.rows += more.rows;
         reach.bytes += more.bytes;
+        reach.charge(&more.charged);
         reach.first = reach.first.min(more.first);
         reach.last = reach.last.max(more.last);
     }
@@ -99,14 +109,55 @@ impl<'a> Answering<'a> {
 
     /// The sessions and statements of a log.
     pub(super) fn statements(&mut self, entries: &BTreeMap<u64, Entry>) -> Result<(), String> {
+        for (index, entry) in entries.iter().filter(|(_, entry)| entry.leaf.kind == Kind::Intent) {
+            self.texts_of(entry).map_err(|problem| format!("entry {index}: {problem}"))?;
+        }
         for (index, entry) in entries {
             self.entry(entry).map_err(|problem| format!("entry {index}: {problem}"))?;
         }
         Ok(())
     }
 
+    /// Notes the texts that an intent has. A text must be what its digest says.
+    fn texts_of(&mut self, entry: &Entry) -> Result<(), String> {
+        let record = &entry.record;
+        let session = record["session"].as_str().unwrap_or_default().to_owned();
+        let n = record["n"].as_u64().ok_or("has no number")?;
+        let meant = record["stands_for"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let told = std::iter::once((&record["statement"], &record["text"]["digest"]))
+            .chain(meant.iter().map(|meant| (&meant["statement"], &meant["digest"])));
+        let mut digests = BTreeSet::new();
+        for (text, digest) in told {
+            let (Some(text), Some(digest)) = (text.as_str(), digest.as_str()) else { continue };
+            if hex::encode(Sha256::digest(text.as_bytes())) != digest {
+                return Err("has a text that is not what its digest says".to_owned());
+            }
+            digests.insert(digest.to_owned());
+        }
+        self.texts.insert((session, n), digests);
+        Ok(())
+    }
+
+    /// Whether all texts that an intent names in other entries are shown.
+    fn has_texts(&self, entry: &Entry) -> bool {
+        let record = &entry.record;
+        let session = record["session"].as_str().unwrap_or_default();
+        let meant = record["stands_for"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let named = std::iter::once((&record["statement"], &record["text"]))
+            .chain(meant.iter().map(|meant| (&meant["statement"], meant)));
+        named.filter(|(text, of)| text.is_null() && of.is_object()).all(|(_, of)| {
+            let n = of["entry"].as_u64().unwrap_or_default();
+            let digest = of["digest"].as_str().unwrap_or_default();
+            self.texts.get(&(session.to_owned(), n)).is_some_and(|has| has.contains(digest))
+        })
+    }
+
     fn entry(&mut self, entry: &Entry) -> Result<(), String> {
         match entry.leaf.kind {
+            _ if entry.for_text => match entry.leaf.kind {
+                Kind::Intent => Ok(()),
+                _ => Err("is shown for its text, and has none".to_owned()),
+            },
             Kind::PolicyChanged | Kind::Requested | Kind::Approved | Kind::Granted => Ok(()),
             Kind::SessionOpened => self.session(entry),
             Kind::Intent => self.intent(entry),
@@ -117,14 +168,17 @@ impl<'a> Answering<'a> {
                     return Err("ended before the time that was asked about".to_owned());
                 }
                 let (rows, bytes) = (entry.leaf.counters.rows, entry.leaf.counters.bytes);
+                let charged = entry.record["charged"].as_object().into_iter().flatten();
+                let charged: BTreeMap<String, u64> =
+                    charged.map(|(grant, rows)| (grant.clone(), rows.as_u64().unwrap_or_default())).collect();
                 if let Some((who, reach)) = self.running.remove(&key) {
-                    self.add(who.clone(), &Reach { rows, bytes, ..reach });
+                    self.add(who.clone(), &Reach { rows, bytes, charged, ..reach });
                     self.ended.insert(key, who);
                     return Ok(());
                 }
                 // A portal that is fetched in pieces has an end for each.
                 let who = self.ended.get(&key).ok_or("is the end of a statement that is not shown")?.clone();
-                self.add(who, &Reach { rows, bytes, first: u64::MAX, ..Reach::default() });
+                self.add(who, &Reach { rows, bytes, charged, first: u64::MAX, ..Reach::default() });
                 Ok(())
             }
             _ => Err("is of a kind that answers no question".to_owned()),
@@ -182,6 +236,7 @@ impl<'a> Answering<'a> {
         if self.question.until.is_some_and(|until| time >= until) {
             return Err("began after the time that was asked about".to_owned());
         }
+        self.without_text += u64::from(!self.has_texts(entry));
         let reach = Reach { statements: 1, first: time, last: time, ..Reach::default() };
         let key = (session, n);
         if self.ended.contains_key(&key) || self.running.insert(key, (who.clone(), reach)).is_some() {

@@ -130,7 +130,7 @@ impl Leaves {
         };
         let hidden = (self.from..)
             .zip(&self.parsed)
-            .filter(|(index, leaf)| looks(leaf) && !entries.contains_key(index));
+            .filter(|(index, leaf)| looks(leaf) && entries.get(index).is_none_or(|entry| entry.for_text));
         let (mut statements, mut ends) = (0, 0);
         for (_, leaf) in hidden {
             statements += u64::from(leaf.kind == Kind::Intent);
@@ -145,6 +145,8 @@ pub(super) struct Entry {
     pub(super) leaf: Leaf,
     pub(super) record: serde_json::Value,
     pub(super) bytes: Vec<u8>,
+    /// It is shown for a text only: it does not count as shown.
+    pub(super) for_text: bool,
 }
 
 pub(super) fn entries(
@@ -172,7 +174,10 @@ pub(super) fn entries(
         let leaf = sealed.parse_leaf().map_err(|_| format!("entry {index}: is not a leaf of this format"))?;
         let record = serde_json::from_slice(&sealed.record)
             .map_err(|_| format!("entry {index}: its record is not JSON"))?;
-        if found.insert(index, Entry { leaf, record, bytes: sealed.record }).is_some() {
+        if found
+            .insert(index, Entry { leaf, record, bytes: sealed.record, for_text: shown.for_text })
+            .is_some()
+        {
             return Err(format!("entry {index} is there twice"));
         }
     }

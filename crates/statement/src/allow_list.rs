@@ -1,40 +1,43 @@
-//! What a governed person may send: an allow-list of statement kinds by PostgreSQL's own grammar (libpg_query).
+//! What a governed person may send: an allow-list of statement kinds by PostgreSQL's own grammar
+//! (libpg_query).
 //!
-//! This is the second wall. The first is the face's role, which may read its views and nothing else; what this file lets
-//! through by mistake, the store still refuses. What the grammar does not understand is refused here.
-//! A text is judged once and remembered.
+//! This is the second wall. The first is the face's role, which may read its views and nothing else;
+//! what this file lets through by mistake, the store still refuses. What the grammar does not
+//! understand is refused here.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeSet;
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::{TransactionStmtKind, VariableSetKind, VariableSetStmt};
-use ringfence_statement::{reach, shape};
+use pg_query::protobuf::{RawStmt, TransactionStmtKind, VariableSetKind, VariableSetStmt};
 use serde_json::Value;
-
-use crate::refusal::{Refusal, code};
 
 /// The longest statement of a governed person, in bytes.
 pub const MAX_LENGTH: usize = 256 * 1024;
-/// Verdicts that are remembered, and the longest text that is.
-const REMEMBERED: usize = 4096;
-const REMEMBERED_LENGTH: usize = 16 * 1024;
+/// The longest `statement_timeout` that a governed person may set, in milliseconds.
+pub const MAX_STATEMENT_TIMEOUT_MS: u64 = 60_000;
 
-/// What was found about a statement text.
+/// Why a statement is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotAllowed {
+    /// The grammar does not accept the text (SQLSTATE 42601); else a right is missing (42501).
+    pub is_syntax: bool,
+    /// What happened.
+    pub message: String,
+    /// Why.
+    pub detail: Option<String>,
+}
+
+/// What the allow-list says of a text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// Why it is refused, if it is.
-    pub refused: Option<Refusal>,
-    /// The tables it names, once for each mention.
-    pub tables: Vec<String>,
-    /// The columns it names.
+    pub refused: Option<NotAllowed>,
+    /// The names that stand in FROM, WITH queries included.
+    pub tables: BTreeSet<String>,
+    /// The columns that it names.
     pub columns: BTreeSet<String>,
     /// Whether it asks for all columns of something.
-    pub star: bool,
-    /// Whether a row of its result can hold values of several rows.
-    pub folds: bool,
-    /// Whether it runs something that was defined before (a cursor, a prepared statement).
-    pub opaque: bool,
+    pub all_columns: bool,
 }
 
 /// Kinds of node that may appear in a query. Everything else is refused, so what a newer grammar adds is, too.
@@ -153,37 +156,42 @@ const SETTINGS: &[&str] = &[
 ];
 
 fn refused(what: &str, why: &str) -> Verdict {
-    let refusal = Refusal::new(code::INSUFFICIENT_PRIVILEGE, format!("{what} not allowed through a face"))
-        .detail(why)
-        .hint("Governed access is for reading: SELECT, cursors, COPY (SELECT …) TO STDOUT, transactions.");
-    Verdict { refused: Some(refusal), ..Verdict::default() }
+    let message = format!("{what} not allowed through a face");
+    let refused = NotAllowed { is_syntax: false, message, detail: Some(why.to_owned()) };
+    Verdict { refused: Some(refused), ..Verdict::default() }
 }
 
-/// Judges a text, which may hold several statements.
-pub fn judge(text: &str) -> Verdict {
-    if text.len() > MAX_LENGTH {
-        return refused(
-            "A statement this long is",
-            "The gateway reads at most 256 KiB of SQL from governed persons.",
-        );
+/// The verdict on a text that is longer than [`MAX_LENGTH`].
+pub(crate) fn too_long() -> Verdict {
+    refused("A statement this long is", "The gateway reads at most 256 KiB of SQL from governed persons.")
+}
+
+/// The verdict on a text that cannot be parsed.
+pub(crate) fn not_parsed(error: &pg_query::Error) -> Verdict {
+    match error {
+        pg_query::Error::Parse(message) => {
+            let refused = NotAllowed { is_syntax: true, message: message.clone(), detail: None };
+            Verdict { refused: Some(refused), ..Verdict::default() }
+        }
+        _ => not_judged(),
     }
-    let parsed = match pg_query::parse(text, pg_query::ParserOptions::default()) {
-        Ok(parsed) => parsed.protobuf,
-        Err(pg_query::Error::Parse(message)) => {
-            let refusal = Refusal::new(code::SYNTAX_ERROR, message);
-            return Verdict { refused: Some(refusal), ..Verdict::default() };
-        }
-        Err(_) => {
-            return refused(
-                "A statement nested this deeply is",
-                "The gateway cannot judge it, so it is not run.",
-            );
-        }
-    };
+}
+
+/// The verdict on a text that the gateway cannot read as the store does.
+pub(crate) fn not_judged() -> Verdict {
+    refused(
+        "A statement that cannot be read is",
+        "It is nested too deeply, or a setting under way may change how it is read; so it is not run.",
+    )
+}
+
+/// Judges a text, which may hold several statements. `tree` is their serialised form.
+pub(crate) fn judge(statements: &[RawStmt], tree: &Value) -> Verdict {
     let mut verdict = Verdict::default();
-    for raw in parsed.stmts {
-        let Some(node) = raw.stmt.and_then(|s| s.node) else { continue };
-        if let Err(refused) = statement(&node, &mut verdict) {
+    for (n, raw) in statements.iter().enumerate() {
+        let Some(node) = raw.stmt.as_ref().and_then(|s| s.node.as_ref()) else { continue };
+        let value = &tree["stmts"][n]["stmt"]["node"];
+        if let Err(refused) = statement(node, value, &mut verdict) {
             return *refused;
         }
     }
@@ -196,22 +204,24 @@ fn no(what: &str, why: &str) -> Judged {
     Err(Box::new(refused(what, why)))
 }
 
-fn statement(node: &NodeEnum, verdict: &mut Verdict) -> Judged {
+fn statement(node: &NodeEnum, value: &Value, verdict: &mut Verdict) -> Judged {
     match node {
-        NodeEnum::SelectStmt(_) => query(node, verdict),
-        NodeEnum::CopyStmt(copy) => match copy.query.as_ref().and_then(|q| q.node.as_ref()) {
-            Some(inner) if !copy.is_from && !copy.is_program && copy.filename.is_empty() => {
-                query(inner, verdict)
+        NodeEnum::SelectStmt(_) => query(value, verdict),
+        NodeEnum::CopyStmt(copy) => {
+            let is_plain = !copy.is_from && !copy.is_program && copy.filename.is_empty();
+            if copy.query.is_none() || !is_plain {
+                return no(
+                    "This COPY is",
+                    "Only COPY (SELECT …) TO STDOUT is; a view's name or a file is not.",
+                );
             }
-            _ => no("This COPY is", "Only COPY (SELECT …) TO STDOUT is; a view's name or a file is not."),
-        },
-        NodeEnum::DeclareCursorStmt(cursor) => inner(cursor.query.as_deref(), verdict),
-        NodeEnum::PrepareStmt(prepare) => inner(prepare.query.as_deref(), verdict),
-        NodeEnum::FetchStmt(_) | NodeEnum::ExecuteStmt(_) => {
-            verdict.opaque = true;
-            Ok(())
+            selects(&value["CopyStmt"]["query"]["node"], verdict)
         }
-        NodeEnum::ClosePortalStmt(_)
+        NodeEnum::DeclareCursorStmt(_) => selects(&value["DeclareCursorStmt"]["query"]["node"], verdict),
+        NodeEnum::PrepareStmt(_) => selects(&value["PrepareStmt"]["query"]["node"], verdict),
+        NodeEnum::ExecuteStmt(_) => children(&value["ExecuteStmt"]["params"], verdict),
+        NodeEnum::FetchStmt(_)
+        | NodeEnum::ClosePortalStmt(_)
         | NodeEnum::DeallocateStmt(_)
         | NodeEnum::DiscardStmt(_)
         | NodeEnum::VariableShowStmt(_) => Ok(()),
@@ -248,10 +258,11 @@ fn kind_name(node: &NodeEnum) -> String {
     words
 }
 
-fn inner(node: Option<&pg_query::Node>, verdict: &mut Verdict) -> Judged {
-    match node.and_then(|n| n.node.as_ref()) {
-        Some(select @ NodeEnum::SelectStmt(_)) => query(select, verdict),
-        _ => no("This is", "A cursor or a prepared statement must be a SELECT."),
+fn selects(value: &Value, verdict: &mut Verdict) -> Judged {
+    if value["SelectStmt"].is_object() {
+        query(value, verdict)
+    } else {
+        no("This is", "A cursor, a prepared statement or a COPY must be of a SELECT.")
     }
 }
 
@@ -281,7 +292,7 @@ fn setting(set: &VariableSetStmt) -> Judged {
             Ok(())
         }
         (VariableSetKind::VarSetValue, "statement_timeout") => {
-            let limit = ringfence_face::ddl::Limits::default().statement_timeout_ms;
+            let limit = MAX_STATEMENT_TIMEOUT_MS;
             match text.as_deref().and_then(milliseconds) {
                 Some(ms) if (1..=limit).contains(&ms) => Ok(()),
                 _ => no("This statement_timeout is", &format!("Give 1 to {limit}, in milliseconds.")),
@@ -325,10 +336,8 @@ fn constant(node: &pg_query::Node) -> Option<String> {
 
 /// Looks at every node of a query. The tree is walked in its serialised form, which has all of it: a walker over types
 /// would have to be told of each field, and would be silent about one that it was not told of.
-fn query(node: &NodeEnum, verdict: &mut Verdict) -> Judged {
-    let tree =
-        serde_json::to_value(node).map_err(|_| Box::new(refused("This is", "It cannot be judged.")))?;
-    let Value::Object(tree) = tree else { return no("This is", "It cannot be judged.") };
+fn query(value: &Value, verdict: &mut Verdict) -> Judged {
+    let Value::Object(tree) = value else { return no("This is", "It cannot be judged.") };
     tree.iter().try_for_each(|(kind, fields)| visit(kind, fields, verdict))
 }
 
@@ -348,26 +357,16 @@ fn visit(kind: &str, fields: &Value, verdict: &mut Verdict) -> Judged {
             if fields["locking_clause"].as_array().is_some_and(|l| !l.is_empty()) {
                 return no("SELECT … FOR UPDATE or SHARE is", "Only reading is; locks hold up others.");
             }
-            if fields["with_clause"]["recursive"].as_bool() == Some(true) {
-                verdict.folds = true;
-            }
         }
         "RangeVar" => verdict.tables.extend(fields["relname"].as_str().map(str::to_owned)),
         "ColumnRef" => {
             let last = fields["fields"].as_array().and_then(|f| f.last()).map(|l| &l["node"]);
             match last.and_then(|l| l["String"]["sval"].as_str()) {
                 Some(name) => drop(verdict.columns.insert(name.to_owned())),
-                None => verdict.star = true,
+                None => verdict.all_columns = true,
             }
         }
-        "FuncCall" => function(fields, verdict)?,
-        // ARRAY(SELECT …); the value is SubLinkType's in the grammar's interface file.
-        "SubLink"
-            if fields["sub_link_type"].as_i64()
-                == Some(pg_query::protobuf::SubLinkType::ArraySublink as i64) =>
-        {
-            verdict.folds = true;
-        }
+        "FuncCall" => function(fields)?,
         _ => {}
     }
     children(fields, verdict)
@@ -387,7 +386,7 @@ fn children(value: &Value, verdict: &mut Verdict) -> Judged {
     }
 }
 
-fn function(fields: &Value, verdict: &mut Verdict) -> Judged {
+fn function(fields: &Value) -> Judged {
     let names: Vec<&str> = fields["funcname"]
         .as_array()
         .into_iter()
@@ -402,55 +401,19 @@ fn function(fields: &Value, verdict: &mut Verdict) -> Judged {
     if is_refused || foreign {
         return no(&format!("The function {lower} is"), "It reaches beyond the face's views.");
     }
-    let windowed = !fields["over"].is_null();
-    if windowed || !reach::is_scalar(&lower) {
-        verdict.folds = true;
-    }
     Ok(())
-}
-
-/// Verdicts by text.
-#[derive(Default)]
-pub struct Cache {
-    known: Mutex<HashMap<Box<str>, Arc<Verdict>>>,
-}
-
-impl Cache {
-    /// Judges `text`, or remembers how it was judged. Queries are remembered by shape: what is found about them depends on
-    /// no constant. A setting's value counts, and an error's place; so those are remembered by text.
-    pub fn judge(&self, text: &str) -> Arc<Verdict> {
-        let word = text.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
-        if ["select", "with", "values", "table"].iter().any(|w| w.eq_ignore_ascii_case(word))
-            && !text.trim_end().trim_end_matches(';').contains(';')
-        {
-            shape::with_key(text, |key| self.judge_as(text, key))
-        } else {
-            self.judge_as(text, text)
-        }
-    }
-
-    fn judge_as(&self, text: &str, key: &str) -> Arc<Verdict> {
-        if let Some(known) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(key) {
-            return Arc::clone(known);
-        }
-        let verdict = Arc::new(judge(text));
-        if key.len() <= REMEMBERED_LENGTH && (verdict.refused.is_none() || key == text) {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            if known.len() >= REMEMBERED {
-                known.clear(); // rare, cheap, and no worse than starting
-            }
-            known.insert(key.into(), Arc::clone(&verdict));
-        }
-        verdict
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn judge_text(text: &str) -> Verdict {
+        crate::analysis::Analysis::of(text, crate::settings::Settings::default()).verdict
+    }
+
     fn allowed(text: &str) -> bool {
-        judge(text).refused.is_none()
+        judge_text(text).refused.is_none()
     }
 
     #[test]
@@ -483,7 +446,7 @@ mod tests {
             "SELECT c.relname FROM pg_catalog.pg_class c WHERE c.relname OPERATOR(pg_catalog.~) '^(u)$' COLLATE pg_catalog.default",
             "SELECT ARRAY(SELECT 1), (SELECT 2), CASE WHEN true THEN 1 END, row(1, 2), current_date",
         ] {
-            assert!(allowed(good), "{good}: {:?}", judge(good).refused);
+            assert!(allowed(good), "{good}: {:?}", judge_text(good).refused);
         }
     }
 
@@ -533,25 +496,15 @@ mod tests {
             assert!(!allowed(bad), "{bad}");
         }
         let deep = format!("SELECT {}1{}", "(".repeat(2000), ")".repeat(2000));
-        let _ = judge(&deep); // parentheses vanish in the tree; what matters is that nothing overflows
+        let _ = judge_text(&deep); // parentheses vanish in the tree; what matters is that nothing overflows
         assert!(!allowed(&format!("SELECT {}1", "-(1+".repeat(500))));
         assert!(!allowed(&format!("SELECT {}", vec!["1"; 3000].join("+"))));
     }
 
     #[test]
-    fn a_verdict_says_what_the_statement_touches() {
-        let verdict = judge("SELECT u.email, v.* FROM users u, videos v WHERE lower(u.email) = 'x'");
-        assert_eq!(verdict.tables, ["users", "videos"]);
-        assert!(verdict.columns.contains("email") && verdict.star && !verdict.folds && !verdict.opaque);
-        for folding in [
-            "SELECT string_agg(email, ',') FROM users",
-            "SELECT ARRAY(SELECT email FROM users)",
-            "SELECT lag(email) OVER () FROM users",
-            "WITH RECURSIVE r AS (SELECT 1) SELECT * FROM r",
-            "SELECT row_to_json(users) FROM users",
-        ] {
-            assert!(judge(folding).folds, "{folding}");
-        }
-        assert!(judge("FETCH ALL FROM c").opaque);
+    fn a_verdict_says_what_the_statement_names() {
+        let verdict = judge_text("SELECT u.email, v.* FROM users u, videos v WHERE lower(u.email) = 'x'");
+        assert_eq!(Vec::from_iter(&verdict.tables), ["users", "videos"]);
+        assert!(verdict.columns.contains("email") && verdict.all_columns);
     }
 }

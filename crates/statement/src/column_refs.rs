@@ -5,24 +5,28 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use crate::settings::Settings;
+
 /// Everything, for all one knows.
 pub const UNKNOWN: &str = "*.*";
 
 /// The longest text that a ledger's record holds whole, in bytes, less what a character may take.
 const RECORDED: usize = 256 * 1024 - 4;
 
-/// The columns that `text` reaches, as `table.column`.
-pub fn columns(text: &str) -> BTreeSet<String> {
+/// The columns that `text` reaches, as `table.column`, where the store read it under `settings`.
+/// `names_are_known` says that what EXECUTE and FETCH in it go on with is looked for elsewhere.
+pub fn columns(text: &str, settings: Settings, names_are_known: bool) -> BTreeSet<String> {
     let unknown = || BTreeSet::from([UNKNOWN.to_owned()]);
     // A record holds no more of a text than this: what was cut off may reach anything.
     if text.len() >= RECORDED {
         return unknown();
     }
-    let parsed = pg_query::parse(text, pg_query::ParserOptions::default()).ok();
+    let parsed = settings.options(text).and_then(|options| pg_query::parse(text, options).ok());
     let tree = parsed.and_then(|p| serde_json::to_value(&p.protobuf).ok());
     let Some(tree) = tree.filter(|tree| has_items(&tree["stmts"])) else { return unknown() };
     let mut found = Found::default();
     found.walk(&tree);
+    found.is_opaque |= found.goes_on && !names_are_known;
     found.columns()
 }
 
@@ -34,6 +38,8 @@ struct Found {
     /// Tables that are reached whole, as by COPY.
     whole: BTreeSet<String>,
     is_opaque: bool,
+    /// It goes on with what a name stands for.
+    goes_on: bool,
     /// Tables are joined on columns that are not named with their tables.
     is_matched: bool,
 }
@@ -83,7 +89,8 @@ impl Found {
                             // COPY table: with or without a list of columns, no more than the table.
                             self.whole.extend(inner["relation"]["relname"].as_str().map(str::to_owned));
                         }
-                        "FetchStmt" | "ExecuteStmt" | "DoStmt" | "CallStmt" => self.is_opaque = true,
+                        "FetchStmt" | "ExecuteStmt" => self.goes_on = true,
+                        "DoStmt" | "CallStmt" => self.is_opaque = true,
                         _ => {}
                     }
                     self.walk(inner);
@@ -390,7 +397,7 @@ mod tests {
             ("not sql", "*.*"),
             ("select 1", ""),
         ] {
-            let found = columns(text);
+            let found = columns(text, Settings::default(), false);
             let found: Vec<&str> = found.iter().map(String::as_str).collect();
             if text == "select u from users u" {
                 assert!(found.contains(&"users.*"), "{found:?}");
@@ -399,9 +406,14 @@ mod tests {
             let expected: Vec<&str> = expected.split_whitespace().collect();
             assert!(expected.iter().all(|e| found.contains(e)), "{text}: {found:?}");
         }
-        let set = columns("select * from users");
+        assert!(columns("execute p", Settings::default(), true).is_empty());
+        assert!(columns("do $$ begin end $$", Settings::default(), true).contains(UNKNOWN));
+        let set = columns("select * from users", Settings::default(), false);
         assert!(may_reach(set.iter().map(String::as_str), "users.email"));
         assert!(!may_reach(set.iter().map(String::as_str), "messages.body"));
-        assert!(may_reach(columns("fetch c").iter().map(String::as_str), "users.email"));
+        assert!(may_reach(
+            columns("fetch c", Settings::default(), false).iter().map(String::as_str),
+            "users.email"
+        ));
     }
 }

@@ -1,0 +1,137 @@
+//! The one way out: every byte to a client passes here, and waits for the intents behind it.
+//!
+//! The promise: when [`Exit::pass`] writes, all that was announced to the ledger before is durable, and
+//! who is new in the rows is on record. It does not matter what kind of message the bytes are: errors and
+//! notices can carry values as rows do.
+
+use std::collections::VecDeque;
+use std::time::{Duration, SystemTime};
+
+use ringfence_ledger::Ticket;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
+
+use crate::grants::Cut;
+use crate::refusal::{Refusal, code, unrecorded};
+use crate::relay::cuts::next_cut;
+
+/// How long a write that is under way may go on after a cut.
+const GRACE: Duration = Duration::from_millis(200);
+/// How long the last words of a session wait for the ledger and for the client.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// What stands behind the bytes of a session's answers.
+pub trait Source {
+    /// Takes what must be durable before the next byte, the people in the rows that are about to pass
+    /// included.
+    fn take_tickets(&self) -> VecDeque<Ticket>;
+    /// Takes the gateway's own notices, to be shown before the next frame.
+    fn take_notices(&self) -> Vec<u8>;
+    /// So many bytes went to the client.
+    fn sent(&self, bytes: usize);
+    /// An answer has passed; the ledger had its intent at `durable`.
+    fn passed(&self, durable: SystemTime);
+}
+
+/// Why nothing more passes.
+#[derive(Debug)]
+pub enum Shut {
+    /// The client does not take it.
+    Client,
+    /// The session was cut.
+    Cut(Cut),
+    /// The ledger cannot be written.
+    Unrecorded(Refusal),
+}
+
+/// The way to one client.
+pub struct Exit<'a, S, W> {
+    source: &'a S,
+    client: &'a mut W,
+    cut: watch::Receiver<Option<Cut>>,
+    /// Whether the client has had the beginning of a frame and not its end.
+    within_frame: bool,
+}
+
+impl<'a, S: Source, W: AsyncWrite + Unpin> Exit<'a, S, W> {
+    /// The way to `client`, which stands between two frames.
+    pub fn new(source: &'a S, client: &'a mut W, cut: watch::Receiver<Option<Cut>>) -> Self {
+        Self { source, client, cut, within_frame: false }
+    }
+
+    /// Whether the client has had the beginning of a frame and not its end.
+    pub fn is_within_frame(&self) -> bool {
+        self.within_frame
+    }
+
+    /// Writes bytes of an answer. `ends_within_frame` says that the rest of their last frame is to come.
+    pub async fn pass(&mut self, bytes: &[u8], ends_within_frame: bool) -> Result<(), Shut> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        for ticket in self.source.take_tickets() {
+            ticket.durable().await.map_err(|e| Shut::Unrecorded(unrecorded(&e)))?;
+        }
+        let durable = SystemTime::now();
+        if !self.within_frame {
+            let notices = self.source.take_notices();
+            self.write(&notices).await?;
+        }
+        self.write(bytes).await?;
+        self.within_frame = ends_within_frame;
+        self.source.passed(durable);
+        Ok(())
+    }
+
+    /// After a cut the client has a moment to take what is under way.
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), Shut> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.source.sent(bytes.len());
+        let client = &mut *self.client;
+        let cut = &mut self.cut;
+        tokio::select! {
+            biased;
+            written = async {
+                client.write_all(bytes).await?;
+                client.flush().await
+            } => written.map_err(|_| Shut::Client),
+            cut = async {
+                let cut = loop {
+                    match next_cut(cut).await {
+                        Cut::Drain => {}
+                        other => break other,
+                    }
+                };
+                tokio::time::sleep(GRACE).await;
+                cut
+            } => Err(Shut::Cut(cut)),
+        }
+    }
+}
+
+/// The last words to a client: the reason why its session is over. They wait for the ledger like any
+/// other byte; if that cannot be written, the client hears this instead.
+pub async fn last_words<S: Source, W: AsyncWrite + Unpin>(source: &S, client: &mut W, refusal: Refusal) {
+    let durable = async {
+        for ticket in source.take_tickets() {
+            ticket.durable().await.map_err(|e| unrecorded(&e))?;
+        }
+        Ok(())
+    };
+    let refusal = match tokio::time::timeout(LAST_WORDS, durable).await {
+        Ok(Ok(())) => refusal,
+        Ok(Err(unrecorded)) => unrecorded,
+        Err(_) => Refusal::new(code::ADMIN_SHUTDOWN, "this session is over")
+            .hint("The ledger has not confirmed its last statements yet."),
+    };
+    let fatal = refusal.fatal();
+    let saying = async {
+        client.write_all(&fatal).await?;
+        client.flush().await
+    };
+    if !matches!(tokio::time::timeout(LAST_WORDS, saying).await, Ok(Ok(()))) {
+        tracing::debug!("a client did not take the reason of its session's end");
+    }
+}

@@ -1,0 +1,579 @@
+//! What the names of a session stand for: prepared statements, and portals, which cursors are, too.
+//!
+//! Messages (Parse, Bind, Close) and SQL (PREPARE, DECLARE, DEALLOCATE, CLOSE, DISCARD, ROLLBACK TO …)
+//! change one map. A change counts at once for what the client sends after it: the store skips that if
+//! the change fails. It counts for good when the store has confirmed it; what the store skipped after
+//! an error is taken back. So at any time a name is *known*, *absent*, or *unsure* because something
+//! ran that may have changed it unseen. Pure.
+//!
+//! Names are compared by their first 63 bytes, as PostgreSQL does (NAMEDATALEN).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ringfence_statement::analysis::Analysis;
+use ringfence_statement::names::Effect;
+use ringfence_statement::scope::QueryScope;
+
+use crate::relay::statement::Statement;
+
+/// PostgreSQL compares so many bytes of a name.
+const NAME_BYTES: usize = 63;
+
+/// A name as it is compared.
+pub type Name = Box<str>;
+
+/// A name as PostgreSQL compares it.
+pub fn name(text: &str) -> Name {
+    match text.as_bytes().get(..NAME_BYTES) {
+        Some(front) if text.len() > NAME_BYTES => match std::str::from_utf8(front) {
+            Ok(front) => front.into(),
+            // Cut within a character: no name in SQL is equal to it.
+            Err(_) => format!("\0{}", hex::encode(front)).into(),
+        },
+        _ => text.into(),
+    }
+}
+
+/// A name in bytes that cannot be decoded. It is equal to itself only.
+pub fn undecoded(bytes: &[u8]) -> Name {
+    format!("\0{}", hex::encode(bytes)).into()
+}
+
+/// What a prepared statement is.
+#[derive(Clone, Debug)]
+pub struct PreparedStatement {
+    /// The text that it stands for; that of `PREPARE … AS …` where it was made in SQL.
+    pub statement: Arc<Statement>,
+    /// What running it shows.
+    pub scope: Arc<QueryScope>,
+    /// It was made in SQL.
+    pub in_sql: bool,
+    /// Nothing has run since that may have changed it unseen.
+    pub is_sure: bool,
+}
+
+/// What a portal is.
+#[derive(Clone, Debug)]
+pub struct Portal {
+    /// The text that it runs; that of `DECLARE … FOR …` where it was made in SQL.
+    pub statement: Arc<Statement>,
+    /// What its rows show.
+    pub scope: Arc<QueryScope>,
+    /// Its parameters as the ledger keeps them.
+    pub parameters: Arc<[Box<str>]>,
+    /// The number of its intent in the session, once it has run.
+    pub number: Option<u64>,
+    /// It was made in SQL: its query has been admitted.
+    pub in_sql: bool,
+    /// Nothing has run since that may have changed it unseen.
+    pub is_sure: bool,
+    /// Its query has begun, and `scope` is what it shows.
+    has_begun: bool,
+    /// It outlives its transaction once that is committed.
+    hold: bool,
+    /// Its transaction is committed.
+    is_held: bool,
+    /// Portals are numbered in the order of their making.
+    made: u64,
+}
+
+impl Portal {
+    /// Whether its query has begun, and was admitted then.
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// A portal that the gateway did not see.
+    pub fn unseen(statement: Arc<Statement>) -> Self {
+        Self {
+            scope: Arc::clone(&statement.analysis.scope),
+            statement,
+            parameters: Arc::from([]),
+            number: None,
+            in_sql: true,
+            is_sure: false,
+            has_begun: true,
+            hold: false,
+            is_held: false,
+            made: 0,
+        }
+    }
+}
+
+/// What is known of a name.
+#[derive(Clone, Debug)]
+pub enum Found<T> {
+    /// It stands for this.
+    Known(T),
+    /// It stood for this, and may stand for something else now.
+    Unsure(Option<T>),
+    /// It stands for nothing.
+    Absent,
+}
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    statements: HashMap<Name, PreparedStatement>,
+    portals: HashMap<Name, Portal>,
+    /// Savepoints by name, with the number that the next portal had then.
+    savepoints: Vec<(Box<str>, u64)>,
+    made: u64,
+    /// A name that is not in the maps may stand for something all the same.
+    absent_is_unsure: bool,
+}
+
+/// A change that was sent to the store.
+#[derive(Debug)]
+enum Change {
+    Parse(Name, PreparedStatement),
+    Bind(Name, Portal),
+    CloseStatement(Name),
+    ClosePortal(Name),
+    /// A message that changes no name and has a confirmation of its own.
+    Nothing,
+    /// A statement ran: the effects of the first so many of its parts count.
+    Ran(Arc<Statement>, usize),
+}
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub struct Names {
+    /// As of what the store has confirmed.
+    confirmed: State,
+    /// As of what was sent.
+    sent: State,
+    /// What was sent and not confirmed, in order.
+    changes: Vec<Change>,
+    /// How many of them are confirmed.
+    count: usize,
+}
+
+impl Names {
+    /// What a prepared statement's name stands for, for what is sent next.
+    pub fn statement(&self, name: &str) -> Found<PreparedStatement> {
+        found(&self.sent, self.sent.statements.get(name), |p| p.is_sure)
+    }
+
+    /// The same for a portal.
+    pub fn portal(&self, name: &str) -> Found<Portal> {
+        found(&self.sent, self.sent.portals.get(name), |p| p.is_sure)
+    }
+
+    /// A portal has begun to run, under this number if it has an intent of its own, with this scope.
+    pub fn ran_as(&mut self, name: &str, number: Option<u64>, scope: &Arc<QueryScope>) {
+        let note = |portal: &mut Portal| {
+            portal.number = portal.number.or(number);
+            if !portal.has_begun {
+                portal.has_begun = true;
+                portal.scope = Arc::clone(scope);
+            }
+        };
+        if let Some(portal) = self.sent.portals.get_mut(name) {
+            note(portal);
+        }
+        let waiting = self.changes.iter_mut().rev().find_map(|change| match change {
+            Change::Bind(n, portal) if **n == *name => Some(portal),
+            _ => None,
+        });
+        if let Some(portal) = waiting.or_else(|| self.confirmed.portals.get_mut(name)) {
+            note(portal);
+        }
+    }
+
+    /// A Parse was sent. `is_decoded` is false for a name that SQL might write in another way.
+    pub fn parse(&mut self, name: Name, statement: Arc<Statement>, is_decoded: bool) {
+        let scope = Arc::clone(&statement.analysis.scope);
+        let prepared = PreparedStatement { statement, scope, in_sql: false, is_sure: is_decoded };
+        self.change(Change::Parse(name, prepared));
+    }
+
+    /// A Bind was sent.
+    pub fn bind(
+        &mut self,
+        name: Name,
+        of: &PreparedStatement,
+        parameters: Arc<[Box<str>]>,
+        is_decoded: bool,
+    ) {
+        let portal = Portal {
+            statement: Arc::clone(&of.statement),
+            scope: Arc::clone(&of.scope),
+            parameters,
+            number: None,
+            in_sql: false,
+            is_sure: of.is_sure && is_decoded,
+            has_begun: false,
+            hold: false,
+            is_held: false,
+            made: 0,
+        };
+        self.change(Change::Bind(name, portal));
+    }
+
+    /// A Close was sent.
+    pub fn close(&mut self, is_portal: bool, name: Name) {
+        self.change(if is_portal { Change::ClosePortal(name) } else { Change::CloseStatement(name) });
+    }
+
+    /// A message of our own was sent that the store confirms.
+    pub fn own(&mut self) {
+        self.change(Change::Nothing);
+    }
+
+    /// An Execute was sent of a statement that changes names. Returns whether it is waited for.
+    pub fn execute(&mut self, statement: &Arc<Statement>) -> bool {
+        let changes = statement.analysis.changes_names();
+        if changes {
+            self.unsure_by(&statement.analysis);
+            self.change(Change::Ran(Arc::clone(statement), statement.analysis.parts.len()));
+        }
+        changes
+    }
+
+    /// A part of a Query is about to be sent.
+    pub fn run_part(&mut self, statement: &Arc<Statement>, part: usize) {
+        let Some(effect) = statement.analysis.parts.get(part).and_then(|p| p.effect.as_ref()) else { return };
+        if *effect == Effect::Unsure {
+            self.unsure_by(&statement.analysis);
+        }
+        apply(&mut self.sent, effect, statement, part, false);
+    }
+
+    /// A Query was sent: it destroys the unnamed statement and portal (protocol manual, "Extended
+    /// Query"), and its parts count as far as they have run.
+    pub fn query(&mut self, statement: Option<&Arc<Statement>>) {
+        for state in [&mut self.sent, &mut self.confirmed] {
+            state.statements.remove("");
+            state.portals.remove("");
+        }
+        if let Some(statement) = statement.filter(|s| s.analysis.changes_names()) {
+            self.changes.push(Change::Ran(Arc::clone(statement), 0));
+        }
+    }
+
+    /// What was decided about what is sent next does not hold: it is not sent.
+    pub fn take_back(&mut self) {
+        self.sent = self.confirmed.clone();
+        let changes = std::mem::take(&mut self.changes);
+        for change in &changes {
+            self.sent.apply(change, false);
+        }
+        self.changes = changes;
+    }
+
+    /// ParseComplete, BindComplete or CloseComplete came, or the end of a statement that [`Self::execute`]
+    /// said is waited for.
+    pub fn confirm(&mut self) {
+        self.count += 1;
+    }
+
+    /// So many parts of a Query have run.
+    pub fn ran(&mut self, parts: usize) {
+        if let Some(Change::Ran(_, count)) = self.changes.last_mut() {
+            *count = parts;
+            self.count = self.changes.len();
+        }
+    }
+
+    /// ReadyForQuery came. `failed` says that an error came before it, `rolled_back` that a
+    /// transaction was, and `in_transaction` that one is open.
+    pub fn ready(&mut self, failed: bool, rolled_back: bool, in_transaction: bool) {
+        let count = std::mem::take(&mut self.count);
+        let is_whole = self.changes.is_empty() || count == self.changes.len() && !failed && !rolled_back;
+        for (n, change) in std::mem::take(&mut self.changes).into_iter().enumerate() {
+            if n < count {
+                self.confirmed.apply(&change, rolled_back);
+            }
+        }
+        if !in_transaction {
+            self.confirmed.end_transaction(failed || rolled_back);
+            self.sent.end_transaction(failed || rolled_back);
+        }
+        if !is_whole {
+            self.sent = self.confirmed.clone();
+        }
+    }
+
+    /// How many names are kept.
+    pub fn len(&self) -> usize {
+        self.sent.statements.len() + self.sent.portals.len() + self.changes.len()
+    }
+
+    /// Whether no name is kept.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The prepared statements that the store has confirmed, by name.
+    pub fn statements(&self) -> impl Iterator<Item = (&str, &PreparedStatement)> {
+        self.confirmed.statements.iter().map(|(name, prepared)| (&**name, prepared))
+    }
+
+    fn change(&mut self, change: Change) {
+        self.sent.apply(&change, false);
+        self.changes.push(change);
+    }
+
+    /// What is about to run may change any name, even if it fails: a prepared statement outlives the
+    /// error of a block that made it.
+    fn unsure_by(&mut self, analysis: &Analysis) {
+        if analysis.parts.iter().any(|part| part.effect == Some(Effect::Unsure)) {
+            self.confirmed.be_unsure();
+            self.sent.be_unsure();
+        }
+    }
+}
+
+fn found<T: Clone>(state: &State, entry: Option<&T>, is_sure: impl Fn(&T) -> bool) -> Found<T> {
+    match entry {
+        Some(entry) if is_sure(entry) => Found::Known(entry.clone()),
+        Some(entry) => Found::Unsure(Some(entry.clone())),
+        None if state.absent_is_unsure => Found::Unsure(None),
+        None => Found::Absent,
+    }
+}
+
+impl State {
+    fn apply(&mut self, change: &Change, rolled_back: bool) {
+        match change {
+            Change::Parse(name, prepared) => {
+                self.statements.insert(name.clone(), prepared.clone());
+            }
+            Change::Bind(name, portal) => {
+                self.made += 1;
+                self.portals.insert(name.clone(), Portal { made: self.made, ..portal.clone() });
+            }
+            Change::CloseStatement(name) => drop(self.statements.remove(name)),
+            Change::ClosePortal(name) => drop(self.portals.remove(name)),
+            Change::Nothing => {}
+            Change::Ran(statement, parts) => {
+                let all = &statement.analysis.parts;
+                if *parts > all.len() {
+                    self.be_unsure(); // more ended than the text has
+                }
+                for (n, part) in all.iter().take(*parts).enumerate() {
+                    if let Some(effect) = &part.effect {
+                        apply(self, effect, statement, n, rolled_back);
+                    }
+                }
+            }
+        }
+    }
+
+    fn be_unsure(&mut self) {
+        self.statements.values_mut().for_each(|p| p.is_sure = false);
+        self.portals.values_mut().for_each(|p| p.is_sure = false);
+        self.absent_is_unsure = true;
+    }
+
+    /// Portals end with their transaction; what WITH HOLD keeps outlives one that is committed.
+    fn end_transaction(&mut self, rolled_back: bool) {
+        self.portals.retain(|_, portal| portal.is_held || portal.hold && !rolled_back);
+        self.portals.values_mut().for_each(|portal| portal.is_held = true);
+        self.savepoints.clear();
+    }
+}
+
+fn apply(state: &mut State, effect: &Effect, statement: &Arc<Statement>, part: usize, rolled_back: bool) {
+    let scope = || Arc::clone(&statement.analysis.parts[part].scope);
+    match effect {
+        Effect::Prepare(n) => {
+            let (statement, scope) = (Arc::clone(statement), scope());
+            state
+                .statements
+                .insert(name(n), PreparedStatement { statement, scope, in_sql: true, is_sure: true });
+        }
+        Effect::Deallocate(Some(n)) => drop(state.statements.remove(&name(n))),
+        Effect::Deallocate(None) => state.statements.clear(),
+        Effect::Declare { name: n, hold } => {
+            state.made += 1;
+            let portal = Portal {
+                statement: Arc::clone(statement),
+                scope: scope(),
+                parameters: Arc::from([]),
+                number: None,
+                in_sql: true,
+                is_sure: true,
+                has_begun: true,
+                hold: *hold,
+                is_held: false,
+                made: state.made,
+            };
+            state.portals.insert(name(n), portal);
+        }
+        Effect::Close(Some(n)) => drop(state.portals.remove(&name(n))),
+        Effect::Close(None) => state.portals.clear(),
+        Effect::DiscardAll => {
+            state.statements.clear();
+            state.portals.clear();
+            state.absent_is_unsure = false;
+        }
+        Effect::Savepoint(n) => state.savepoints.push((n.as_str().into(), state.made)),
+        Effect::Release(n) => {
+            if let Some(at) = state.savepoints.iter().rposition(|(name, _)| **name == **n) {
+                state.savepoints.truncate(at);
+            }
+        }
+        Effect::RollbackTo(n) => match state.savepoints.iter().rposition(|(name, _)| **name == **n) {
+            Some(at) => {
+                let made = state.savepoints[at].1;
+                state.savepoints.truncate(at + 1);
+                state.portals.retain(|_, portal| portal.made <= made);
+            }
+            None => state.portals.values_mut().for_each(|portal| portal.is_sure = false),
+        },
+        Effect::Commit => state.end_transaction(rolled_back),
+        Effect::Rollback => state.end_transaction(true),
+        Effect::Unsure => state.be_unsure(),
+        Effect::Execute(_) | Effect::Fetch { .. } => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn statement(text: &str) -> Arc<Statement> {
+        Arc::new(Statement::of(text, Arc::new(Analysis::of(text, Default::default()))))
+    }
+
+    fn text_of(found: &Found<PreparedStatement>) -> String {
+        match found {
+            Found::Known(p) => p.statement.text.to_string(),
+            Found::Unsure(_) => "unsure".to_owned(),
+            Found::Absent => "absent".to_owned(),
+        }
+    }
+
+    fn portal_text(found: &Found<Portal>) -> String {
+        match found {
+            Found::Known(p) => p.statement.text.to_string(),
+            Found::Unsure(_) => "unsure".to_owned(),
+            Found::Absent => "absent".to_owned(),
+        }
+    }
+
+    fn query(names: &mut Names, text: &str, ran: usize, in_transaction: bool) {
+        let statement = statement(text);
+        for part in 0..statement.analysis.parts.len() {
+            names.run_part(&statement, part);
+        }
+        names.query(Some(&statement));
+        names.ran(ran);
+        names.ready(ran < statement.analysis.parts.len(), false, in_transaction);
+    }
+
+    fn parse(names: &mut Names, name_: &str, text: &str) {
+        names.parse(name(name_), statement(text), true);
+    }
+
+    fn bind(names: &mut Names, portal: &str, of: &str) {
+        let Found::Known(prepared) = names.statement(of) else { panic!("{of}") };
+        names.bind(name(portal), &prepared, Arc::from([]), true);
+    }
+
+    #[test]
+    fn messages_and_sql_change_one_map() {
+        let mut names = Names::default();
+        parse(&mut names, "x", "select 1, $1");
+        names.confirm();
+        names.ready(false, false, false);
+        query(&mut names, "deallocate x", 1, false);
+        assert_eq!(text_of(&names.statement("x")), "absent");
+        query(&mut names, "prepare x(text) as select email from users", 1, false);
+        assert_eq!(text_of(&names.statement("x")), "prepare x(text) as select email from users");
+        // In a transaction: a portal is closed in SQL, and a cursor takes its name.
+        parse(&mut names, "one", "select 1");
+        names.confirm();
+        names.ready(false, false, false);
+        query(&mut names, "begin", 1, true);
+        bind(&mut names, "p", "one");
+        names.confirm();
+        names.ready(false, false, true);
+        assert_eq!(portal_text(&names.portal("p")), "select 1");
+        query(&mut names, "close p; declare p cursor for select email from users", 2, true);
+        assert_eq!(portal_text(&names.portal("p")), "close p; declare p cursor for select email from users");
+        query(&mut names, "commit", 1, false);
+        assert_eq!(portal_text(&names.portal("p")), "absent");
+    }
+
+    #[test]
+    fn what_the_store_skipped_is_taken_back() {
+        let mut names = Names::default();
+        parse(&mut names, "", "select secret");
+        names.confirm();
+        names.ready(false, false, false);
+        // An error, then a Parse and a DEALLOCATE that the store skips.
+        parse(&mut names, "", "select 1");
+        assert_eq!(text_of(&names.statement("")), "select 1");
+        names.execute(&statement("deallocate all"));
+        assert_eq!(text_of(&names.statement("")), "absent");
+        names.ready(true, false, false);
+        assert_eq!(text_of(&names.statement("")), "select secret");
+        // The second part of a Query fails.
+        query(&mut names, "prepare a as select 1; prepare a as select 2; deallocate a", 1, false);
+        assert_eq!(
+            text_of(&names.statement("a")),
+            "prepare a as select 1; prepare a as select 2; deallocate a"
+        );
+        query(&mut names, "deallocate a; select 1/0", 1, false);
+        assert_eq!(text_of(&names.statement("a")), "absent");
+    }
+
+    #[test]
+    fn cursors_end_with_what_they_belong_to() {
+        let mut names = Names::default();
+        query(&mut names, "begin; declare a cursor for select 1; savepoint s", 3, true);
+        query(&mut names, "declare b cursor for select 2", 1, true);
+        query(&mut names, "rollback to s", 1, true);
+        assert_eq!(portal_text(&names.portal("b")), "absent");
+        assert!(matches!(names.portal("a"), Found::Known(_)));
+        query(&mut names, "rollback to unseen", 1, true);
+        assert!(matches!(names.portal("a"), Found::Unsure(_)));
+        query(&mut names, "rollback", 1, false);
+        query(&mut names, "begin; declare h cursor with hold for select 1", 2, true);
+        query(&mut names, "commit", 1, false);
+        assert!(matches!(names.portal("h"), Found::Known(_)));
+        query(&mut names, "begin; declare i cursor with hold for select 1", 2, true);
+        query(&mut names, "rollback", 1, false);
+        assert!(matches!(names.portal("i"), Found::Absent) && matches!(names.portal("h"), Found::Known(_)));
+        query(&mut names, "discard all", 1, false);
+        assert_eq!(portal_text(&names.portal("h")), "absent");
+    }
+
+    #[test]
+    fn what_may_change_names_unseen_leaves_them_unsure() {
+        let mut names = Names::default();
+        parse(&mut names, "x", "select 1");
+        names.confirm();
+        names.ready(false, false, false);
+        query(&mut names, "do $$ begin execute 'deallocate x'; raise 'x'; end $$", 0, false);
+        assert_eq!(text_of(&names.statement("x")), "unsure");
+        assert_eq!(text_of(&names.statement("y")), "unsure");
+        parse(&mut names, "x", "select 2");
+        names.confirm();
+        names.ready(false, false, false);
+        assert_eq!(text_of(&names.statement("x")), "select 2");
+    }
+
+    #[test]
+    fn long_names_are_one_where_postgresql_takes_them_for_one() {
+        let long = "n".repeat(80);
+        assert_eq!(name(&long), name(&long[..63]));
+        assert_eq!(name("short"), "short".into());
+        assert_ne!(name(&"é".repeat(40)), name(&"é".repeat(31)));
+    }
+
+    #[test]
+    fn a_number_of_a_portal_outlives_its_confirmation() {
+        let mut names = Names::default();
+        parse(&mut names, "", "select 1");
+        bind(&mut names, "p", "");
+        names.ran_as("p", Some(7), &Arc::new(QueryScope::empty()));
+        names.confirm();
+        names.confirm();
+        names.ready(false, false, true);
+        assert!(matches!(names.portal("p"), Found::Known(Portal { number: Some(7), .. })));
+    }
+}

@@ -1,0 +1,76 @@
+//! Which texts of a session are on record: a text is recorded once in a session and segment of the log,
+//! and later statements name its entry. So an execution costs the log a few bytes, however long its text
+//! is. Pure.
+
+use std::collections::HashMap;
+
+use crate::records::TextOf;
+use crate::relay::statement::Statement;
+
+/// The most texts that are remembered.
+const REMEMBERED: usize = 4096;
+/// A text of a Query that is no longer than this is recorded each time: naming its entry costs as much.
+const SHORT: usize = 128;
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub struct RecordedTexts {
+    /// The log's segment that they are in. Entries that are under way when a new one begins may name one
+    /// of the segment before.
+    segment: u64,
+    /// The number of the statement whose entry has a text, by the text's digest.
+    entries: HashMap<[u8; 32], u64>,
+}
+
+/// How an entry tells a text.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It has the text.
+    Here(TextOf),
+    /// It names the entry that has the text.
+    There(TextOf),
+}
+
+impl RecordedTexts {
+    /// How statement `n` tells a text. `segment` is the log's segment now.
+    pub fn tell(&mut self, statement: &Statement, n: u64, segment: u64) -> Told {
+        if self.segment != segment || self.entries.len() >= REMEMBERED {
+            self.entries.clear();
+            self.segment = segment;
+        }
+        let digest = statement.digest();
+        let of = |entry| TextOf { entry, digest: hex::encode(digest) };
+        match self.entries.get(digest) {
+            Some(&entry) => Told::There(of(entry)),
+            None => {
+                self.entries.insert(*digest, n);
+                Told::Here(of(n))
+            }
+        }
+    }
+
+    /// Whether a text of a Query is recorded as it is.
+    pub fn is_short(statement: &Statement) -> bool {
+        statement.text.len() <= SHORT
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ringfence_statement::analysis::Analysis;
+
+    use super::*;
+
+    #[test]
+    fn a_text_is_told_once_in_a_segment() {
+        let mut texts = RecordedTexts::default();
+        let statement = |text: &str| Statement::of(text, Arc::new(Analysis::of(text, Default::default())));
+        let (one, two) = (statement("select 1"), statement("select 2"));
+        assert!(matches!(texts.tell(&one, 1, 0), Told::Here(of) if of.entry == 1));
+        assert!(matches!(texts.tell(&one, 2, 0), Told::There(of) if of.entry == 1));
+        assert!(matches!(texts.tell(&two, 3, 0), Told::Here(_)));
+        assert!(matches!(texts.tell(&one, 4, 7), Told::Here(of) if of.entry == 4));
+    }
+}

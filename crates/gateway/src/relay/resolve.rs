@@ -1,0 +1,238 @@
+//! What a statement runs: its own queries, and what the names in it stand for. Pure.
+
+use std::sync::Arc;
+
+use ringfence_statement::analysis::{Analysis, Part};
+use ringfence_statement::names::Effect;
+use ringfence_statement::scope::QueryScope;
+use ringfence_statement::settings::{Encoding, Strings};
+
+use crate::records::ReadUnder;
+use crate::refusal::{Refusal, code};
+use crate::relay::names::{self, Found, Names, Portal};
+use crate::relay::statement::{SHARED, Statement};
+
+/// How deep names stand for names: a portal of a FETCH of a portal of an EXECUTE.
+const MAX_DEPTH: usize = 8;
+
+/// Something that runs: what its rows can show.
+#[derive(Debug)]
+pub struct Run {
+    /// The scope of the query.
+    pub scope: Arc<QueryScope>,
+    /// It goes on with a query that has begun and was admitted then, as FETCH does.
+    pub goes_on: bool,
+}
+
+/// What a statement runs.
+#[derive(Debug, Default)]
+pub struct Running {
+    /// Each query that runs.
+    pub runs: Vec<Run>,
+    /// The names in it, and the statements that they stand for.
+    pub meant: Vec<(Box<str>, Arc<Statement>)>,
+    /// Something in it is not known for certain.
+    pub not_understood: bool,
+    /// It came as a Query.
+    pub is_query: bool,
+}
+
+impl Running {
+    /// Something that the gateway cannot look into.
+    pub fn unseen(statement: &Statement) -> Self {
+        let mut running = Self::default();
+        running.run(&statement.analysis.scope, false);
+        running.not_understood = true;
+        running
+    }
+
+    /// What a workload's statement stands for, as far as counts show it.
+    pub fn counted(&self) -> Option<Arc<Analysis>> {
+        self.meant.first().map(|(_, statement)| Arc::clone(&statement.analysis))
+    }
+
+    /// What all of it shows.
+    pub fn merged(&self) -> Arc<QueryScope> {
+        match self.runs.as_slice() {
+            [one] => Arc::clone(&one.scope),
+            runs => {
+                let mut all = QueryScope::empty();
+                runs.iter().for_each(|run| all.merge(&run.scope));
+                Arc::new(all)
+            }
+        }
+    }
+
+    fn run(&mut self, scope: &Arc<QueryScope>, goes_on: bool) {
+        self.runs.push(Run { scope: Arc::clone(scope), goes_on });
+    }
+}
+
+/// A refusal of a name whose meaning is not certain.
+pub fn unsure(name: &str) -> Refusal {
+    Refusal::new(
+        code::NOT_IN_PREREQUISITE_STATE,
+        format!("what \"{name}\" stands for is not certain, so it is not run"),
+    )
+    .detail("Something ran in this session that may have changed the name without the gateway seeing it.")
+    .hint("Prepare or declare it again, under a new name; or send DISCARD ALL.")
+}
+
+/// The settings that a text was read under, if they matter for it.
+pub fn read_under(analysis: &Analysis, text: &str) -> Option<ReadUnder> {
+    let settings = analysis.settings;
+    let strings = match settings.strings {
+        Strings::Standard => "on",
+        Strings::Escaping => "off",
+        Strings::Unsure => "unsure",
+    };
+    let encoding = match settings.encoding {
+        Encoding::Utf8 => "UTF8",
+        Encoding::Latin1 => "LATIN1",
+        Encoding::Other => "other",
+    };
+    let matters = text.contains('\\') && strings != "on" || !text.is_ascii() && encoding != "UTF8";
+    matters.then_some(ReadUnder { standard_conforming_strings: strings, client_encoding: encoding })
+}
+
+/// Looks up what names stand for.
+pub struct Resolver<'a> {
+    /// The session's names.
+    pub names: &'a mut Names,
+    /// What is not certain is refused: through a face, and across the border.
+    pub is_governed: bool,
+    /// Connections change between transactions, and prepared statements have shared names there.
+    pub is_pooled: bool,
+}
+
+impl Resolver<'_> {
+    /// What a Query runs. What its parts do to names counts for the parts after them.
+    pub fn query(&mut self, statement: &Arc<Statement>) -> Result<Running, Refusal> {
+        let mut running = Running { is_query: true, ..Running::default() };
+        for (n, part) in statement.analysis.parts.iter().enumerate() {
+            self.part(part, &mut running, 0)?;
+            self.names.run_part(statement, n);
+        }
+        Ok(running)
+    }
+
+    /// What an Execute of a portal runs.
+    pub fn portal(&mut self, portal: &Portal) -> Result<Running, Refusal> {
+        let mut running = Running { not_understood: !portal.is_sure, ..Running::default() };
+        if portal.has_begun() {
+            running.run(&portal.scope, true);
+            return Ok(running);
+        }
+        for part in &portal.statement.analysis.parts {
+            self.part(part, &mut running, 0)?;
+        }
+        if !portal.is_sure {
+            running.run(&Arc::new(QueryScope::unknown()), false);
+        }
+        Ok(running)
+    }
+
+    /// What one statement of a text runs.
+    fn part(&mut self, part: &Part, running: &mut Running, depth: usize) -> Result<(), Refusal> {
+        if depth > MAX_DEPTH {
+            return Err(Refusal::new(code::LIMIT_EXCEEDED, "names stand for names too deeply"));
+        }
+        match &part.effect {
+            Some(Effect::Prepare(name)) => self.may_prepare(name)?,
+            Some(Effect::Execute(name)) => {
+                running.run(&part.scope, false);
+                self.prepared_by(name, running, depth)?;
+            }
+            Some(Effect::Fetch { name, .. }) => self.fetched(name, running, depth)?,
+            Some(Effect::Declare { name, .. } | Effect::Deallocate(Some(name))) => {
+                self.must_be_theirs(name)?;
+                running.run(&part.scope, false);
+            }
+            _ => running.run(&part.scope, false),
+        }
+        Ok(())
+    }
+
+    /// Shared names are the gateway's.
+    fn must_be_theirs(&self, name: &str) -> Result<(), Refusal> {
+        if self.is_pooled && name.starts_with(SHARED) {
+            let message = format!("the name \"{name}\" is reserved: names that begin with {SHARED} are");
+            return Err(Refusal::new(code::RESERVED_NAME, message).hint("Take another name."));
+        }
+        Ok(())
+    }
+
+    fn may_prepare(&self, name: &str) -> Result<(), Refusal> {
+        self.must_be_theirs(name)?;
+        // The store has a Parse of this name under a shared one, and would not find the conflict.
+        let is_shared = matches!(
+            self.names.statement(&names::name(name)),
+            Found::Known(p) | Found::Unsure(Some(p)) if p.statement.shared.is_some()
+        );
+        if is_shared {
+            let message = format!("prepared statement \"{name}\" already exists");
+            return Err(Refusal::new(code::DUPLICATE_STATEMENT, message));
+        }
+        Ok(())
+    }
+
+    fn prepared_by(&mut self, name: &str, running: &mut Running, depth: usize) -> Result<(), Refusal> {
+        let found = self.names.statement(&names::name(name));
+        let (prepared, is_sure) = match found {
+            Found::Known(prepared) => (Some(prepared), true),
+            Found::Unsure(prepared) if !self.is_governed => (prepared, false),
+            Found::Unsure(_) => return Err(unsure(name)),
+            Found::Absent if self.is_governed => {
+                let message = format!("prepared statement \"{name}\" does not exist");
+                return Err(Refusal::new(code::NO_SUCH_STATEMENT, message));
+            }
+            Found::Absent => (None, false),
+        };
+        if !is_sure {
+            running.not_understood = true;
+            running.run(&Arc::new(QueryScope::unknown()), false);
+        }
+        let Some(prepared) = prepared else { return Ok(()) };
+        running.meant.push((name.into(), Arc::clone(&prepared.statement)));
+        if prepared.in_sql {
+            running.run(&prepared.scope, false);
+            return Ok(());
+        }
+        let statement = Arc::clone(&prepared.statement);
+        statement.analysis.parts.iter().try_for_each(|part| self.part(part, running, depth + 1))
+    }
+
+    fn fetched(&mut self, name: &str, running: &mut Running, depth: usize) -> Result<(), Refusal> {
+        let name_ = names::name(name);
+        let found = self.names.portal(&name_);
+        let (portal, is_sure) = match found {
+            Found::Known(portal) => (Some(portal), true),
+            Found::Unsure(portal) if !self.is_governed => (portal, false),
+            Found::Unsure(_) => return Err(unsure(name)),
+            Found::Absent if self.is_governed => {
+                let message = format!("cursor \"{name}\" does not exist");
+                return Err(Refusal::new(code::NO_SUCH_CURSOR, message));
+            }
+            Found::Absent => (None, false),
+        };
+        if !is_sure {
+            running.not_understood = true;
+            running.run(&Arc::new(QueryScope::unknown()), false);
+        }
+        let Some(portal) = portal else { return Ok(()) };
+        running.meant.push((name.into(), Arc::clone(&portal.statement)));
+        if portal.has_begun() {
+            running.run(&portal.scope, true);
+            return Ok(());
+        }
+        let first = running.runs.len();
+        let statement = Arc::clone(&portal.statement);
+        for part in &statement.analysis.parts {
+            self.part(part, running, depth + 1)?;
+        }
+        let mut scope = QueryScope::empty();
+        running.runs[first..].iter().for_each(|run| scope.merge(&run.scope));
+        self.names.ran_as(&name_, None, &Arc::new(scope));
+        Ok(())
+    }
+}

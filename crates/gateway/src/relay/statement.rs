@@ -1,0 +1,59 @@
+//! A statement of a client: its text, and what was found about it.
+
+use std::sync::{Arc, OnceLock};
+
+use ringfence_statement::analysis::Analysis;
+use sha2::{Digest as _, Sha256};
+
+/// The longest statement text in a record, in bytes; the digest of a longer one would say less than its
+/// beginning.
+pub const MAX_RECORDED: usize = 256 * 1024;
+
+/// A statement text and what was found about it.
+#[derive(Debug)]
+pub struct Statement {
+    /// The SQL, as records have it: at most [`MAX_RECORDED`] bytes.
+    pub text: Box<str>,
+    /// What its text says.
+    pub analysis: Arc<Analysis>,
+    /// How to prepare it again, where connections change between transactions.
+    pub shared: Option<SharedStatement>,
+    /// It is a `DEALLOCATE` of a prepared statement that has a shared name in the store.
+    pub deallocates_shared: bool,
+    digest: OnceLock<[u8; 32]>,
+}
+
+impl Statement {
+    /// A statement with its analysis.
+    pub fn of(text: &str, analysis: Arc<Analysis>) -> Self {
+        let end = (0..=text.len().min(MAX_RECORDED)).rev().find(|&at| text.is_char_boundary(at));
+        let text = text[..end.unwrap_or(0)].into();
+        Self { text, analysis, shared: None, deallocates_shared: false, digest: OnceLock::new() }
+    }
+
+    /// SHA-256 of the text.
+    pub fn digest(&self) -> &[u8; 32] {
+        self.digest.get_or_init(|| Sha256::digest(self.text.as_bytes()).into())
+    }
+}
+
+/// What shared names begin with.
+pub const SHARED: &str = "ringfence_";
+
+/// A prepared statement that any connection can have.
+#[derive(Debug)]
+pub struct SharedStatement {
+    /// Its number, which makes its name in the store ([`SHARED`]).
+    pub number: u64,
+    /// Whether the client named it. The unnamed one stays unnamed in the store.
+    pub named: bool,
+    /// Text and parameter types, as in the Parse message after the name.
+    pub definition: Box<[u8]>,
+}
+
+impl SharedStatement {
+    /// Its name in the store.
+    pub fn name(&self) -> String {
+        if self.named { format!("{SHARED}{}", self.number) } else { String::new() }
+    }
+}

@@ -1,0 +1,155 @@
+//! The texts of statements, where an entry names the entry that has one: in a session a text is on record
+//! once, and what an EXECUTE or a FETCH stands for is named beside it.
+
+use std::collections::{BTreeSet, HashMap};
+
+use ringfence_statement::column_refs;
+use ringfence_statement::settings::Settings;
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+
+/// The most texts of a session that are remembered: twice as many as a gateway names.
+const REMEMBERED: usize = 8192;
+
+/// The parts of an intent's record that are about texts. Records of before 2026-11-29 have `statement` only.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Texts {
+    pub(crate) statement: Option<String>,
+    text: Option<TextOf>,
+    #[serde(default)]
+    stands_for: Vec<StandsFor>,
+    #[serde(default)]
+    not_understood: bool,
+    settings: Option<ReadUnder>,
+}
+
+#[derive(Debug, Deserialize)]
+struct TextOf {
+    digest: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct StandsFor {
+    statement: Option<String>,
+    #[serde(flatten)]
+    of: TextOf,
+}
+
+#[derive(Debug, Deserialize)]
+struct ReadUnder {
+    standard_conforming_strings: String,
+    client_encoding: String,
+}
+
+/// A text that an entry has or names.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Part<'a> {
+    /// The entry has it.
+    Here(&'a str),
+    /// Another entry of the session has the text with this digest.
+    There(&'a str),
+}
+
+impl Texts {
+    /// The statement's own text and those of what it stands for, each with the digest by which later
+    /// entries name it.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (Part<'_>, Option<&str>)> {
+        let own = match (&self.statement, &self.text) {
+            (Some(text), of) => Some((Part::Here(text), of.as_ref().map(|of| of.digest.as_str()))),
+            (None, Some(of)) => Some((Part::There(&of.digest), None)),
+            (None, None) => None,
+        };
+        let meant = self.stands_for.iter().map(|meant| match &meant.statement {
+            Some(text) => (Part::Here(text.as_str()), Some(meant.of.digest.as_str())),
+            None => (Part::There(meant.of.digest.as_str()), None),
+        });
+        own.into_iter().chain(meant)
+    }
+
+    /// Whether the statement may reach anything, whatever its texts say.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.not_understood || self.statement.is_none() && self.text.is_none()
+    }
+
+    /// The settings that the text was read under.
+    pub(crate) fn settings(&self) -> Settings {
+        self.settings.as_ref().map_or_else(Settings::default, |under| {
+            Settings::reported(&under.standard_conforming_strings, &under.client_encoding)
+        })
+    }
+
+    /// Whether its texts mean the same in every entry: read under the default settings, without names.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.settings.is_none() && self.stands_for.is_empty()
+    }
+
+    /// Whether names in the texts are resolved, if there are any.
+    pub(crate) fn has_meanings(&self) -> bool {
+        !self.stands_for.is_empty()
+    }
+
+    /// SHA-256 of the statement's own text, however it is told.
+    pub(crate) fn digest(&self) -> Option<[u8; 32]> {
+        match (&self.statement, &self.text) {
+            (Some(text), _) => Some(Sha256::digest(text.as_bytes()).into()),
+            (None, Some(of)) => hex::decode(&of.digest).ok()?.try_into().ok(),
+            (None, None) => None,
+        }
+    }
+
+    /// The columns that one of its texts reaches; what EXECUTE and FETCH go on with is left to what they
+    /// stand for, where that is named.
+    pub(crate) fn columns_of(&self, text: &str) -> BTreeSet<String> {
+        column_refs::columns(text, self.settings(), !self.stands_for.is_empty())
+    }
+}
+
+/// What is known of texts, by session and digest.
+#[derive(Debug)]
+pub(crate) struct Remembered<S, T> {
+    sessions: HashMap<S, HashMap<String, (u64, T)>>,
+    next: u64,
+}
+
+impl<S, T> Default for Remembered<S, T> {
+    fn default() -> Self {
+        Self { sessions: HashMap::new(), next: 0 }
+    }
+}
+
+impl<S: std::hash::Hash + Eq + Clone, T: Clone> Remembered<S, T> {
+    /// Remembers a text. The older half of a session's is forgotten when there are too many.
+    pub(crate) fn insert(&mut self, session: S, digest: &str, what: T) {
+        let texts = self.sessions.entry(session).or_default();
+        self.next += 1;
+        if texts.len() >= REMEMBERED {
+            let mut places: Vec<u64> = texts.values().map(|(place, _)| *place).collect();
+            places.sort_unstable();
+            let middle = places[REMEMBERED / 2];
+            texts.retain(|_, (place, _)| *place >= middle);
+        }
+        texts.insert(digest.to_owned(), (self.next, what));
+    }
+
+    /// What is known of a text.
+    pub(crate) fn get(&self, session: &S, digest: &str) -> Option<T> {
+        self.sessions.get(session)?.get(digest).map(|(_, what)| what.clone())
+    }
+
+    /// A session is over.
+    pub(crate) fn forget(&mut self, session: &S) {
+        self.sessions.remove(session);
+    }
+
+    /// All sessions are over.
+    pub(crate) fn clear(&mut self) {
+        self.sessions.clear();
+    }
+
+    /// Everything, to be kept.
+    pub(crate) fn into_all(self) -> impl Iterator<Item = (S, String, T)> {
+        self.sessions.into_iter().flat_map(|(session, texts)| {
+            texts.into_iter().map(move |(digest, (_, what))| (session.clone(), digest, what))
+        })
+    }
+}

@@ -1,0 +1,336 @@
+//! Everything that is decided by a statement's text, found by one parse and remembered.
+//!
+//! The allow-list, the meter, row limits, pooling, counting and the reports use this one analysis. A
+//! text is read under the settings of its session ([`Settings`]); what cannot be read reaches
+//! everything.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::Value;
+
+use crate::allow_list::{self, Verdict};
+use crate::names::{self, Effect};
+use crate::scope::{self, QueryScope};
+use crate::settings::{Settings, Strings};
+use crate::shape::{self, Shape};
+use crate::{functions, pinning};
+
+/// The most analyses that are remembered, and the most bytes of texts that find them.
+const REMEMBERED: usize = 16 * 1024;
+const REMEMBERED_BYTES: usize = 32 << 20;
+
+/// One statement of a text.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// What it does to the session's names.
+    pub effect: Option<Effect>,
+    /// What its own result can show. That of EXECUTE and FETCH is in what their name stands for; that
+    /// of PREPARE and DECLARE is shown later, by those.
+    pub scope: Arc<QueryScope>,
+}
+
+/// See the module's text.
+#[derive(Clone, Debug)]
+pub struct Analysis {
+    /// What the allow-list for governed persons says.
+    pub verdict: Verdict,
+    /// The statements of the text, in order.
+    pub parts: Vec<Part>,
+    /// What all statements show or define together, without what EXECUTE and FETCH go on with.
+    pub scope: Arc<QueryScope>,
+    /// It leaves something in the connection that the session may rely on later.
+    pub is_sticky: bool,
+    /// It may change how later texts are read.
+    pub changes_settings: bool,
+    /// The text without its constants.
+    pub shape: Shape,
+    /// PostgreSQL's grammar accepts the text under the session's settings.
+    pub is_understood: bool,
+    /// The settings that it was read under.
+    pub settings: Settings,
+    /// What was found depends on the values of constants.
+    reads_constants: bool,
+}
+
+impl Analysis {
+    /// Reads a text, which may hold several statements.
+    pub fn of(text: &str, settings: Settings) -> Self {
+        let Some(options) = settings.options(text) else { return Self::not_understood(settings) };
+        let parsed = match pg_query::parse(text, options) {
+            Ok(parsed) => parsed.protobuf,
+            Err(error) => {
+                let verdict = allow_list::not_parsed(&error);
+                return Self { verdict, ..Self::not_understood(settings) };
+            }
+        };
+        let Ok(tree) = serde_json::to_value(&parsed) else { return Self::not_understood(settings) };
+        let mut reads_constants = false;
+        let mut verdict = allow_list::judge(&parsed.stmts, &tree);
+        if text.len() > allow_list::MAX_LENGTH {
+            verdict = allow_list::too_long();
+        }
+        let mut parts = Vec::with_capacity(parsed.stmts.len());
+        let mut changes_settings = false;
+        for (n, raw) in parsed.stmts.iter().enumerate() {
+            let Some(node) = raw.stmt.as_ref().and_then(|s| s.node.as_ref()) else { continue };
+            let value = &tree["stmts"][n]["stmt"]["node"];
+            reads_constants |= value["VariableSetStmt"].is_object();
+            let scope = Arc::new(scope::of(value, &mut reads_constants));
+            changes_settings |= names::may_change_settings(node) || sets_by_function(value);
+            parts.push(Part { effect: names::effect(node), scope });
+        }
+        reads_constants |= verdict.refused.is_some();
+        let scope = match parts.as_slice() {
+            [one] => Arc::clone(&one.scope),
+            parts => {
+                let mut all = QueryScope::empty();
+                parts.iter().for_each(|part| all.merge(&part.scope));
+                Arc::new(all)
+            }
+        };
+        Self {
+            verdict,
+            parts,
+            scope,
+            is_sticky: pinning::is_sticky(&parsed.stmts, &tree),
+            changes_settings,
+            shape: Shape::of(text),
+            is_understood: true,
+            settings,
+            reads_constants,
+        }
+    }
+
+    /// The analysis of bytes that the gateway cannot read as the store does.
+    pub fn not_understood(settings: Settings) -> Self {
+        let scope = Arc::new(QueryScope::unknown());
+        Self {
+            verdict: allow_list::not_judged(),
+            parts: vec![Part { effect: Some(Effect::Unsure), scope: Arc::clone(&scope) }],
+            scope,
+            is_sticky: true,
+            changes_settings: true,
+            shape: Shape::not_understood(),
+            is_understood: false,
+            settings,
+            reads_constants: true,
+        }
+    }
+
+    /// The analysis of a function-call message, which has a function and no text.
+    pub fn function_call(function: &str) -> Self {
+        Self { shape: Shape::function_call(function), ..Self::not_understood(Settings::default()) }
+    }
+
+    /// The analysis of a text that is too long for a governed person.
+    pub fn too_long(settings: Settings) -> Self {
+        Self { verdict: allow_list::too_long(), ..Self::not_understood(settings) }
+    }
+
+    /// What the tokens of a long text say: that it is one statement that reads or changes rows, and so
+    /// changes no name. Its scope is not looked for. `None` if it may be something else.
+    fn by_tokens(text: &str, settings: Settings) -> Option<Self> {
+        let (shape, is_sticky) = shape::one_statement(text)?;
+        let scope = Arc::new(QueryScope::unknown());
+        let parts = vec![Part { effect: None, scope: Arc::clone(&scope) }];
+        let is_understood = true;
+        Some(Self { shape, parts, scope, is_sticky, is_understood, ..Self::not_understood(settings) })
+    }
+
+    /// Whether a part runs or goes on with what a name stands for.
+    pub fn uses_names(&self) -> bool {
+        let uses = |e: &Effect| matches!(e, Effect::Execute(_) | Effect::Fetch { .. });
+        self.parts.iter().filter_map(|part| part.effect.as_ref()).any(uses)
+    }
+
+    /// Whether a part changes what names stand for.
+    pub fn changes_names(&self) -> bool {
+        let changes = |e: &Effect| !matches!(e, Effect::Execute(_) | Effect::Fetch { .. });
+        self.parts.iter().filter_map(|part| part.effect.as_ref()).any(changes)
+    }
+}
+
+/// Whether a query calls a function that may change a setting.
+fn sets_by_function(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.iter().any(sets_by_function),
+        Value::Object(fields) => fields.iter().any(|(key, inner)| {
+            let name = || {
+                let parts = inner["funcname"].as_array()?;
+                parts.last()?["node"]["String"]["sval"].as_str().map(str::to_ascii_lowercase)
+            };
+            let may_set = |name: String| {
+                let kind = functions::function(&name);
+                name == "set_config"
+                    || matches!(kind, functions::Function::Unknown | functions::Function::RunsSql)
+            };
+            (key == "FuncCall" && name().is_none_or(may_set)) || sets_by_function(inner)
+        }),
+        _ => false,
+    }
+}
+
+#[derive(Default)]
+struct Known {
+    by_text: HashMap<Box<str>, Arc<Analysis>>,
+    bytes: usize,
+}
+
+/// Analyses by text, or by the text's key where no constant counts.
+#[derive(Default)]
+pub struct Cache {
+    known: Mutex<Known>,
+}
+
+impl Cache {
+    /// As [`Analysis::of`], remembered.
+    pub fn of(&self, text: &str, settings: Settings) -> Arc<Analysis> {
+        // The scanner that makes keys reads literals by the standard. Without a backslash they read
+        // the same under all settings.
+        if settings.strings != Strings::Standard && text.contains('\\') {
+            return Arc::new(Analysis::of(text, settings));
+        }
+        if let Some(found) = self.find(text) {
+            return found;
+        }
+        shape::with_key(text, |key| {
+            if let Some(found) = (key != text).then(|| self.find(key)).flatten() {
+                return found;
+            }
+            let found = Arc::new(Analysis::of(text, settings));
+            if text.len() <= shape::MAX_LENGTH {
+                self.remember(if found.reads_constants { text } else { key }, &found);
+            }
+            found
+        })
+    }
+
+    /// The same for a session that needs no scope: a long text, as a bulk INSERT is, is not parsed.
+    pub fn without_scope(&self, text: &str, settings: Settings) -> Arc<Analysis> {
+        let is_standard = settings.strings == Strings::Standard || !text.contains('\\');
+        if text.len() > shape::MAX_LENGTH
+            && is_standard
+            && let Some(found) = Analysis::by_tokens(text, settings)
+        {
+            return Arc::new(found);
+        }
+        self.of(text, settings)
+    }
+
+    fn find(&self, key: &str) -> Option<Arc<Analysis>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.by_text.get(key).map(Arc::clone)
+    }
+
+    fn remember(&self, key: &str, found: &Arc<Analysis>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.by_text.len() >= REMEMBERED || known.bytes + key.len() > REMEMBERED_BYTES {
+            // Rare and cheap: what is still in use is read again once.
+            *known = Known::default();
+        }
+        known.bytes += key.len();
+        known.by_text.insert(key.into(), Arc::clone(found));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Decisions with the cache are those without it.
+    #[test]
+    fn the_cache_changes_no_decision() {
+        let pieces = [
+            "select",
+            "a",
+            "1",
+            "23",
+            "'x'",
+            "'it''s'",
+            "\"q 1\"",
+            "from t",
+            "from users",
+            "where",
+            "=",
+            ",",
+            "$1",
+            ";",
+            "e'",
+            "e'\\'",
+            "--",
+            "/*",
+            "*/",
+            "1a",
+            "::int",
+            "-",
+            "_1",
+            "''",
+            "(",
+            ")",
+            "&",
+            "U&\"!0061\"",
+            "uescape '!'",
+            "uescape '@'",
+            "u&'\\0061'",
+            "b'1'",
+            "x'f'",
+            "n'x'",
+            "$$",
+            "$a$",
+            "\n",
+            "limit 3",
+            "limit 5",
+            "string_agg(a,'')",
+            "set a =",
+            "with t as (select 1)",
+            "\\",
+            "execute p",
+            "fetch 3 from c",
+        ];
+        let cache = Cache::default();
+        let mut state = 1_u64;
+        for round in 0..40_000 {
+            let mut text = if round % 2 == 0 { "select".to_owned() } else { String::new() };
+            for _ in 0..6 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let n = usize::try_from(state >> 33).unwrap();
+                text.push_str(if n % 3 == 0 { "" } else { " " });
+                text.push_str(pieces[n % pieces.len()]);
+            }
+            let strings = [Strings::Standard, Strings::Escaping, Strings::Unsure];
+            let settings = Settings { strings: strings[round % 3], ..Settings::default() };
+            let (with, without) = (cache.of(&text, settings), Analysis::of(&text, settings));
+            assert_eq!(with.verdict, without.verdict, "{text}");
+            assert_eq!(with.shape, without.shape, "{text}");
+            assert_eq!(
+                (with.is_sticky, with.changes_settings, with.is_understood),
+                (without.is_sticky, without.changes_settings, without.is_understood),
+                "{text}"
+            );
+            let parts = |a: &Analysis| {
+                a.parts.iter().map(|p| (p.effect.clone(), p.scope.clone())).collect::<Vec<_>>()
+            };
+            assert_eq!(parts(&with), parts(&without), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_reaches_everything() {
+        let unsure = Settings { strings: Strings::Unsure, ..Settings::default() };
+        for analysis in [
+            Analysis::of("select 'a\\'", unsure),
+            Analysis::of(&format!("select {}", vec!["1"; 60_000].join("+")), Settings::default()),
+            Analysis::of("no sql", Settings::default()),
+        ] {
+            assert!(analysis.scope.is_unknown && !analysis.is_understood && analysis.is_sticky);
+            assert!(analysis.verdict.refused.is_some());
+            assert_eq!(analysis.shape.id(), shape::NOT_UNDERSTOOD);
+        }
+        let text = r"select '\'' , email from users --'";
+        let escaping = Settings { strings: Strings::Escaping, ..Settings::default() };
+        assert!(Analysis::of(text, escaping).scope.tables.contains_key("users"));
+        let text = r"select '' , email from users --'";
+        assert!(Analysis::of(text, Settings::default()).scope.tables.contains_key("users"));
+    }
+}

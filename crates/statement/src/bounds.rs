@@ -1,0 +1,733 @@
+//! How many rows of each table one row of a result can hold values of.
+//!
+//! Each query level is read from its FROM items up. A table in FROM adds one row, a subquery in FROM as
+//! many as one of its rows holds, a scalar subquery in an expression likewise. An aggregate or a window
+//! combines all rows of FROM: their number is bounded where FROM is (LIMIT, VALUES, `generate_series`
+//! with constants), otherwise there is no bound. ARRAY(SELECT …) is an aggregate of its subquery.
+//!
+//! An aggregate belongs to the innermost query that one of its columns belongs to (PostgreSQL manual,
+//! section 4.2.7), which can be a query around the one that it stands in. Where the text alone does not
+//! tell, [`Bounds::doubts`] says what must be looked up.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::functions::{Function, function};
+use crate::scope::{Doubt, UNBOUNDED};
+
+/// Parts of a statement that are understood: a row of the result depends on them in one row only.
+/// Any other node makes the scope unknown.
+const EXPRESSIONS: &[&str] = &[
+    "AArrayExpr",
+    "AConst",
+    "AExpr",
+    "AIndices",
+    "AIndirection",
+    "AStar",
+    "Alias",
+    "BitString",
+    "BoolExpr",
+    "Boolean",
+    "BooleanTest",
+    "CaseExpr",
+    "CaseWhen",
+    "CoalesceExpr",
+    "CollateClause",
+    "ColumnDef",
+    "ColumnRef",
+    "CommonTableExpr",
+    "CurrentOfExpr",
+    "DefElem",
+    "Float",
+    "FuncCall",
+    "GroupingFunc",
+    "GroupingSet",
+    "IndexElem",
+    "Integer",
+    "JoinExpr",
+    "List",
+    "LockingClause",
+    "MinMaxExpr",
+    "MultiAssignRef",
+    "NamedArgExpr",
+    "NullTest",
+    "ParamRef",
+    "RangeFunction",
+    "RangeSubselect",
+    "RangeTableFunc",
+    "RangeTableFuncCol",
+    "RangeTableSample",
+    "RangeVar",
+    "ResTarget",
+    "RowExpr",
+    "SetToDefault",
+    "SortBy",
+    "SqlvalueFunction",
+    "String",
+    "SubLink",
+    "TypeCast",
+    "TypeName",
+    "WindowDef",
+    "XmlExpr",
+    "XmlSerialize",
+];
+
+/// The deepest nesting that is followed. PostgreSQL's own parser stops earlier on most texts.
+const MAX_DEPTH: usize = 400;
+
+type Rows = BTreeMap<String, u64>;
+
+/// What was found about a statement.
+#[derive(Debug, Default)]
+pub(crate) struct Bounds {
+    /// By table: how many of its rows one row of the result can hold.
+    pub(crate) tables: Rows,
+    pub(crate) is_unknown: bool,
+    pub(crate) calls_unknown: bool,
+    /// A constant's value was looked at: another text of the same shape may have other bounds.
+    pub(crate) reads_constants: bool,
+    pub(crate) doubts: Vec<Doubt>,
+}
+
+/// A query's result.
+#[derive(Clone, Debug, Default)]
+struct Rowset {
+    /// How many rows it has at most.
+    count: u64,
+    /// Whether `count` follows from the value of a constant.
+    by_constant: bool,
+    /// How many rows of each table one of them can hold.
+    holds: Rows,
+    /// The names of its columns, if all of them are known.
+    columns: Option<Vec<String>>,
+    /// An aggregate in it belongs to a query around it.
+    escapes: bool,
+}
+
+/// A FROM item's name.
+struct Item {
+    name: String,
+    table: Option<String>,
+    columns: Option<Vec<String>>,
+}
+
+/// What the expressions of one query level need.
+#[derive(Default)]
+struct Level {
+    items: Vec<Item>,
+    /// Subqueries in expressions, for one row.
+    holds: Rows,
+    /// An aggregate, a window or an unknown function combines the rows of FROM.
+    aggregates: bool,
+    /// An aggregate belongs to a query around this one.
+    escapes: bool,
+    /// A function in the target list may give so many rows for each row.
+    factor: u64,
+    /// Whether `factor` follows from the value of a constant.
+    by_constant: bool,
+}
+
+/// WITH queries that a name can stand for, the innermost last.
+#[derive(Clone, Default)]
+struct Names<'a>(Vec<(&'a str, Rowset)>);
+
+struct Reader {
+    bounds: Bounds,
+    /// An aggregate in doubt counts for the queries around it, too.
+    widest: bool,
+    depth: usize,
+}
+
+/// Reads a statement of `kind`. With `widest`, aggregates in doubt are taken to belong to all queries
+/// around them.
+pub(crate) fn of(kind: &str, fields: &Value, widest: bool) -> Bounds {
+    let mut reader = Reader { bounds: Bounds::default(), widest, depth: 0 };
+    let rowset = reader.statement(kind, fields, &Names::default());
+    reader.bounds.tables = rowset.holds;
+    reader.bounds
+}
+
+fn items(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn text(value: &Value) -> Option<&str> {
+    value["node"]["String"]["sval"].as_str()
+}
+
+fn filled<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
+    value[key].as_str().filter(|s| !s.is_empty())
+}
+
+fn add(to: &mut Rows, from: &Rows, factor: u64) {
+    for (table, rows) in from {
+        let most = to.entry(table.clone()).or_default();
+        *most = most.saturating_add(rows.saturating_mul(factor));
+    }
+}
+
+fn widen(to: &mut Rows, from: &Rows) {
+    for (table, rows) in from {
+        let most = to.entry(table.clone()).or_default();
+        *most = (*most).max(*rows);
+    }
+}
+
+/// The one node of a wrapper: its kind and its fields.
+fn node(value: &Value) -> Option<(&str, &Value)> {
+    let (kind, fields) = value["node"].as_object()?.iter().next()?;
+    Some((kind, fields))
+}
+
+impl Reader {
+    fn statement<'a>(&mut self, kind: &str, fields: &'a Value, names: &Names<'a>) -> Rowset {
+        match kind {
+            "SelectStmt" => self.select(fields, names),
+            "InsertStmt" | "UpdateStmt" | "DeleteStmt" => self.change(fields, names),
+            "CopyStmt" => match node(&fields["query"]) {
+                Some((kind, inner)) => self.statement(kind, inner, names),
+                None => match filled(&fields["relation"], "relname") {
+                    Some(table) => table_rows(table),
+                    None => self.strange(),
+                },
+            },
+            // The arguments of EXECUTE.
+            "ExecuteStmt" => {
+                let mut level = Level { factor: 1, ..Level::default() };
+                self.expression(fields, &mut level, names);
+                Rowset { count: 1, holds: level.holds, ..Rowset::default() }
+            }
+            _ => self.strange(),
+        }
+    }
+
+    fn strange(&mut self) -> Rowset {
+        self.bounds.is_unknown = true;
+        Rowset { count: UNBOUNDED, ..Rowset::default() }
+    }
+
+    /// INSERT, UPDATE, DELETE with RETURNING.
+    fn change<'a>(&mut self, fields: &'a Value, names: &Names<'a>) -> Rowset {
+        let mut names = names.clone();
+        let mut level = Level { factor: 1, ..Level::default() };
+        level.escapes |= self.with(&fields["with_clause"], &mut names);
+        let mut holds = Rows::new();
+        if let Some(table) = filled(&fields["relation"], "relname") {
+            add(&mut holds, &table_rows(table).holds, 1);
+            level.items.push(item(&fields["relation"], Some(table)));
+        }
+        for list in ["from_clause", "using_clause"] {
+            for item in items(&fields[list]) {
+                let rows = self.from_item(item, &mut level, &names);
+                add(&mut holds, &rows.holds, 1);
+                level.escapes |= rows.escapes;
+            }
+        }
+        if let Some((kind, source)) = node(&fields["select_stmt"]) {
+            let rows = self.statement(kind, source, &names);
+            add(&mut holds, &rows.holds, 1);
+        }
+        let read = ["relation", "with_clause", "from_clause", "using_clause", "select_stmt"];
+        self.rest(fields, &read, &mut level, &names);
+        let mut all = holds;
+        if level.aggregates {
+            all.values_mut().for_each(|rows| *rows = UNBOUNDED);
+        }
+        add(&mut all, &level.holds, 1);
+        Rowset { count: UNBOUNDED, holds: all, escapes: level.escapes, ..Rowset::default() }
+    }
+
+    /// Walks all fields of a statement but those that were read already. A field that a newer
+    /// PostgreSQL adds is among them.
+    fn rest<'a>(&mut self, fields: &'a Value, read: &[&str], level: &mut Level, names: &Names<'a>) {
+        for (key, inner) in fields.as_object().into_iter().flatten() {
+            if !read.contains(&key.as_str()) {
+                self.expression(inner, level, names);
+            }
+        }
+    }
+
+    /// Reads WITH queries and adds their names. Returns whether an aggregate in one of them belongs to
+    /// a query around.
+    fn with<'a>(&mut self, clause: &'a Value, names: &mut Names<'a>) -> bool {
+        let mut escapes = false;
+        let queries: Vec<&'a Value> =
+            items(&clause["ctes"]).iter().map(|c| &c["node"]["CommonTableExpr"]).collect();
+        let is_recursive = clause["recursive"] == true;
+        for (place, query) in queries.iter().enumerate() {
+            let name = query["ctename"].as_str().unwrap_or_default();
+            let Some((kind, fields)) = node(&query["ctequery"]) else { continue };
+            // In WITH RECURSIVE a query sees itself and, as PostgreSQL sorts them, those after it.
+            let sees = |names: &[&Value]| {
+                names.iter().any(|n| n["ctename"].as_str().is_some_and(|n| mentions(fields, n)))
+            };
+            let mut rows = if is_recursive && sees(&queries[place..]) {
+                let mut inner = names.clone();
+                for query in &queries[place..] {
+                    let name = query["ctename"].as_str().unwrap_or_default();
+                    inner.0.push((name, Rowset { count: UNBOUNDED, ..Rowset::default() }));
+                }
+                let mut rows = self.statement(kind, fields, &inner);
+                rows.holds.values_mut().for_each(|rows| *rows = UNBOUNDED);
+                // A later query that it uses may be read before it is defined here.
+                for later in &queries[place + 1..] {
+                    if let Some((kind, fields)) = node(&later["ctequery"]) {
+                        for (table, _) in self.statement(kind, fields, &inner).holds {
+                            rows.holds.insert(table, UNBOUNDED);
+                        }
+                    }
+                }
+                Rowset { count: UNBOUNDED, columns: None, ..rows }
+            } else {
+                self.statement(kind, fields, names)
+            };
+            let renamed = names_of(&query["aliascolnames"]);
+            if !renamed.is_empty() {
+                rows.columns = rename(rows.columns, renamed);
+            }
+            escapes |= rows.escapes;
+            names.0.push((name, rows));
+        }
+        escapes
+    }
+
+    fn select<'a>(&mut self, select: &'a Value, names: &Names<'a>) -> Rowset {
+        self.depth += 1;
+        let rows = if self.depth > MAX_DEPTH { self.strange() } else { self.select_within(select, names) };
+        self.depth -= 1;
+        rows
+    }
+
+    fn select_within<'a>(&mut self, select: &'a Value, names: &Names<'a>) -> Rowset {
+        let mut names = names.clone();
+        let mut level = Level { factor: 1, ..Level::default() };
+        level.escapes |= self.with(&select["with_clause"], &mut names);
+        let (left, right) = (&select["larg"], &select["rarg"]);
+        let mut rows = if left.is_object() || right.is_object() {
+            let left = self.select(left, &names);
+            let right = self.select(right, &names);
+            let mut rows = left;
+            rows.count = rows.count.saturating_add(right.count);
+            rows.by_constant |= right.by_constant;
+            widen(&mut rows.holds, &right.holds);
+            rows.escapes |= right.escapes;
+            self.rest(select, STRUCTURE, &mut level, &names);
+            rows
+        } else if !items(&select["values_lists"]).is_empty() {
+            let lists = items(&select["values_lists"]);
+            self.expression(&select["values_lists"], &mut level, &names);
+            self.rest(select, STRUCTURE, &mut level, &names);
+            let width = lists.first().map_or(0, |list| items(&list["node"]["List"]["items"]).len());
+            let columns = (1..=width).map(|n| format!("column{n}")).collect();
+            Rowset { count: lists.len() as u64, columns: Some(columns), ..Rowset::default() }
+        } else {
+            self.plain_select(select, &mut level, &names)
+        };
+        if level.aggregates {
+            rows.holds.values_mut().for_each(|most| *most = UNBOUNDED);
+        }
+        add(&mut rows.holds, &level.holds, if level.aggregates { UNBOUNDED } else { 1 });
+        rows.escapes |= level.escapes;
+        if let Some(limit) = limit(select) {
+            rows.count = rows.count.min(limit);
+            rows.by_constant = true;
+        }
+        rows
+    }
+
+    /// A SELECT without set operations. The level's own subqueries are added by the caller.
+    fn plain_select<'a>(&mut self, select: &'a Value, level: &mut Level, names: &Names<'a>) -> Rowset {
+        let mut from = Rowset { count: 1, ..Rowset::default() };
+        for item in items(&select["from_clause"]) {
+            let rows = self.from_item(item, level, names);
+            from.count = from.count.saturating_mul(rows.count);
+            from.by_constant |= rows.by_constant;
+            add(&mut from.holds, &rows.holds, 1);
+            level.escapes |= rows.escapes;
+        }
+        let columns = output_names(select, level);
+        self.rest(select, STRUCTURE, level, names);
+        let (mut count, mut holds) = (from.count, from.holds);
+        if std::mem::take(&mut level.aggregates) {
+            add(&mut holds, &std::mem::take(&mut level.holds), 1);
+            holds.values_mut().for_each(|most| *most = most.saturating_mul(from.count));
+            self.bounds.reads_constants |= from.by_constant;
+            count = count.max(1);
+        }
+        count = count.saturating_mul(level.factor);
+        let by_constant = from.by_constant | level.by_constant;
+        Rowset { count, by_constant, holds, columns, escapes: level.escapes }
+    }
+
+    fn from_item<'a>(&mut self, item_: &'a Value, level: &mut Level, names: &Names<'a>) -> Rowset {
+        let Some((kind, fields)) = node(item_) else { return self.strange() };
+        match kind {
+            "RangeVar" => self.range_var(fields, level, names),
+            "RangeSubselect" => {
+                let Some((kind, query)) = node(&fields["subquery"]) else { return self.strange() };
+                let mut rows = self.statement(kind, query, names);
+                rows.columns = rename(rows.columns.take(), names_of(&fields["alias"]["colnames"]));
+                level.items.push(Item { columns: rows.columns.clone(), ..item(fields, None) });
+                rows
+            }
+            "JoinExpr" => {
+                let before = level.items.len();
+                let left = self.from_item(&fields["larg"], level, names);
+                let right = self.from_item(&fields["rarg"], level, names);
+                self.expression(&fields["quals"], level, names);
+                if let Some(name) = filled(&fields["alias"], "aliasname") {
+                    // The join's name hides the names in it.
+                    level.items[before..].iter_mut().for_each(|item| item.name.clear());
+                    level.items.push(Item { name: name.to_owned(), table: None, columns: None });
+                }
+                let both = left.count.saturating_mul(right.count);
+                let count = both.saturating_add(left.count).saturating_add(right.count);
+                let is_inner =
+                    fields["jointype"].as_i64() == Some(pg_query::protobuf::JoinType::JoinInner as i64);
+                let mut holds = left.holds;
+                add(&mut holds, &right.holds, 1);
+                Rowset {
+                    count: if is_inner { both } else { count },
+                    by_constant: left.by_constant | right.by_constant,
+                    holds,
+                    columns: None,
+                    escapes: left.escapes | right.escapes,
+                }
+            }
+            "RangeTableSample" => {
+                self.expression(&fields["args"], level, names);
+                self.from_item(&fields["relation"], level, names)
+            }
+            "RangeFunction" => self.range_function(fields, level, names),
+            "RangeTableFunc" => {
+                let mut own = Level { factor: 1, ..Level::default() };
+                self.expression(fields, &mut own, names);
+                level.items.push(item(fields, None));
+                let (holds, escapes) = (own.holds, own.escapes);
+                Rowset { count: UNBOUNDED, holds, escapes, ..Rowset::default() }
+            }
+            _ => self.strange(),
+        }
+    }
+
+    fn range_var<'a>(&mut self, fields: &'a Value, level: &mut Level, names: &Names<'a>) -> Rowset {
+        let Some(name) = filled(fields, "relname") else { return self.strange() };
+        let is_qualified = filled(fields, "schemaname").is_some();
+        let known = names.0.iter().rev().find(|(n, _)| !is_qualified && *n == name);
+        if let Some((_, rows)) = known {
+            let mut rows = rows.clone();
+            rows.columns = rename(rows.columns.take(), names_of(&fields["alias"]["colnames"]));
+            level.items.push(Item { columns: rows.columns.clone(), ..item(fields, None) });
+            return rows;
+        }
+        level.items.push(item(fields, Some(name)));
+        table_rows(name)
+    }
+
+    fn range_function<'a>(&mut self, fields: &'a Value, level: &mut Level, names: &Names<'a>) -> Rowset {
+        let mut rows = Rowset { count: 1, ..Rowset::default() };
+        for function_ in items(&fields["functions"]) {
+            let mut own = Level { factor: 1, ..Level::default() };
+            // A list of the call and its column definitions.
+            let call = items(&function_["node"]["List"]["items"]).first();
+            self.expression(function_, &mut own, names);
+            let (count, by_constant) = match call.and_then(node) {
+                Some(("FuncCall", call)) if is_scalar(call) => (1, false),
+                Some(("FuncCall", call)) => series(call),
+                Some(("SqlvalueFunction" | "CoalesceExpr" | "MinMaxExpr", _)) => (1, false),
+                _ => (UNBOUNDED, false),
+            };
+            // ROWS FROM puts functions side by side.
+            rows.count = rows.count.max(count);
+            rows.by_constant |= by_constant;
+            add(&mut rows.holds, &own.holds, 1);
+            rows.escapes |= own.escapes;
+        }
+        level.items.push(item(fields, None));
+        rows
+    }
+
+    /// Walks expressions: subqueries, functions, and whatever else stands below.
+    fn expression<'a>(&mut self, value: &'a Value, level: &mut Level, names: &Names<'a>) {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            self.bounds.is_unknown = true;
+        } else {
+            self.expression_within(value, level, names);
+        }
+        self.depth -= 1;
+    }
+
+    fn expression_within<'a>(&mut self, value: &'a Value, level: &mut Level, names: &Names<'a>) {
+        match value {
+            Value::Array(list) => list.iter().for_each(|item| self.expression(item, level, names)),
+            Value::Object(map) => {
+                for (key, inner) in map {
+                    match (key.as_str(), inner) {
+                        ("node", Value::Object(wrapped)) if !wrapped.contains_key("node") => {
+                            for (kind, fields) in wrapped {
+                                self.visit(kind, fields, level, names);
+                            }
+                        }
+                        ("with_clause", Value::Object(_)) => self.bounds.is_unknown = true,
+                        _ => self.expression(inner, level, names),
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn visit<'a>(&mut self, kind: &str, fields: &'a Value, level: &mut Level, names: &Names<'a>) {
+        match kind {
+            "SubLink" => {
+                self.expression(&fields["testexpr"], level, names);
+                let Some((kind, query)) = node(&fields["subselect"]) else {
+                    self.bounds.is_unknown = true;
+                    return;
+                };
+                let rows = self.statement(kind, query, names);
+                let array = pg_query::protobuf::SubLinkType::ArraySublink as i64;
+                let is_array = fields["sub_link_type"].as_i64() == Some(array);
+                self.bounds.reads_constants |= is_array && rows.by_constant;
+                add(&mut level.holds, &rows.holds, if is_array { rows.count } else { 1 });
+                level.aggregates |= rows.escapes;
+                level.escapes |= rows.escapes;
+            }
+            "FuncCall" => {
+                self.call(fields, level);
+                self.expression(fields, level, names);
+            }
+            _ if EXPRESSIONS.contains(&kind) => self.expression(fields, level, names),
+            _ => {
+                self.bounds.is_unknown = true;
+                self.expression(fields, level, names);
+            }
+        }
+    }
+
+    fn call(&mut self, call: &Value, level: &mut Level) {
+        let name = items(&call["funcname"]).last().and_then(text).unwrap_or_default();
+        let kind = function(&name.to_ascii_lowercase());
+        self.bounds.calls_unknown |= kind == Function::Unknown;
+        self.bounds.is_unknown |= kind == Function::RunsSql;
+        if !call["over"].is_null() {
+            level.aggregates = true; // a window is of the query that it stands in
+            return;
+        }
+        match kind {
+            Function::Scalar | Function::Catalogue => {}
+            Function::SetReturning => {
+                let (count, by_constant) = series(call);
+                level.factor = level.factor.saturating_mul(count.max(1));
+                level.by_constant |= by_constant;
+            }
+            Function::Aggregate | Function::Unknown | Function::RunsSql => {
+                level.aggregates = true;
+                if kind != Function::Aggregate {
+                    level.factor = UNBOUNDED;
+                }
+                match owner(call, level) {
+                    Owner::Own => {}
+                    Owner::Outer => level.escapes = true,
+                    Owner::InDoubt(doubt) => {
+                        level.escapes |= self.widest;
+                        if !self.bounds.doubts.contains(&doubt) {
+                            self.bounds.doubts.push(doubt);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The fields of a SELECT that are read by themselves.
+const STRUCTURE: &[&str] = &["with_clause", "from_clause", "larg", "rarg", "values_lists", "into_clause"];
+
+fn is_scalar(call: &Value) -> bool {
+    let name = items(&call["funcname"]).last().and_then(text).unwrap_or_default();
+    function(&name.to_ascii_lowercase()) == Function::Scalar
+}
+
+/// How many rows a function gives, and whether that follows from the value of a constant.
+fn series(call: &Value) -> (u64, bool) {
+    let name = items(&call["funcname"]).last().and_then(text).unwrap_or_default();
+    match (name, items(&call["args"])) {
+        ("generate_series", [from, to]) => steps(from, to, Some(1)),
+        ("generate_series", [from, to, step]) => steps(from, to, integer(step)),
+        ("unnest", [array]) if array["node"]["AArrayExpr"].is_object() => {
+            let elements = items(&array["node"]["AArrayExpr"]["elements"]);
+            let is_flat = elements.iter().all(|e| node(e).is_some_and(|(kind, _)| kind == "AConst"));
+            (if is_flat { elements.len() as u64 } else { UNBOUNDED }, false)
+        }
+        _ => (UNBOUNDED, false),
+    }
+}
+
+fn steps(from: &Value, to: &Value, step: Option<i64>) -> (u64, bool) {
+    let count = match (integer(from), integer(to), step) {
+        (Some(from), Some(to), Some(step)) if step != 0 => {
+            let count = (i128::from(to) - i128::from(from)) / i128::from(step) + 1;
+            u64::try_from(count.max(0)).unwrap_or(UNBOUNDED)
+        }
+        _ => UNBOUNDED,
+    };
+    (count, true)
+}
+
+/// An integer constant, with its sign.
+fn integer(value: &Value) -> Option<i64> {
+    match node(value)? {
+        ("AConst", constant) => {
+            // Zero is left out of the serialised form.
+            let constant = &constant["val"]["Ival"];
+            constant.is_object().then(|| constant["ival"].as_i64().unwrap_or(0))
+        }
+        ("AExpr", expression) => {
+            let is_minus = matches!(items(&expression["name"]), [one] if text(one) == Some("-"));
+            let is_unary = expression["lexpr"].is_null() && is_minus;
+            is_unary.then(|| integer(&expression["rexpr"]))?.and_then(i64::checked_neg)
+        }
+        _ => None,
+    }
+}
+
+/// LIMIT or FETCH FIRST with a constant. WITH TIES has no bound.
+fn limit(select: &Value) -> Option<u64> {
+    let count = &select["limit_count"];
+    let with_ties = pg_query::protobuf::LimitOption::WithTies as i64;
+    if count.is_null() || select["limit_option"].as_i64() == Some(with_ties) {
+        return None;
+    }
+    integer(count).and_then(|n| u64::try_from(n).ok())
+}
+
+/// Which query an aggregate belongs to.
+enum Owner {
+    Own,
+    Outer,
+    InDoubt(Doubt),
+}
+
+fn owner(call: &Value, level: &Level) -> Owner {
+    let mut refs = Vec::new();
+    let mut has_subquery = false;
+    for key in ["args", "agg_order", "agg_filter"] {
+        column_refs(&call[key], &mut refs, &mut has_subquery);
+    }
+    if refs.is_empty() && !has_subquery {
+        return Owner::Own;
+    }
+    let (mut columns, mut is_foreign) = (Vec::new(), false);
+    for parts in &refs {
+        match parts.as_slice() {
+            [qualifier, _] => {
+                if level.items.iter().any(|item| item.name == **qualifier) {
+                    return Owner::Own;
+                }
+                is_foreign = true;
+            }
+            // A name without a column: PostgreSQL looks for columns in all queries around before it
+            // takes the name of a FROM item for a whole row.
+            [column] => {
+                let has = |item: &Item| item.columns.as_ref().is_some_and(|c| c.iter().any(|c| c == column));
+                if level.items.iter().any(has) {
+                    return Owner::Own;
+                }
+                columns.push((*column).to_owned());
+            }
+            // With a schema it is the table itself, wherever that stands.
+            _ => is_foreign = true,
+        }
+    }
+    let tables: Vec<String> = level.items.iter().filter_map(|item| item.table.clone()).collect();
+    if columns.is_empty() || tables.is_empty() || has_subquery {
+        return if is_foreign || !columns.is_empty() || has_subquery { Owner::Outer } else { Owner::Own };
+    }
+    Owner::InDoubt(Doubt { columns, tables })
+}
+
+/// The column references below a node, as their parts; `*` stands for a star.
+fn column_refs<'a>(value: &'a Value, refs: &mut Vec<Vec<&'a str>>, has_subquery: &mut bool) {
+    match value {
+        Value::Array(list) => list.iter().for_each(|item| column_refs(item, refs, has_subquery)),
+        Value::Object(map) => {
+            for (key, inner) in map {
+                match key.as_str() {
+                    "ColumnRef" => {
+                        refs.push(items(&inner["fields"]).iter().map(|f| text(f).unwrap_or("*")).collect());
+                    }
+                    "SelectStmt" => *has_subquery = true,
+                    _ => column_refs(inner, refs, has_subquery),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn table_rows(table: &str) -> Rowset {
+    Rowset { count: UNBOUNDED, holds: Rows::from([(table.to_owned(), 1)]), ..Rowset::default() }
+}
+
+fn item(fields: &Value, table: Option<&str>) -> Item {
+    let alias = filled(&fields["alias"], "aliasname");
+    let renamed = names_of(&fields["alias"]["colnames"]);
+    Item {
+        name: alias.or(table).or(filled(fields, "relname")).unwrap_or_default().to_owned(),
+        table: table.filter(|_| renamed.is_empty()).map(str::to_owned),
+        columns: (!renamed.is_empty()).then_some(renamed),
+    }
+}
+
+fn names_of(list: &Value) -> Vec<String> {
+    items(list).iter().filter_map(text).map(str::to_owned).collect()
+}
+
+/// New names for the first columns.
+fn rename(columns: Option<Vec<String>>, renamed: Vec<String>) -> Option<Vec<String>> {
+    if renamed.is_empty() {
+        return columns;
+    }
+    let rest = columns.map(|columns| columns.into_iter().skip(renamed.len()).collect::<Vec<_>>());
+    Some(renamed.into_iter().chain(rest.unwrap_or_default()).collect())
+}
+
+/// The names of a SELECT's columns, if all of them are known.
+fn output_names(select: &Value, level: &Level) -> Option<Vec<String>> {
+    let mut found = Vec::new();
+    for target in items(&select["target_list"]) {
+        let target = &target["node"]["ResTarget"];
+        if let Some(name) = filled(target, "name") {
+            found.push(name.to_owned());
+            continue;
+        }
+        match node(&target["val"]) {
+            Some(("ColumnRef", column)) => match items(&column["fields"]).last().map(text) {
+                Some(Some(name)) => found.push(name.to_owned()),
+                _ => {
+                    for item in &level.items {
+                        found.extend(item.columns.clone()?);
+                    }
+                }
+            },
+            // PostgreSQL names it after the function or the type; no column is looked for by that here.
+            _ => found.push("?column?".to_owned()),
+        }
+    }
+    Some(found)
+}
+
+/// Whether a table of this name stands anywhere in a query.
+fn mentions(value: &Value, name: &str) -> bool {
+    match value {
+        Value::Array(list) => list.iter().any(|item| mentions(item, name)),
+        Value::Object(map) => {
+            map.get("relname").and_then(Value::as_str) == Some(name)
+                || map.values().any(|inner| mentions(inner, name))
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,119 @@
+//! What a statement does to the names of its session: prepared statements, and cursors (which share one
+//! name space with the portals of the protocol).
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::{DiscardMode, TransactionStmtKind};
+
+/// What a statement does to names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// `PREPARE name AS …`.
+    Prepare(String),
+    /// `EXECUTE name`: runs what the name stands for.
+    Execute(String),
+    /// `DEALLOCATE name`; `None` for all.
+    Deallocate(Option<String>),
+    /// `DECLARE name CURSOR FOR …`.
+    Declare {
+        /// The cursor.
+        name: String,
+        /// It outlives its transaction (WITH HOLD).
+        hold: bool,
+    },
+    /// `FETCH … FROM name` or `MOVE`: goes on with what the name stands for.
+    Fetch {
+        /// The cursor.
+        name: String,
+        /// It is a MOVE, which gives no rows.
+        is_move: bool,
+    },
+    /// `CLOSE name`; `None` for all.
+    Close(Option<String>),
+    /// `DISCARD ALL`.
+    DiscardAll,
+    /// `SAVEPOINT name`.
+    Savepoint(String),
+    /// `RELEASE name`.
+    Release(String),
+    /// `ROLLBACK TO name`: cursors that were made since then are gone.
+    RollbackTo(String),
+    /// COMMIT: cursors are gone but for those WITH HOLD.
+    Commit,
+    /// ROLLBACK: all cursors of the transaction are gone.
+    Rollback,
+    /// It may do anything to any name.
+    Unsure,
+}
+
+/// The effect of a statement; `None` if it has none.
+pub(crate) fn effect(node: &NodeEnum) -> Option<Effect> {
+    let named = |name: &str| (!name.is_empty()).then(|| name.to_owned());
+    Some(match node {
+        NodeEnum::PrepareStmt(s) => Effect::Prepare(s.name.clone()),
+        NodeEnum::ExecuteStmt(s) => Effect::Execute(s.name.clone()),
+        NodeEnum::DeallocateStmt(s) => Effect::Deallocate(named(&s.name)),
+        // DECLARE … BINARY and SCROLL change nothing here. CURSOR_OPT_HOLD, parsenodes.h.
+        NodeEnum::DeclareCursorStmt(s) => {
+            Effect::Declare { name: s.portalname.clone(), hold: s.options & 0x20 != 0 }
+        }
+        NodeEnum::FetchStmt(s) => Effect::Fetch { name: s.portalname.clone(), is_move: s.ismove },
+        NodeEnum::ClosePortalStmt(s) => Effect::Close(named(&s.portalname)),
+        NodeEnum::DiscardStmt(s) => match s.target() {
+            DiscardMode::DiscardAll => Effect::DiscardAll,
+            DiscardMode::Undefined => Effect::Unsure,
+            _ => return None,
+        },
+        NodeEnum::TransactionStmt(s) => match s.kind() {
+            TransactionStmtKind::TransStmtBegin | TransactionStmtKind::TransStmtStart => return None,
+            TransactionStmtKind::TransStmtCommit => Effect::Commit,
+            TransactionStmtKind::TransStmtRollback | TransactionStmtKind::TransStmtPrepare => {
+                Effect::Rollback
+            }
+            TransactionStmtKind::TransStmtSavepoint => Effect::Savepoint(s.savepoint_name.clone()),
+            TransactionStmtKind::TransStmtRelease => Effect::Release(s.savepoint_name.clone()),
+            TransactionStmtKind::TransStmtRollbackTo => Effect::RollbackTo(s.savepoint_name.clone()),
+            TransactionStmtKind::TransStmtCommitPrepared | TransactionStmtKind::TransStmtRollbackPrepared => {
+                return None;
+            }
+            TransactionStmtKind::Undefined => Effect::Unsure,
+        },
+        // What runs inside may PREPARE and DEALLOCATE by itself.
+        NodeEnum::DoStmt(_) | NodeEnum::CallStmt(_) => Effect::Unsure,
+        // EXPLAIN ANALYZE EXECUTE runs what a name stands for.
+        NodeEnum::ExplainStmt(s) => {
+            let inner = s.query.as_ref().and_then(|q| q.node.as_ref())?;
+            return effect(inner).filter(|e| matches!(e, Effect::Execute(_)));
+        }
+        // CREATE TABLE … AS EXECUTE name.
+        NodeEnum::CreateTableAsStmt(s) => {
+            let inner = s.query.as_ref().and_then(|q| q.node.as_ref())?;
+            return effect(inner).filter(|e| matches!(e, Effect::Execute(_)));
+        }
+        _ => return None,
+    })
+}
+
+/// Whether the statement may change how later texts are read: a setting, or what puts one back.
+pub(crate) fn may_change_settings(node: &NodeEnum) -> bool {
+    match node {
+        NodeEnum::SelectStmt(_)
+        | NodeEnum::InsertStmt(_)
+        | NodeEnum::UpdateStmt(_)
+        | NodeEnum::DeleteStmt(_)
+        | NodeEnum::CopyStmt(_)
+        | NodeEnum::FetchStmt(_)
+        | NodeEnum::ClosePortalStmt(_)
+        | NodeEnum::PrepareStmt(_)
+        | NodeEnum::DeclareCursorStmt(_)
+        | NodeEnum::DeallocateStmt(_)
+        | NodeEnum::VariableShowStmt(_) => false,
+        NodeEnum::TransactionStmt(s) => !matches!(
+            s.kind(),
+            TransactionStmtKind::TransStmtBegin
+                | TransactionStmtKind::TransStmtStart
+                | TransactionStmtKind::TransStmtSavepoint
+                | TransactionStmtKind::TransStmtRelease
+        ),
+        _ => true,
+    }
+}

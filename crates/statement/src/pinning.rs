@@ -1,0 +1,134 @@
+//! What a statement leaves in a connection that its session may rely on later. In transaction pooling
+//! such a session keeps its connection.
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::{RawStmt, VariableSetKind};
+use serde_json::Value;
+
+use crate::carried;
+
+/// Functions that leave something in the session. Names are compared without their schema.
+const STICKY_FUNCTIONS: &[&str] = &["set_config", "setseed", "pg_export_snapshot", "dblink_connect"];
+
+/// Whether a text leaves something in the connection: settings that are not carried along, temporary
+/// tables, LISTEN, prepared statements and held cursors made in SQL, advisory locks of the session.
+pub(crate) fn is_sticky(statements: &[RawStmt], tree: &Value) -> bool {
+    names_sticky(tree)
+        || statements
+            .iter()
+            .any(|raw| raw.stmt.as_ref().and_then(|s| s.node.as_ref()).is_none_or(is_sticky_statement))
+}
+
+/// Whether a function or a schema that is named anywhere makes it sticky.
+fn names_sticky(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.iter().any(names_sticky),
+        Value::Object(fields) => fields.iter().any(|(key, inner)| match (key.as_str(), inner) {
+            ("funcname", Value::Array(parts)) => {
+                parts.last().and_then(|p| p["node"]["String"]["sval"].as_str()).is_some_and(is_sticky_name)
+                    || names_sticky(inner)
+            }
+            ("sval" | "schemaname", Value::String(text)) => {
+                text.get(..7).is_some_and(|front| front.eq_ignore_ascii_case("pg_temp"))
+            }
+            _ => names_sticky(inner),
+        }),
+        _ => false,
+    }
+}
+
+fn is_sticky_name(name: &str) -> bool {
+    let is_lock = name.contains("advisory") && !name.contains("_xact_") && !name.contains("unlock");
+    is_lock || STICKY_FUNCTIONS.contains(&name)
+}
+
+fn is_temporary(relation: Option<&pg_query::protobuf::RangeVar>) -> bool {
+    relation.is_some_and(|r| r.relpersistence == "t")
+}
+
+/// `DECLARE … WITH HOLD` (`CURSOR_OPT_HOLD`, parsenodes.h).
+const HOLD: i32 = 0x0020;
+
+fn is_sticky_statement(statement: &NodeEnum) -> bool {
+    match statement {
+        NodeEnum::VariableSetStmt(set) => {
+            let carried =
+                carried::SETTINGS.iter().any(|s| s.eq_ignore_ascii_case(&set.name)) || set.name == "timezone";
+            let transaction = set.kind() == VariableSetKind::VarSetMulti && set.name == "TRANSACTION";
+            !(set.is_local || carried || transaction)
+        }
+        NodeEnum::ListenStmt(_)
+        | NodeEnum::PrepareStmt(_)
+        | NodeEnum::LoadStmt(_)
+        | NodeEnum::DoStmt(_)
+        | NodeEnum::CallStmt(_) => true,
+        NodeEnum::DeclareCursorStmt(declare) => declare.options & HOLD != 0,
+        NodeEnum::CreateStmt(create) => is_temporary(create.relation.as_ref()),
+        NodeEnum::CreateSeqStmt(create) => is_temporary(create.sequence.as_ref()),
+        NodeEnum::ViewStmt(create) => is_temporary(create.view.as_ref()),
+        NodeEnum::CreateTableAsStmt(create) => {
+            is_temporary(create.into.as_ref().and_then(|into| into.rel.as_ref()))
+        }
+        NodeEnum::SelectStmt(select) => {
+            is_temporary(select.into_clause.as_ref().and_then(|into| into.rel.as_ref()))
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    fn sticky(text: &str) -> bool {
+        crate::analysis::Analysis::of(text, crate::settings::Settings::default()).is_sticky
+    }
+
+    #[test]
+    fn what_lives_on_in_the_session_pins_it() {
+        for text in [
+            "LISTEN a",
+            "SET search_path = x",
+            "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+            "RESET ALL",
+            "RESET work_mem",
+            "PREPARE a AS SELECT 1",
+            "BEGIN; CREATE TEMP TABLE t (a int); COMMIT",
+            "CREATE TEMP TABLE t AS SELECT 1",
+            "SELECT 1 INTO TEMP t",
+            "CREATE TEMP VIEW v AS SELECT 1",
+            "CREATE TABLE pg_temp.t (a int)",
+            "SELECT * FROM U&\"pg\\005ftemp\".t",
+            "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
+            "SELECT pg_advisory_lock(1)",
+            "SELECT * FROM t WHERE pg_catalog.pg_try_advisory_lock_shared(a)",
+            "SELECT set_config('a.b', 'c', false)",
+            "SET ROLE x",
+            "DO $$ BEGIN END $$",
+            "this is not SQL",
+        ] {
+            assert!(sticky(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_ends_with_the_transaction_does_not() {
+        for text in [
+            "",
+            "SELECT 1",
+            "BEGIN ISOLATION LEVEL SERIALIZABLE",
+            "SET LOCAL search_path = x",
+            "SET TRANSACTION READ ONLY",
+            "SET application_name = 'x'",
+            "SET TIME ZONE 'UTC'",
+            "SET datestyle = 'ISO'",
+            "DECLARE c CURSOR FOR SELECT 1",
+            "SELECT pg_advisory_xact_lock(1)",
+            "CREATE TABLE t (a int)",
+            "INSERT INTO t VALUES (1) RETURNING a",
+            "COPY t FROM STDIN",
+            "DISCARD ALL",
+            "NOTIFY a, 'b'",
+        ] {
+            assert!(!sticky(text), "{text}");
+        }
+    }
+}

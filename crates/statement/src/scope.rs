@@ -1,0 +1,510 @@
+//! The scope of a query: the tables whose rows its result can show, by which columns, and how many rows
+//! of a table one row of the result can hold.
+//!
+//! Names resolve by SQL's rules (PostgreSQL manual, section 7.8): a WITH query hides a table of the same
+//! name from the statement that it belongs to and from the WITH queries after it; one that is not
+//! RECURSIVE does not see itself. What is not understood has the widest scope.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::bounds::{self, Bounds};
+use crate::column_refs;
+
+/// Stands for "no bound": a row of the result can hold values of all rows of a table.
+pub const UNBOUNDED: u64 = u64::MAX;
+
+/// What a statement names of a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mention {
+    /// How many rows of the table one row of the result can hold at most; [`UNBOUNDED`] if that cannot
+    /// be told.
+    pub max_rows: u64,
+    /// The table's columns that are named.
+    pub columns: BTreeSet<String>,
+    /// All its columns are named, as by `*`.
+    pub all_columns: bool,
+}
+
+impl Mention {
+    /// Whether a column is named.
+    pub fn names(&self, column: &str) -> bool {
+        self.all_columns || self.columns.contains(column)
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.max_rows = self.max_rows.max(other.max_rows);
+        self.columns.extend(other.columns.iter().cloned());
+        self.all_columns |= other.all_columns;
+    }
+}
+
+/// Two columns of two tables that are equal in each row of a result in which neither is NULL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Equal {
+    /// A table and its column.
+    pub left: (String, String),
+    /// The other table and column.
+    pub right: (String, String),
+}
+
+/// An aggregate call whose query cannot be told from the text: the subquery that it stands in if one of
+/// `columns` is a column of one of `tables`, else a query around it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// Column names without a table.
+    pub columns: Vec<String>,
+    /// The tables of the subquery.
+    pub tables: Vec<String>,
+}
+
+/// What the result of a statement can show.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueryScope {
+    /// By table name, without its schema.
+    pub tables: BTreeMap<String, Mention>,
+    /// The result may show anything.
+    pub is_unknown: bool,
+    /// The statement is one SELECT, and each row of its result shows one row of each mention. So a
+    /// table's key in a row says whom the row is about, where [`Mention::max_rows`] is 1.
+    pub is_plain: bool,
+    /// The statement gives rows back.
+    pub has_rows: bool,
+    /// Columns that are equal, as in `JOIN … ON d.user_id = u.id`.
+    pub equal: Vec<Equal>,
+    /// It calls functions that are not known; outside a face those may read any table.
+    pub calls_unknown: bool,
+    /// Aggregates whose query is in doubt.
+    pub doubts: Vec<Doubt>,
+    /// [`Mention::max_rows`] by table, if the doubts are not resolved.
+    pub in_doubt: BTreeMap<String, u64>,
+}
+
+impl QueryScope {
+    /// The scope of something that nobody can read.
+    pub fn unknown() -> Self {
+        Self { is_unknown: true, has_rows: true, ..Self::default() }
+    }
+
+    /// The scope of a statement that shows no row of a table.
+    pub fn empty() -> Self {
+        Self { is_plain: true, ..Self::default() }
+    }
+
+    /// Widens this scope by another one: what may come of one statement or of the other.
+    pub fn merge(&mut self, other: &Self) {
+        for (table, mention) in &other.tables {
+            self.tables.entry(table.clone()).or_default().merge(mention);
+        }
+        for (table, most) in &other.in_doubt {
+            let mine = self.in_doubt.entry(table.clone()).or_default();
+            *mine = (*mine).max(*most);
+        }
+        self.is_unknown |= other.is_unknown;
+        self.is_plain &= other.is_plain && !(self.has_rows && other.has_rows);
+        self.has_rows |= other.has_rows;
+        self.calls_unknown |= other.calls_unknown;
+        self.doubts.extend(other.doubts.iter().cloned());
+        if other.has_rows {
+            self.equal.clone_from(&other.equal);
+        }
+    }
+
+    /// Whether the result can combine many rows of some table in one row.
+    pub fn aggregates(&self) -> bool {
+        self.is_unknown || self.tables.values().any(|mention| mention.max_rows == UNBOUNDED)
+    }
+
+    /// How many rows of `table` one row of the result can hold. `has_column` says whether a table has
+    /// a column, as the session sees it.
+    pub fn max_rows(&self, table: &str, has_column: &dyn Fn(&str, &str) -> bool) -> u64 {
+        if self.is_unknown {
+            return UNBOUNDED;
+        }
+        let own = self.tables.get(table).map_or(0, |mention| mention.max_rows);
+        if self.doubts.iter().all(|doubt| doubt.is_local(has_column)) {
+            return own;
+        }
+        own.max(self.in_doubt.get(table).copied().unwrap_or(0))
+    }
+}
+
+impl Doubt {
+    fn is_local(&self, has_column: &dyn Fn(&str, &str) -> bool) -> bool {
+        self.columns.iter().any(|column| self.tables.iter().any(|table| has_column(table, column)))
+    }
+}
+
+/// Reads one statement: the node's `{"SelectStmt": {…}}`.
+pub(crate) fn of(node: &Value, constants: &mut bool) -> QueryScope {
+    let Some((kind, fields)) = node.as_object().and_then(|o| o.iter().next()) else {
+        return QueryScope::empty();
+    };
+    match kind.as_str() {
+        // They show no row of any table, or go on with what was defined before.
+        "ClosePortalStmt" | "DeallocateStmt" | "DiscardStmt" | "VariableShowStmt" | "TransactionStmt"
+        | "VariableSetStmt" | "FetchStmt" => QueryScope::empty(),
+        "ExecuteStmt" => {
+            let mut scope = read(kind, &fields["params"], constants);
+            // Arguments are evaluated before the rows come, which are what the name stands for.
+            scope.has_rows = false;
+            scope.is_plain = scope.tables.is_empty();
+            scope
+        }
+        "DeclareCursorStmt" | "PrepareStmt" => of(&fields["query"]["node"], constants),
+        _ => read(kind, fields, constants),
+    }
+}
+
+fn read(kind: &str, fields: &Value, constants: &mut bool) -> QueryScope {
+    let mut scope = QueryScope { has_rows: true, ..QueryScope::default() };
+    let own = bounds::of(kind, fields, false);
+    *constants |= own.reads_constants;
+    scope.is_unknown = own.is_unknown;
+    scope.calls_unknown = own.calls_unknown;
+    if own.doubts.is_empty() {
+        scope.take(&own, |mention, most| mention.max_rows = most);
+    } else {
+        let widest = bounds::of(kind, fields, true);
+        scope.take(&own, |mention, most| mention.max_rows = most);
+        scope.in_doubt = widest.tables;
+        scope.doubts = own.doubts;
+    }
+    let named = match kind {
+        "ExecuteStmt" => column_refs::named(fields),
+        _ => column_refs::named(&wrapped(kind, fields)),
+    };
+    for name in named {
+        let Some((table, column)) = name.split_once('.') else { continue };
+        match (scope.tables.get_mut(table), column) {
+            // Text that runs as SQL.
+            (_, "*") if table == "*" => scope.is_unknown = true,
+            (Some(mention), "*") => mention.all_columns = true,
+            (Some(mention), column) => drop(mention.columns.insert(column.to_owned())),
+            (None, _) => {}
+        }
+    }
+    if kind == "SelectStmt" {
+        scope.is_plain = !scope.aggregates() && scope.doubts.is_empty() && !has_parts(fields);
+        let mut names = BTreeMap::new();
+        for item in items(&fields["from_clause"]) {
+            joined(&item["node"], &mut names, &mut scope.equal);
+        }
+        conjuncts(&fields["where_clause"]["node"], &names, &mut scope.equal);
+    }
+    scope
+}
+
+fn wrapped(kind: &str, fields: &Value) -> Value {
+    let mut one = serde_json::Map::new();
+    one.insert(kind.to_owned(), fields.clone());
+    Value::Object(one)
+}
+
+impl QueryScope {
+    fn take(&mut self, bounds: &Bounds, put: impl Fn(&mut Mention, u64)) {
+        for (table, most) in &bounds.tables {
+            put(self.tables.entry(table.clone()).or_default(), *most);
+        }
+    }
+}
+
+fn items(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// Reads a FROM item: the names that it gives to tables, and the columns that it joins on.
+fn joined(node: &Value, names: &mut BTreeMap<String, String>, equal: &mut Vec<Equal>) {
+    if let Some(table) = node["RangeVar"]["relname"].as_str() {
+        let alias = node["RangeVar"]["alias"]["aliasname"].as_str().filter(|a| !a.is_empty());
+        // New column names would stand for others.
+        let is_renamed = !items(&node["RangeVar"]["alias"]["colnames"]).is_empty();
+        if !is_renamed {
+            names.insert(alias.unwrap_or(table).to_owned(), table.to_owned());
+        }
+        return;
+    }
+    if !node["JoinExpr"].is_object() {
+        return;
+    }
+    let join = &node["JoinExpr"];
+    let before: BTreeSet<String> = names.keys().cloned().collect();
+    joined(&join["larg"]["node"], names, equal);
+    let left: BTreeSet<String> = names.keys().filter(|n| !before.contains(*n)).cloned().collect();
+    joined(&join["rarg"]["node"], names, equal);
+    let right: Vec<&String> = names.keys().filter(|n| !before.contains(*n) && !left.contains(*n)).collect();
+    // USING (column) between two tables.
+    if let ([right], 1) = (right.as_slice(), left.len()) {
+        for column in items(&join["using_clause"]).iter().filter_map(|c| c["node"]["String"]["sval"].as_str())
+        {
+            let left = left.iter().next().and_then(|name| names.get(name));
+            if let Some((left, right)) = left.zip(names.get(*right)) {
+                let pair = |table: &String| (table.clone(), column.to_owned());
+                equal.push(Equal { left: pair(left), right: pair(right) });
+            }
+        }
+    }
+    conjuncts(&join["quals"]["node"], names, equal);
+}
+
+/// Finds `a.x = b.y` in what must hold.
+fn conjuncts(node: &Value, names: &BTreeMap<String, String>, equal: &mut Vec<Equal>) {
+    let bool_and = pg_query::protobuf::BoolExprType::AndExpr as i64;
+    if node["BoolExpr"]["boolop"].as_i64() == Some(bool_and) {
+        for part in items(&node["BoolExpr"]["args"]) {
+            conjuncts(&part["node"], names, equal);
+        }
+        return;
+    }
+    let expression = &node["AExpr"];
+    let plain = pg_query::protobuf::AExprKind::AexprOp as i64;
+    let is_equal = matches!(items(&expression["name"]), [one] if one["node"]["String"]["sval"] == "=");
+    if expression["kind"].as_i64() != Some(plain) || !is_equal {
+        return;
+    }
+    let side = |side: &str| {
+        let fields = items(&expression[side]["node"]["ColumnRef"]["fields"]);
+        let name = |i: usize| fields.get(i)?["node"]["String"]["sval"].as_str();
+        match fields.len() {
+            2 => Some((names.get(name(0)?)?.clone(), name(1)?.to_owned())),
+            _ => None,
+        }
+    };
+    if let (Some(left), Some(right)) = (side("lexpr"), side("rexpr")) {
+        equal.push(Equal { left, right });
+    }
+}
+
+/// Whether a query has WITH queries or set operations, anywhere in it.
+fn has_parts(select: &Value) -> bool {
+    let is_part =
+        |key: &str, inner: &Value| matches!(key, "with_clause" | "larg" | "rarg") && !inner.is_null();
+    let mut found = ["with_clause", "larg", "rarg"].iter().any(|key| is_part(key, &select[key]));
+    // A join has a left and a right side, too: they are nodes, where a set operation's are queries.
+    collect(select, &mut |key, inner| found |= is_part(key, inner) && inner["node"].is_null());
+    found
+}
+
+fn collect(value: &Value, see: &mut impl FnMut(&str, &Value)) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| collect(item, see)),
+        Value::Object(fields) => {
+            for (key, inner) in fields {
+                see(key, inner);
+                collect(inner, see);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::Analysis;
+    use crate::settings::Settings;
+
+    fn scope(text: &str) -> QueryScope {
+        QueryScope::clone(&Analysis::of(text, Settings::default()).scope)
+    }
+
+    fn shown(text: &str) -> String {
+        let scope = scope(text);
+        let bound = |rows: u64| if rows == UNBOUNDED { "all".to_owned() } else { rows.to_string() };
+        let mut words: Vec<String> = scope
+            .tables
+            .iter()
+            .map(|(table, m)| {
+                let columns =
+                    if m.all_columns { "*".to_owned() } else { Vec::from_iter(m.columns.clone()).join(",") };
+                let doubt = match scope.in_doubt.get(table) {
+                    Some(most) if *most != m.max_rows => format!("|{}", bound(*most)),
+                    _ => String::new(),
+                };
+                format!("{table}×{}{doubt}({columns})", bound(m.max_rows))
+            })
+            .collect();
+        let equal =
+            scope.equal.iter().map(|e| format!("{}.{}={}.{}", e.left.0, e.left.1, e.right.0, e.right.1));
+        words.extend(equal);
+        let flags =
+            [("unknown", scope.is_unknown), ("plain", scope.is_plain), ("calls", scope.calls_unknown)];
+        words.extend(flags.iter().filter(|(_, is)| *is).map(|(word, _)| (*word).to_owned()));
+        words.join(" ")
+    }
+
+    #[test]
+    fn a_result_shows_no_more_than_this() {
+        for (text, expected) in [
+            ("select id, email from users where id = 1", "users×1(email,id) plain"),
+            ("select * from users order by id limit 5", "users×1(*) plain"),
+            ("select count(*) from users", "users×all()"),
+            ("select country, count(*) from users group by country", "users×all(country)"),
+            ("select string_agg(email, ',') from users", "users×all(email)"),
+            ("select email, row_number() over () from users", "users×all(email)"),
+            ("select array(select email from users)", "users×all(email)"),
+            ("select array(select email from users limit 3)", "users×3(email) plain"),
+            ("select a.id, b.email from users a, users b", "users×2(email,id) plain"),
+            (
+                "select u.id, d.ip from users u join devices d on d.user_id = u.id where u.country = 'US'",
+                "devices×1(ip,user_id) users×1(country,id) devices.user_id=users.id plain",
+            ),
+            (
+                "select 1 from users u, payments p where p.user_id = u.id or true",
+                "payments×1(user_id) users×1(id) plain",
+            ),
+            (
+                "select ip from users join devices using (user_id)",
+                "devices×1(*) users×1(*) users.user_id=devices.user_id plain",
+            ),
+            (
+                "with w as (select id, email from users) select a.id, b.email from w a, w b",
+                "users×2(email,id)",
+            ),
+            (
+                "with a as (select email from users), b as (select x.email from a x, a y), c as (select p.email from b p, b q) \
+                 select 1 from c m, c n",
+                "users×8(email)",
+            ),
+            ("with users as (select 1) select * from public.users", "users×1(*)"),
+            // A WITH query does not see itself: this reads the table.
+            ("with users as (select * from users) select id, email from users", "users×1(*)"),
+            ("select u.email from users u, (with users as (select 1) select * from users) s", "users×1(*)"),
+            (
+                "with w as (select 1) select * from (with w as (select email from users) select * from w) s, w",
+                "users×1(*)",
+            ),
+            (
+                "select id from users union select user_id from payments",
+                "payments×1(id,user_id) users×1(id,user_id)",
+            ),
+            ("select s.id, s.email from (select id, email from users) s", "users×1(email,id) plain"),
+            ("select 1 from (with w as (select id from users) select id from w) s", "users×1(id)"),
+            ("copy (select id, email from users) to stdout", "users×1(email,id)"),
+            ("copy users to stdout", "users×1(*)"),
+            ("declare c cursor for select id from users", "users×1(id) plain"),
+            ("prepare p as select max(email) from users", "users×all(email)"),
+            ("fetch 10 from c", "plain"),
+            ("execute p((select email from users))", "users×1(email)"),
+            ("execute p(1)", "plain"),
+            ("select 1; select email from users", "users×1(email)"),
+            ("do $$ begin end $$", "unknown"),
+            ("not sql", "unknown"),
+            ("begin", "plain"),
+            ("begin; declare c cursor for select id from users", "users×1(id) plain"),
+            ("update users set email = 'x' where id = 3 returning phone", "users×1(id,phone)"),
+            ("select query_to_xml('select * from users', true, true, '')", "unknown"),
+            ("select my_report(1)", "plain calls"),
+        ] {
+            let found = shown(text);
+            assert_eq!(found.replace(" plain", "").trim(), expected.replace(" plain", "").trim(), "{text}");
+            if !text.contains("array(select email from users limit") {
+                assert_eq!(found.contains("plain"), expected.contains("plain"), "{text}: {found}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_row_holds_no_more_rows_of_a_table_than_this() {
+        let many = vec!["(select email from w offset 0 limit 1)"; 100].join(", ");
+        let mut wrong = Vec::new();
+        let used = format!("with w as (select email from users) select {many}");
+        for (text, expected) in [
+            (used.as_str(), "100"),
+            ("select (select email from users where id = 1), (select email from users where id = 2)", "2"),
+            (
+                "select concat_ws(' ', (select email from users limit 1), (select phone from users limit 1))::int",
+                "2",
+            ),
+            ("select x from users u, lateral (select email as x from users v where v.id > u.id) s", "2"),
+            ("select string_agg(e, ',') from (select email as e from users limit 5) s", "5"),
+            (
+                "select string_agg(e, ',') from (select email as e from users order by 1 fetch first 5 rows with ties) s",
+                "all",
+            ),
+            ("select string_agg(e, ',') from (select email as e from users limit $1) s", "all"),
+            (
+                "select string_agg(e, ',') from (select (select email from users offset g limit 1) as e from generate_series(1, 10) g) s",
+                "10",
+            ),
+            (
+                "select array_agg(e) from (select (select email from users offset g limit 1) as e from generate_series(1, $1) g) s",
+                "all",
+            ),
+            ("select array_agg(e) from (values ((select email from users limit 1)), ('x')) v(e)", "2"),
+            (
+                "select array_agg(u.email) from (select email from users limit 3) u, generate_series(2, 6, 2) g",
+                "9",
+            ),
+            (
+                "with recursive r as (select email from users union all select email from r) select * from r",
+                "all",
+            ),
+            (
+                "with recursive a as (select email from users), b as (select 1 union all select 1 from b) select * from a, b",
+                "1",
+            ),
+            // The aggregate belongs to the query around, whose rows it combines.
+            ("select (select string_agg(u.email, ',')) from users u", "all"),
+            ("select (select string_agg(u.email, ',') from (select 1) x) from users u", "all"),
+            ("select (select string_agg(email, ',') from (select 1) email) from users", "all"),
+            (
+                "select (select string_agg(u.email, ',') from (select 1 from messages u cross join videos v) j) from users u",
+                "all",
+            ),
+            (
+                "select (select string_agg(u.email, ',') from (messages u cross join videos v) j) from users u",
+                "all",
+            ),
+            (
+                "select (select string_agg(public.users.email, ',') from (select 1) users) from public.users",
+                "all",
+            ),
+            ("select (select x from unnest(array[string_agg(u.email, ',')]) x) from users u", "all"),
+            ("select (with w as (select string_agg(u.email, ',') as e) select e from w) from users u", "all"),
+            // It belongs to its own query.
+            ("select (select count(*) from messages m where m.sender = u.id) from users u", "1"),
+            ("select (select max(m.body) from messages m where m.sender = u.id) from users u", "1"),
+            ("select (select max(e) from (select 'x' as e) s) from users u", "1"),
+            // Which one, only the columns of the table can tell.
+            ("select (select max(sent_at) from messages m where m.sender = u.id) from users u", "1|all"),
+            ("select my_function(email) from users", "all"),
+            ("select lower(email), upper(phone) from users", "1"),
+            ("select generate_series(1, 3), email from users", "1"),
+            ("select json_array(select email from users)", ""),
+            ("select 1 from messages where exists (select 1 from users)", "1"),
+            ("insert into log select string_agg(email, ',') from users returning *", "all"),
+            ("select * from users for update", "1"),
+            ("select email from users tablesample system (10)", "1"),
+        ] {
+            let found = scope(text);
+            let bound = |rows: u64| if rows == UNBOUNDED { "all".to_owned() } else { rows.to_string() };
+            let mut said = found.tables.get("users").map_or_else(String::new, |m| bound(m.max_rows));
+            if let Some(most) = found.in_doubt.get("users").filter(|m| bound(**m) != said) {
+                said = format!("{said}|{}", bound(*most));
+            }
+            if said != expected {
+                wrong.push(format!("{text}: {said:?}, not {expected:?}"));
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
+        assert!(scope("select json_array(select email from users)").is_unknown);
+        let doubtful =
+            scope("select (select max(sent_at) from messages m where m.sender = u.id) from users u");
+        assert_eq!(
+            doubtful.max_rows("users", &|table, column| (table, column) == ("messages", "sent_at")),
+            1
+        );
+        assert_eq!(doubtful.max_rows("users", &|_, _| false), UNBOUNDED);
+    }
+
+    #[test]
+    fn what_was_defined_adds_up() {
+        let mut all = scope("declare a cursor for select id, email from users");
+        all.merge(&scope("declare b cursor for select x.body from messages x, messages y"));
+        assert!(!all.is_plain && all.tables["messages"].max_rows == 2 && all.tables["users"].names("email"));
+        all.merge(&scope("declare c cursor for select count(email) from users"));
+        assert!(all.aggregates());
+    }
+}
