@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -210,6 +211,21 @@ fn a_bundle_convinces_and_a_forged_one_does_not(demo: &Demo) {
     });
     let (rows, bytes) = outcomes.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
     (reach["rows"], reach["bytes"]) = (Value::from(rows), Value::from(bytes));
+    // What those outcomes charged to grants.
+    let mut charged: BTreeMap<String, u64> = BTreeMap::new();
+    for line in kept.iter().filter(|l| l.contains(r#"\"kind\":\"outcome\""#)) {
+        let shown: Value = serde_json::from_str(line).unwrap();
+        let record: Value = serde_json::from_str(shown["record"].as_str().unwrap()).unwrap();
+        for (grant, rows) in record["charged"].as_object().into_iter().flatten() {
+            *charged.entry(grant.clone()).or_default() += rows.as_u64().unwrap();
+        }
+    }
+    if let Some(reach) = reach.as_object_mut() {
+        reach.remove("charged");
+        if !charged.is_empty() {
+            reach.insert("charged".to_owned(), serde_json::to_value(charged).unwrap());
+        }
+    }
     fs::write(forged.join("bundle.json"), index.to_string()).unwrap();
     let (holds, said) = verify(demo, &forged);
     assert!(!holds && said.contains("1 statements that answer are in the log and were kept back"), "{said}");

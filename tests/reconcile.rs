@@ -65,7 +65,7 @@ fn what_did_not_come_through_the_gateway_is_named() {
     let log = demo.dir.join("us-trusted/log/postgresql.csv");
     let since = now();
     // An honest day: governed people, full access, a counted workload, each protocol, a grant.
-    demo.grant("singapore-analyst", "users.email", "id < 100", &["--max-rows", "500"]);
+    demo.grant("singapore-analyst", "users.email", "id < 100", &["--max-rows", "5000"]);
     let place = Place { demo, log, since };
     for mode in ["simple", "extended", "prepared"] {
         for user in ["us-engineer", "singapore-analyst", "feed-service"] {

@@ -19,6 +19,12 @@ use std::time::{Duration, Instant};
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_ringfence");
 
+/// The program under test, or the one that `RF_TEST_PROGRAM` names: an older one, to see a test fail on it.
+pub fn program() -> &'static str {
+    static OTHER: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    OTHER.get_or_init(|| std::env::var("RF_TEST_PROGRAM").ok()).as_deref().unwrap_or(PROGRAM)
+}
+
 /// A running demo.
 pub struct Demo {
     pub dir: PathBuf,
@@ -34,7 +40,7 @@ fn told() -> Stdio {
 }
 
 fn spawn(dir: &Path) -> Child {
-    Command::new(PROGRAM)
+    Command::new(program())
         .args(["demo", "--port", "0", "--users", "5000", "--until-stdin-ends", "--dir"])
         .arg(dir)
         .stdin(Stdio::piped())
@@ -111,7 +117,7 @@ impl Demo {
 
     /// The same for a gateway beside the demo's own.
     pub fn ringfence_with(&self, name: &str, arguments: &[&str]) -> Output {
-        Command::new(PROGRAM)
+        Command::new(program())
             .args(arguments)
             .env("PGPASSWORD", "demo")
             .env("RINGFENCE_CONFIG", self.dir.join(format!("{name}.toml")))
@@ -280,7 +286,7 @@ impl Demo {
                 "--origin",
                 &format!("ringfence-demo.example/{name}"),
             ]);
-            assert!(made.status.success(), "{}", crate::support::text(&made));
+            assert!(made.status.success(), "{}", self::text(&made));
         }
         std::fs::write(&config, change(text)).expect("the folder is ours");
         let registry = self.dir.join(format!("registry-{name}.toml"));
@@ -288,7 +294,7 @@ impl Demo {
         let child = Command::new("sh")
             .arg("-c")
             .arg(format!("{shell} exec \"$0\" serve --config \"$1\""))
-            .arg(PROGRAM)
+            .arg(program())
             .arg(&config)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -22,7 +22,6 @@ pub const HARMLESS_VOLATILE: &[&str] = &[
     "clock_timestamp",
     "timeofday",
     "gen_random_uuid",
-    "setseed",
     "nextval",
     "currval",
     "lastval",

@@ -26,6 +26,8 @@ use crate::stand_in;
 const MAX_GOVERNED_FRAME: usize = 1 << 20;
 /// The most prepared statements and portals of a session.
 const MAX_NAMES: usize = 10_000;
+/// Objects below this number are PostgreSQL's own (FirstNormalObjectId, transam.h).
+const FIRST_OWN_FUNCTION: u32 = 16_384;
 /// The most bytes of texts that one intent has; the ledger holds 4 MiB in an entry, JSON escapes included.
 const MAX_NEW_TEXTS: usize = 2 * MAX_RECORDED;
 struct Side<'a, W> {
@@ -270,7 +272,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let settings = session.settings();
         let Some(text) = settings.decode(bytes) else {
             let analysis = Arc::new(Analysis::not_understood(settings));
-            return Ok(Statement::of(&String::from_utf8_lossy(bytes), analysis));
+            return Ok(Statement::of(&String::from_utf8_lossy(bytes), analysis, settings));
         };
         let statements = &session.shared.statements;
         let analysis = if session.is_face() && bytes.len() > MAX_LENGTH {
@@ -280,7 +282,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         } else {
             statements.without_scope(&text, settings)
         };
-        let mut statement = Statement::of(&text, analysis);
+        let mut statement = Statement::of(&text, analysis, settings);
         statement.deallocates_shared =
             session.changes_connections() && self.deallocates_shared(&statement.analysis);
         Ok(statement)
@@ -291,7 +293,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let [part] = analysis.parts.as_slice() else { return false };
         let Some(Effect::Deallocate(Some(name))) = &part.effect else { return false };
         let found = self.session.flow().names.statement(&names::name(name));
-        matches!(found, Found::Known(p) | Found::Unsure(Some(p)) if p.statement.shared.is_some())
+        matches!(found, Found::Known(p) | Found::Unsure(Some(p)) if p.shared().is_some())
     }
 
     /// A name in a message: as it came, and as it is compared. The last is false for bytes that SQL might
@@ -316,12 +318,14 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         if let Some(refused) = self.not_allowed(&statement) {
             return Ok(self.refuse_query(&refused, Some(&statement.text)));
         }
+        let mut begun = Vec::new();
         let running = self.resolver(|resolver| resolver.query(&statement));
         let admitted = match running {
             Ok(running) => {
                 if self.session.is_face() {
                     self.session.explain(&statement.analysis.verdict);
                 }
+                begun.clone_from(&running.begun);
                 self.admit(&statement, running, &Arc::from([]), None).await
             }
             Err(refusal) => Err(refusal),
@@ -331,8 +335,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             Ok(mut in_flight) => {
                 in_flight.is_simple = true;
                 in_flight.deallocates_shared = statement.deallocates_shared;
-                in_flight.changes_names = statement.analysis.changes_names();
-                flow.names.query(Some(&statement));
+                in_flight.changes_names = flow.names.query(Some(&statement), begun);
                 flow.settings_unsure |= statement.analysis.changes_settings;
                 flow.begin(in_flight);
                 Ok(if statement.deallocates_shared {
@@ -382,18 +385,34 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         if !session.quota.is_empty() {
             charges = session.quota.admit(&running.runs, &|t, c| session.has_column(t, c)).await?;
         }
-        let mut watch = session.watch(&running.runs);
-        let mut folded = Vec::new();
-        if let Some(watch) = watch.as_mut().filter(|watch| watch.has_unbounded()) {
-            folded = session.count_all(watch).await?;
-        }
-        let watch = watch.filter(|watch| !watch.is_empty()).map(Box::new);
+        let watch = session.watch(&running.runs);
         let number = match number {
             Some(number) => number, // a portal that goes on
-            None => self.announce(statement, &running, parameters)?,
+            None => match self.announce(statement, &running, parameters) {
+                Ok(number) => number,
+                Err(refusal) => {
+                    session.quota.take_back(&charges);
+                    return Err(refusal);
+                }
+            },
         };
-        let ticket = session.record_groups(number, folded);
-        session.flow().tickets.extend(ticket);
+        // Who is counted here is on record before the answer, also if the statement is refused then.
+        let watch = match watch {
+            Some(mut watch) if watch.has_unbounded() => {
+                let (groups, counted) = session.count_all(&mut watch).await;
+                let ticket = session.record_groups(number, groups);
+                session.flow().tickets.extend(ticket);
+                if let Err(refusal) = counted {
+                    session.quota.take_back(&charges);
+                    let failed = Some(refusal.code.to_owned());
+                    session.conclude(InFlight { number: Some(number), failed, ..InFlight::default() }, None);
+                    return Err(refusal);
+                }
+                Some(watch)
+            }
+            watch => watch,
+        };
+        let watch = watch.filter(|watch| !watch.is_empty()).map(Box::new);
         let is_checked = session.is_face() || session.metering.is_some();
         let mut texts = Vec::new();
         if is_checked {
@@ -430,8 +449,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let segment = session.shared.ledger.segment();
         let mut flow = session.flow();
         let n = flow.number();
-        let is_recorded = running.is_query && RecordedTexts::is_short(statement);
-        let told = (!is_recorded).then(|| flow.recorded.tell(statement, n, segment));
+        // One text reads differently under other settings: then it is told each time.
+        let settings = resolve::read_under(statement);
+        let is_told = settings.is_some() || running.is_query && RecordedTexts::is_short(statement);
+        let told = (!is_told).then(|| flow.recorded.tell(statement, n, segment));
         let (text, sql) = match told {
             Some(Told::There(of)) => (Some(of), None),
             Some(Told::Here(of)) => (Some(of), Some(&*statement.text)),
@@ -440,12 +461,17 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let mut new_texts = sql.map_or(0, str::len);
         let mut stands_for = Vec::new();
         for (name, meant) in &running.meant {
-            let (of, sql) = match flow.recorded.tell(meant, n, segment) {
+            let settings = resolve::read_under(meant);
+            let told = match &settings {
+                None => flow.recorded.tell(meant, n, segment),
+                Some(_) => Told::Here(RecordedTexts::here(meant, n)),
+            };
+            let (of, sql) = match told {
                 Told::Here(of) => (of, Some(&*meant.text)),
                 Told::There(of) => (of, None),
             };
             new_texts += sql.map_or(0, str::len);
-            stands_for.push(StandsFor { name, statement: sql, of });
+            stands_for.push(StandsFor { name, statement: sql, of, settings });
         }
         if new_texts > MAX_NEW_TEXTS {
             flow.recorded = RecordedTexts::default();
@@ -464,7 +490,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             text,
             stands_for,
             not_understood: running.not_understood || !statement.analysis.is_understood,
-            settings: resolve::read_under(&statement.analysis, &statement.text),
+            settings,
             parameters,
         };
         let entry = Entry::new(Kind::Intent, &session.store.jurisdiction, &record);
@@ -485,7 +511,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         self.session.refused(&refusal.message, statement);
         let text = self.refused_text(refusal);
         let mut flow = self.session.flow();
-        flow.names.query(None);
+        flow.names.query(None, Vec::new());
         flow.begin(InFlight::unrecorded_query());
         drop(flow);
         Passage::Replace(stand_in::query(&text))
@@ -581,7 +607,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                     format!("-- runs what was prepared as {:?}, which the gateway did not see", shown(sent));
                 let analysis = Arc::new(Analysis::not_understood(self.session.settings()));
                 let scope = Arc::clone(&analysis.scope);
-                let statement = Arc::new(Statement::of(&text, analysis));
+                let statement = Arc::new(Statement::of(&text, analysis, self.session.settings()));
                 Ok(PreparedStatement { statement, scope, in_sql: true, is_sure: false })
             }
         }
@@ -590,7 +616,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     /// The name of a statement in the store where connections change; before it, the Parse for a
     /// connection that has not seen it.
     fn on_connection(&mut self, sent: &[u8], prepared: &PreparedStatement) -> (Vec<u8>, Vec<u8>) {
-        let Some(shared) = &prepared.statement.shared else {
+        let Some(shared) = prepared.shared() else {
             return (sent.to_owned(), Vec::new()); // made in SQL
         };
         let mut before = Vec::new();
@@ -635,6 +661,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let mut flow = self.session.flow();
         flow.names.bind(portal, &prepared, parameters.into(), portal_is_decoded);
         flow.send(Confirmed::Pass, None);
+        // Planning at Bind evaluates functions that are marked IMMUTABLE, whatever they do.
+        if prepared.scope.calls_unknown || prepared.scope.is_unknown {
+            flow.sent_may_read();
+        }
         Ok(passage)
     }
 
@@ -673,7 +703,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             && !sent.is_empty()
             && matches!(
                 flow.names.statement(&name),
-                Found::Known(p) | Found::Unsure(Some(p)) if p.statement.shared.is_some()
+                Found::Known(p) | Found::Unsure(Some(p)) if p.shared().is_some()
             );
         flow.names.close(is_portal, name);
         flow.send(Confirmed::Pass, None);
@@ -689,25 +719,27 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             Err(failed) => return Ok(failed),
         };
         let statement = Arc::clone(&portal.statement);
-        let admitted = match self.resolver(|resolver| resolver.portal(&portal)) {
+        let mut begun = Vec::new();
+        let admitted = match self.resolver(|resolver| resolver.portal(&name, &portal)) {
             Ok(running) => {
-                let scope = running.merged();
-                let admitted = self.admit(&statement, running, &portal.parameters, portal.number).await;
-                admitted.map(|in_flight| (in_flight, scope))
+                begun.clone_from(&running.begun);
+                // A portal that goes on has its intent, unless something may have put another in its place.
+                let number = portal.number.filter(|_| portal.is_sure);
+                self.admit(&statement, running, &portal.parameters, number).await
             }
             Err(refusal) => Err(refusal),
         };
-        let (mut in_flight, scope) = match admitted {
+        let mut in_flight = match admitted {
             Ok(admitted) => admitted,
             Err(refusal) => return Ok(self.refuse_in_batch(&refusal, Some(&statement.text))),
         };
         in_flight.deallocates_shared = statement.deallocates_shared;
         let mut flow = self.session.flow();
-        flow.names.ran_as(&name, in_flight.number, &scope);
-        if !portal.in_sql {
-            in_flight.changes_names = flow.names.execute(&statement);
-            flow.settings_unsure |= statement.analysis.changes_settings;
+        for begun in begun.iter_mut().filter(|begun| begun.name == name) {
+            begun.number = in_flight.number;
         }
+        in_flight.changes_names = flow.names.execute((!portal.in_sql).then_some(&statement), begun);
+        flow.settings_unsure |= !portal.in_sql && statement.analysis.changes_settings;
         let wants_description = in_flight.watch.as_ref().is_some_and(|w| w.wants_description());
         flow.begin(in_flight);
         let is_described = flow.just_described.take().is_some_and(|n| *n == *name);
@@ -745,7 +777,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                     shown(sent)
                 );
                 let analysis = Arc::new(Analysis::not_understood(self.session.settings()));
-                Ok(Portal::unseen(Arc::new(Statement::of(&text, analysis))))
+                Ok(Portal::unseen(Arc::new(Statement::of(&text, analysis, self.session.settings()))))
             }
         }
     }
@@ -761,14 +793,16 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             .hint("Use SELECT.");
             return Ok(self.refuse_query(&refusal, None));
         }
-        let name = session.function_name(number.cast_unsigned()).await;
+        let number = number.cast_unsigned();
+        let name = session.function_name(number).await;
         let analysis = Arc::new(Analysis::function_call(&name));
-        let statement = Arc::new(Statement::of(&format!("-- a function-call message: {name}"), analysis));
+        let text = format!("-- a function-call message: {name}");
+        let statement = Arc::new(Statement::of(&text, analysis, session.settings()));
         let running = Running::unseen(&statement);
         match self.admit(&statement, running, &Arc::from([]), None).await {
             Ok(in_flight) => {
                 let mut flow = session.flow();
-                flow.names.query(Some(&statement));
+                flow.names.function_call(number >= FIRST_OWN_FUNCTION);
                 flow.begin(InFlight { is_simple: true, ..in_flight });
                 Ok(Passage::Forward)
             }

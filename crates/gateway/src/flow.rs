@@ -15,7 +15,7 @@ use ringfence_statement::analysis::Analysis;
 use crate::metering::Watch;
 use crate::quota::Charges;
 use crate::refusal::Refusal;
-use crate::relay::names::Names;
+use crate::relay::names::{Names, PreparedStatement};
 use crate::relay::recorded_texts::RecordedTexts;
 use crate::relay::statement::{SharedStatement, Statement};
 use crate::traces::{Begun, Over};
@@ -39,6 +39,8 @@ struct Sent {
     prepares: Option<(bool, u64)>,
     /// Its place in the order of what was sent.
     place: u64,
+    /// The store may run functions of others for it.
+    may_read: bool,
 }
 
 /// A workload's statement: what it is, and what it runs by name.
@@ -61,9 +63,10 @@ pub struct InFlight {
     pub counted: Option<Counted>,
     /// What it costs of grants' row limits.
     pub charges: Charges,
-    /// The texts that an error may quote: its own and those of what it stands for.
+    /// The texts that an error may quote: its own and those of what it stands for. [`Flow::begin`] takes
+    /// them.
     pub texts: Vec<Arc<Statement>>,
-    /// The parameters that an error may quote.
+    /// The parameters that an error may quote; likewise.
     pub parameters: Option<Arc<[Box<str>]>>,
     /// Rows let through.
     pub rows: u64,
@@ -71,6 +74,8 @@ pub struct InFlight {
     pub bytes: u64,
     /// The SQLSTATE it failed with.
     pub failed: Option<String>,
+    /// The store skipped it after an error.
+    pub is_skipped: bool,
     /// Its parts that have ended.
     pub parts_ended: usize,
     /// Its end confirms a change of names; see [`Names::execute`].
@@ -187,8 +192,15 @@ pub struct Flow {
     pub settings_unsure: bool,
     /// A transaction was rolled back since the last ReadyForQuery.
     rolled_back: bool,
-    /// An error came since the last ReadyForQuery.
-    has_failed: bool,
+    /// The SQLSTATE of the error since the last ReadyForQuery.
+    failure: Option<String>,
+    /// It came when a statement ran, and not before.
+    failed_in_execution: bool,
+    /// The texts and parameters that were sent since the last ReadyForQuery, of a governed or metered
+    /// session: what the store says before it may repeat them.
+    pub texts: Vec<Arc<Statement>>,
+    /// See `texts`.
+    pub parameters: Vec<Arc<[Box<str>]>>,
     sent: VecDeque<Sent>,
     /// Shared statements that were sent to the connection and not confirmed.
     sending: HashSet<u64>,
@@ -223,7 +235,14 @@ impl Flow {
             None => {}
         }
         let place = self.place();
-        self.sent.push_back(Sent { confirmed, prepares, place });
+        self.sent.push_back(Sent { confirmed, prepares, place, may_read: false });
+    }
+
+    /// For the message that was sent last the store may run functions that read rows.
+    pub fn sent_may_read(&mut self) {
+        if let Some(sent) = self.sent.back_mut() {
+            sent.may_read = true;
+        }
     }
 
     /// Whether the connection has prepared a statement, or will have when it gets to what was sent.
@@ -238,8 +257,9 @@ impl Flow {
 
     /// The client's name for a shared statement.
     pub fn own_name(&self, number: u64) -> Option<&str> {
-        let is_it = |s: &Statement| s.shared.as_ref().is_some_and(|p| p.named && p.number == number);
-        self.names.statements().find(|(_, p)| is_it(&p.statement)).map(|(name, _)| name)
+        let is_it =
+            |p: &PreparedStatement| p.shared().is_some_and(|shared| shared.named && shared.number == number);
+        self.names.statements().find(|(_, p)| is_it(p)).map(|(name, _)| name)
     }
 
     /// All prepared statements are gone from the connection (DEALLOCATE ALL, DISCARD ALL).
@@ -252,6 +272,8 @@ impl Flow {
     pub fn begin(&mut self, mut statement: InFlight) {
         let is_simple = statement.is_simple;
         statement.place = self.place();
+        self.texts.append(&mut statement.texts);
+        self.parameters.extend(statement.parameters.take());
         self.awaited.push_back(Awaited::Statement(statement));
         if is_simple {
             self.unnamed = None;
@@ -278,8 +300,12 @@ impl Flow {
         sent.confirmed
     }
 
-    /// Whether an error that comes now answers a Parse, a Bind or a Close.
+    /// Whether an error that comes now answers a Parse, a Bind or a Close for which no row was read.
     pub fn is_before_rows(&mut self) -> bool {
+        self.is_before_execution() && !self.sent.front().is_some_and(|sent| sent.may_read)
+    }
+
+    fn is_before_execution(&mut self) -> bool {
         let confirmation = self.sent.front().map(|sent| sent.place);
         let statement = self.current().map(|current| current.place);
         match (confirmation, statement) {
@@ -362,7 +388,8 @@ impl Flow {
     /// An error came.
     pub fn fail(&mut self, sqlstate: &str) {
         self.copying = false;
-        self.has_failed = true;
+        self.failure = Some(sqlstate.to_owned());
+        self.failed_in_execution = !self.is_before_execution();
         if let Some(current) = self.current() {
             current.failed = Some(sqlstate.to_owned());
         }
@@ -387,9 +414,15 @@ impl Flow {
         if let Some(query) = over.last().filter(|s| s.is_simple && s.changes_names) {
             self.names.ran(query.parts_ended);
         }
-        let (failed, rolled_back) =
-            (std::mem::take(&mut self.has_failed), std::mem::take(&mut self.rolled_back));
-        self.names.ready(failed, rolled_back, transaction != b'I');
+        let rolled_back = std::mem::take(&mut self.rolled_back);
+        let failure = self.failure.take();
+        if failure.is_some() {
+            let ran = usize::from(std::mem::take(&mut self.failed_in_execution));
+            over.iter_mut().skip(ran).for_each(|statement| statement.is_skipped = true);
+        }
+        self.names.ready(failure.as_deref(), rolled_back, transaction != b'I');
+        self.texts.clear();
+        self.parameters.clear();
         self.sent.clear();
         self.sending.clear();
         self.sending_unnamed = None;

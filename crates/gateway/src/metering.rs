@@ -418,16 +418,21 @@ impl Session {
     }
 
     /// Counts all people of the tables of which a row may show all, before the statement runs, and returns
-    /// what must be on record for it.
-    pub async fn count_all(&self, watch: &mut Watch) -> Result<Vec<Group>, Refusal> {
+    /// whom that counted, who must be on record, also where a limit then refuses the statement.
+    pub async fn count_all(&self, watch: &mut Watch) -> (Vec<Group>, Result<(), Refusal>) {
+        let mut groups = Vec::new();
+        let counted = self.count_each(watch, &mut groups).await;
+        (groups, counted)
+    }
+
+    async fn count_each(&self, watch: &mut Watch, groups: &mut Vec<Group>) -> Result<(), Refusal> {
         let (Some(metering), Some(behind)) = (&self.metering, self.shared.stores.get(&self.store.name))
         else {
-            return Ok(Vec::new());
+            return Ok(());
         };
-        let Some((_, catalogue)) = self.policy.store(&self.store.name) else { return Ok(Vec::new()) };
+        let Some((_, catalogue)) = self.policy.store(&self.store.name) else { return Ok(()) };
         let login = self.admission.login(&behind.steward, &self.policy).await;
         let login = login.map_err(|e| cannot_connect(&e))?;
-        let mut groups = Vec::new();
         for watched in watch.0.iter_mut().filter(|watched| watched.max_rows == UNBOUNDED) {
             let classified = catalogue.tables.get(&watched.group.table);
             let (_, key) = key_of(classified, watched.group.unit);
@@ -455,7 +460,7 @@ impl Session {
             }
         }
         watch.0.retain(|watched| watched.max_rows != UNBOUNDED);
-        Ok(groups)
+        Ok(())
     }
 
     /// Puts on record whom the statement under way has reached and who must be there before the rows leave.

@@ -93,9 +93,12 @@ impl Quota {
     ) -> Result<Charges, Refusal> {
         let mut charges = Charges::new();
         for (grant, limited) in self.grants.iter().enumerate() {
-            let (mut per_row, mut is_read, mut whole) = (0, false, 0_u64);
+            // What goes on with a query that has begun was charged its least then.
+            let (mut per_row, mut is_read, mut whole, mut begins) = (0, false, 0_u64, false);
             for run in runs {
-                match run.scope.max_rows(limited.table(), has_column) {
+                let most = run.scope.max_rows(limited.table(), has_column);
+                begins |= most > 0 && !run.goes_on;
+                match most {
                     0 => {}
                     UNBOUNDED => {
                         is_read = true;
@@ -110,14 +113,33 @@ impl Quota {
             if !is_read {
                 continue;
             }
-            let all = if whole > 0 { self.shown(limited).await?.saturating_mul(whole) } else { 0 };
-            let before = all.max(1);
+            let all = match whole {
+                0 => 0,
+                whole => match self.shown(limited).await {
+                    Ok(shown) => shown.saturating_mul(whole),
+                    Err(refusal) => {
+                        self.take_back(&charges);
+                        return Err(refusal);
+                    }
+                },
+            };
+            let before = all.max(u64::from(begins));
             if let Err(left) = self.take(grant, before).await {
+                self.take_back(&charges);
                 return Err(refused(limited, all, left));
             }
-            charges.push(Charge { grant, per_row, charged: before, credit: u64::from(all == 0) });
+            charges.push(Charge { grant, per_row, charged: before, credit: u64::from(all == 0 && begins) });
         }
         Ok(charges)
+    }
+
+    /// A statement does not run after all: what it cost is there again.
+    pub fn take_back(&self, charges: &[Charge]) {
+        let mut leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
+        for charge in charges {
+            leased[charge.grant] += charge.charged;
+            self.grants[charge.grant].grant.lease(charge.charged);
+        }
     }
 
     /// How many rows of the granted table the face shows now, counted by the face's own login up to one

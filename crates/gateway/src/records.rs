@@ -106,6 +106,9 @@ pub struct StandsFor<'a> {
     /// The entry that has the text.
     #[serde(flatten)]
     pub of: TextOf,
+    /// The settings that the text was read under, where they are not the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub settings: Option<ReadUnder>,
 }
 
 /// Settings that change where a literal ends.

@@ -80,6 +80,8 @@ pub struct Shared {
     pub people: People,
     /// Grants in force.
     pub grants: Arc<LiveGrants>,
+    /// Names of functions, by store and number.
+    pub functions: Mutex<HashMap<(String, u32), String>>,
     /// What the texts of statements say.
     pub statements: Cache,
     /// Counts of workloads.
@@ -345,6 +347,7 @@ impl Gateway {
             is_handed_over: AtomicBool::new(false),
             people: People::default(),
             grants,
+            functions: Mutex::default(),
             statements: Cache::default(),
             counting: Counting::default(),
             border: Border::default(),

@@ -30,6 +30,7 @@ use crate::records::{ClosedRecord, OutcomeRecord, RefusedRecord, SessionRecord, 
 use crate::refusal::{Refusal, code};
 use crate::relay::cuts::{Deadline, expiry, next_cut};
 use crate::relay::exit::{self, Source};
+use crate::relay::recorded_texts::RecordedTexts;
 use crate::route::{NoPass, Pass, Route};
 use crate::server::Shared;
 use crate::startup::Startup;
@@ -83,6 +84,8 @@ pub struct Session {
     pub passed: Arc<Passed>,
     /// How the store reads texts now.
     pub settings: Mutex<Settings>,
+    /// Values of reported parameters that the client was sent.
+    pub shown: Mutex<HashSet<(String, String)>>,
     /// The store's parameters as they were when the session began.
     pub initial: Arc<Parameters>,
     /// Whose statements it counts, if they are counted.
@@ -109,6 +112,8 @@ pub enum End {
     Refused(Refusal, bool),
 }
 
+/// The most names of functions that are remembered.
+const MOST_FUNCTIONS: usize = 10_000;
 /// Start parameters that a governed person may set. `options`, `replication` and settings that change what statements mean
 /// would beat those of the role and outlive DISCARD ALL.
 const PARAMETERS: &[&str] =
@@ -155,7 +160,8 @@ impl Session {
 
     /// How the store reads the text that comes next.
     pub fn settings(&self) -> Settings {
-        if self.flow().settings_unsure {
+        // A face's session cannot change them: start parameters fix them, and SET is refused.
+        if !self.is_face() && self.flow().settings_unsure {
             return Settings::UNSURE;
         }
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner)
@@ -189,13 +195,22 @@ impl Session {
         self.initial.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.clone())
     }
 
-    /// The name of a function of the store, for a message that has its number only.
+    /// The name of a function of the store, for a message that has its number only. Asked once.
     pub async fn function_name(&self, number: u32) -> String {
-        let known = match self.shared.stores.get(&self.store.name) {
+        let key = (self.store.name.clone(), number);
+        let known = || self.shared.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(name) = known().get(&key) {
+            return name.clone();
+        }
+        let found = match self.shared.stores.get(&self.store.name) {
             Some(behind) => behind.steward.function_name(number).await.ok().flatten(),
             None => None,
         };
-        known.map_or_else(|| format!("function {number}"), |name| format!("function {number}, {name}"))
+        let name = found.map_or_else(|| format!("function {number}"), |n| format!("function {number}, {n}"));
+        if known().len() < MOST_FUNCTIONS {
+            known().insert(key, name.clone());
+        }
+        name
     }
 
     /// The store's parameters as the client knows them.
@@ -456,6 +471,7 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         quota: Arc::new(quota(shared, &behind.steward, &login, &grants)),
         flow: Arc::new(Mutex::new(Flow::new())),
         settings: Mutex::new(settings_of(&parameters)),
+        shown: Mutex::default(),
         initial: Arc::clone(&parameters),
         workload: workload.map(Arc::new),
         parameters: Mutex::new(parameters),
@@ -675,6 +691,8 @@ async fn follow(
     before.session.quota.give_back().await;
     opened.session.flow = Arc::clone(&before.session.flow);
     opened.session.flow().on_connection.clear();
+    // The new session's entries name none of the old one's.
+    opened.session.flow().recorded = RecordedTexts::default();
     // What the client has set since it connected goes with it.
     let parameters = before.session.parameters();
     *opened.session.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings_of(&parameters);

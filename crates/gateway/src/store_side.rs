@@ -7,7 +7,9 @@
 //! ask.
 
 use std::collections::HashSet;
+use std::sync::PoisonError;
 
+use ringfence_statement::words;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
@@ -161,7 +163,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             if current.charges.is_empty() {
                 return Ok(Row::Pass);
             }
-            std::mem::take(&mut current.charges)
+            // A copy: if the client leaves while rows are leased, the outcome still says what was charged.
+            current.charges.clone()
         };
         let mut charged = Ok(());
         for charge in &mut charges {
@@ -186,7 +189,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             if flow.is_before_rows() {
                 return;
             }
-            flow.current().map(|current| std::mem::take(&mut current.charges)).unwrap_or_default()
+            flow.current().map(|current| current.charges.clone()).unwrap_or_default()
         };
         for charge in &mut charges {
             self.session.quota.error(charge).await;
@@ -249,7 +252,11 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                     (flow.ready(body.first().copied().unwrap_or(b'I')), std::mem::take(&mut flow.traffic))
                 };
                 session.shared.count(&session.store.name, traffic);
-                for statement in over {
+                for mut statement in over {
+                    if statement.is_skipped {
+                        session.quota.take_back(&statement.charges);
+                        statement.charges.clear();
+                    }
                     session.conclude(statement, None);
                 }
                 session.answered.notify_one();
@@ -297,8 +304,11 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         }
         let mut rest = Body(body);
         let (Some(name), Some(value)) = (rest.string(), rest.string()) else { return Passage::Forward };
-        let began_with = self.session.began_with(name);
-        if error_fields::parameter_passes(name, value, began_with.as_deref(), &self.words()) {
+        let shown = &mut *self.session.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = (name.to_owned(), value.to_owned());
+        let is_old = shown.contains(&known) || self.session.began_with(name).as_deref() == Some(value);
+        if is_old || error_fields::parameter_passes(name, value, &self.words()) {
+            shown.insert(known);
             Passage::Forward
         } else {
             Passage::Replace(Vec::new())
@@ -310,22 +320,31 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             return Passage::Forward;
         }
         let is_before_rows = self.session.flow().is_before_rows();
-        match error_fields::judge(b'N', body, is_before_rows, &self.words()) {
+        match self.judge(b'N', body, is_before_rows) {
             Judged::Whole => Passage::Forward,
             Judged::Sentence(instead) | Judged::Reduced(instead) => Passage::Replace(instead),
         }
+    }
+
+    fn judge(&self, tag: u8, body: &[u8], is_before_rows: bool) -> Judged {
+        let words = self.words();
+        let texts = self.session.flow().texts.clone();
+        let texts: Vec<&str> = texts.iter().map(|statement| &*statement.text).collect();
+        error_fields::judge(tag, body, is_before_rows, &texts, &words)
     }
 
     /// The names and constants that the client knows: those of its statement, and what its face shows.
     fn words(&self) -> HashSet<String> {
         let session = self.session;
         let mut words = session.names_shown();
-        let mut flow = session.flow();
-        let Some(current) = flow.current() else { return words };
-        for statement in &current.texts {
-            ringfence_statement::words::collect(&statement.text, statement.analysis.settings, &mut words);
+        let (texts, parameters) = {
+            let flow = session.flow();
+            (flow.texts.clone(), flow.parameters.clone())
+        };
+        for statement in &texts {
+            words::collect(&statement.text, statement.settings, &mut words);
         }
-        for parameter in current.parameters.iter().flat_map(|all| all.iter()) {
+        for parameter in parameters.iter().flat_map(|all| all.iter()) {
             words.insert(parameter.to_string());
         }
         words
@@ -347,16 +366,15 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         flow.fail(&String::from_utf8_lossy(sqlstate));
         if session.is_governed() {
             drop(flow);
-            let judged = error_fields::judge(b'E', body, is_before_rows, &self.words());
+            let judged = self.judge(b'E', body, is_before_rows);
+            if matches!(judged, Judged::Sentence(_)) {
+                self.count_error();
+            }
             flow = session.flow();
-            match judged {
-                Judged::Whole => {}
-                Judged::Sentence(instead) => {
-                    drop(flow);
-                    self.count_error();
-                    return Passage::Replace(instead);
-                }
-                Judged::Reduced(instead) => return Passage::Replace(instead),
+            if let Judged::Sentence(instead) | Judged::Reduced(instead) = judged {
+                let hint = flow.hint.as_deref().filter(|_| EXPLAINED.contains(&sqlstate));
+                let hinted = hint.and_then(|hint| with_hint(&instead[HEADER..], hint));
+                return Passage::Replace(hinted.unwrap_or(instead));
             }
         }
         if EXPLAINED.contains(&sqlstate)

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ringfence_meter::{Group, Reached};
 use ringfence_statement::column_refs::UNKNOWN;
+use ringfence_statement::settings::Settings;
 use ringfence_statement::shape;
 use ringfence_verifier::checkpoint::read_head;
 use ringfence_verifier::record::{Kind, Leaf};
@@ -501,8 +502,8 @@ impl Builder {
         let mut sets = Vec::new();
         for (part, digest) in texts.parts() {
             let set = match part {
-                Part::Here(text) => {
-                    let set = self.columns_of(texts, text);
+                Part::Here(text, settings) => {
+                    let set = self.columns_of(texts, text, settings);
                     if let Some(digest) = digest {
                         self.told.insert(session, digest, (set, index));
                     }
@@ -539,14 +540,14 @@ impl Builder {
     }
 
     /// That of one text, remembered by the text.
-    fn columns_of(&mut self, texts: &Texts, text: &str) -> u32 {
+    fn columns_of(&mut self, texts: &Texts, text: &str, settings: Settings) -> u32 {
         // Under settings of its own, or with names in it, a text is read each time.
         let is_plain = texts.is_plain();
         let known = || shape::with_key(text, |key| self.shapes.get(key).copied());
         if let Some(known) = is_plain.then(known).flatten() {
             return known;
         }
-        let set: Vec<String> = texts.columns_of(text).into_iter().collect();
+        let set: Vec<String> = texts.columns_of(text, settings).into_iter().collect();
         let number = self.word(&set.join(" "));
         if self.shapes.len() >= SHAPES {
             self.shapes.clear();

@@ -33,6 +33,7 @@ struct StandsFor {
     statement: Option<String>,
     #[serde(flatten)]
     of: TextOf,
+    settings: Option<ReadUnder>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -42,10 +43,10 @@ struct ReadUnder {
 }
 
 /// A text that an entry has or names.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Part<'a> {
-    /// The entry has it.
-    Here(&'a str),
+    /// The entry has it, and the store read it under these settings.
+    Here(&'a str, Settings),
     /// Another entry of the session has the text with this digest.
     There(&'a str),
 }
@@ -54,13 +55,25 @@ impl Texts {
     /// The statement's own text and those of what it stands for, each with the digest by which later
     /// entries name it.
     pub(crate) fn parts(&self) -> impl Iterator<Item = (Part<'_>, Option<&str>)> {
+        let settings = |under: &Option<ReadUnder>| {
+            under.as_ref().map_or_else(Settings::default, |under| {
+                Settings::reported(&under.standard_conforming_strings, &under.client_encoding)
+            })
+        };
         let own = match (&self.statement, &self.text) {
-            (Some(text), of) => Some((Part::Here(text), of.as_ref().map(|of| of.digest.as_str()))),
+            (Some(text), of) => {
+                let digest = of.as_ref().map(|of| of.digest.as_str());
+                Some((Part::Here(text, settings(&self.settings)), digest))
+            }
             (None, Some(of)) => Some((Part::There(&of.digest), None)),
             (None, None) => None,
         };
-        let meant = self.stands_for.iter().map(|meant| match &meant.statement {
-            Some(text) => (Part::Here(text.as_str()), Some(meant.of.digest.as_str())),
+        let meant = self.stands_for.iter().map(move |meant| match &meant.statement {
+            // Under other settings no later entry names it.
+            Some(text) => {
+                let digest = meant.settings.is_none().then_some(meant.of.digest.as_str());
+                (Part::Here(text.as_str(), settings(&meant.settings)), digest)
+            }
             None => (Part::There(meant.of.digest.as_str()), None),
         });
         own.into_iter().chain(meant)
@@ -69,13 +82,6 @@ impl Texts {
     /// Whether the statement may reach anything, whatever its texts say.
     pub(crate) fn is_unknown(&self) -> bool {
         self.not_understood || self.statement.is_none() && self.text.is_none()
-    }
-
-    /// The settings that the text was read under.
-    pub(crate) fn settings(&self) -> Settings {
-        self.settings.as_ref().map_or_else(Settings::default, |under| {
-            Settings::reported(&under.standard_conforming_strings, &under.client_encoding)
-        })
     }
 
     /// Whether its texts mean the same in every entry: read under the default settings, without names.
@@ -99,8 +105,8 @@ impl Texts {
 
     /// The columns that one of its texts reaches; what EXECUTE and FETCH go on with is left to what they
     /// stand for, where that is named.
-    pub(crate) fn columns_of(&self, text: &str) -> BTreeSet<String> {
-        column_refs::columns(text, self.settings(), !self.stands_for.is_empty())
+    pub(crate) fn columns_of(&self, text: &str, settings: Settings) -> BTreeSet<String> {
+        column_refs::columns(text, settings, !self.stands_for.is_empty())
     }
 }
 
@@ -149,6 +155,8 @@ impl<S: std::hash::Hash + Eq + Clone, T: Clone> Remembered<S, T> {
     /// Everything, to be kept.
     pub(crate) fn into_all(self) -> impl Iterator<Item = (S, String, T)> {
         self.sessions.into_iter().flat_map(|(session, texts)| {
+            let mut texts: Vec<_> = texts.into_iter().collect();
+            texts.sort_by_key(|(_, (place, _))| *place);
             texts.into_iter().map(move |(digest, (_, what))| (session.clone(), digest, what))
         })
     }

@@ -91,6 +91,7 @@ const QUERY_NODES: &[&str] = &[
 /// itself once it is prepared; names are compared without their schema.
 const REFUSED_FUNCTIONS: &[&str] = &[
     "set_config",
+    "setseed",
     "ts_stat",
     "ts_rewrite",
     "pg_notify",
@@ -362,11 +363,21 @@ fn visit(kind: &str, fields: &Value, verdict: &mut Verdict) -> Judged {
         "ColumnRef" => {
             let last = fields["fields"].as_array().and_then(|f| f.last()).map(|l| &l["node"]);
             match last.and_then(|l| l["String"]["sval"].as_str()) {
-                Some(name) => drop(verdict.columns.insert(name.to_owned())),
+                Some(name) => {
+                    // `u.name` calls a function of that name where there is no such column.
+                    if fields["fields"].as_array().is_some_and(|f| f.len() > 1) {
+                        not_refused(name)?;
+                    }
+                    verdict.columns.insert(name.to_owned());
+                }
                 None => verdict.all_columns = true,
             }
         }
         "FuncCall" => function(fields)?,
+        "AIndirection" => {
+            let names = fields["indirection"].as_array().into_iter().flatten();
+            names.filter_map(|n| n["node"]["String"]["sval"].as_str()).try_for_each(not_refused)?;
+        }
         _ => {}
     }
     children(fields, verdict)
@@ -386,6 +397,16 @@ fn children(value: &Value, verdict: &mut Verdict) -> Judged {
     }
 }
 
+fn not_refused(function: &str) -> Judged {
+    let lower = function.to_ascii_lowercase();
+    let is_refused =
+        REFUSED_FUNCTIONS.contains(&lower.as_str()) || REFUSED_PREFIXES.iter().any(|p| lower.starts_with(p));
+    if is_refused {
+        return no(&format!("The function {lower} is"), "It reaches beyond the face's views.");
+    }
+    Ok(())
+}
+
 fn function(fields: &Value) -> Judged {
     let names: Vec<&str> = fields["funcname"]
         .as_array()
@@ -394,11 +415,10 @@ fn function(fields: &Value) -> Judged {
         .filter_map(|n| n["node"]["String"]["sval"].as_str())
         .collect();
     let Some(name) = names.last() else { return no("This function is", "Its name is not understood.") };
-    let lower = name.to_ascii_lowercase();
-    let is_refused =
-        REFUSED_FUNCTIONS.contains(&lower.as_str()) || REFUSED_PREFIXES.iter().any(|p| lower.starts_with(p));
+    not_refused(name)?;
     let foreign = names.len() > 1 && !["pg_catalog", "information_schema"].contains(&names[0]);
-    if is_refused || foreign {
+    if foreign {
+        let lower = name.to_ascii_lowercase();
         return no(&format!("The function {lower} is"), "It reaches beyond the face's views.");
     }
     Ok(())
@@ -487,6 +507,9 @@ mod tests {
             "SELECT pg_advisory_lock(1)",
             "SELECT * FROM dblink('x', 'y') AS t(a int)",
             "SELECT xmlparse(document '<a/>')",
+            "SELECT u.ts_stat FROM users u",
+            "SELECT ('select 1'::text).ts_stat",
+            "SELECT setseed(0.5)",
             "CALL f()",
             "VACUUM",
             "ALTER ROLE me SET search_path = public",

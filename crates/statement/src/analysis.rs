@@ -138,6 +138,18 @@ impl Analysis {
         Some(Self { shape, parts, scope, is_sticky, is_understood, ..Self::not_understood(settings) })
     }
 
+    /// Whether the grammar does not accept the text.
+    pub fn is_syntax_error(&self) -> bool {
+        self.verdict.refused.as_ref().is_some_and(|refused| refused.is_syntax)
+    }
+
+    /// About how many bytes it takes.
+    fn size(&self) -> usize {
+        let verdict = self.verdict.columns.iter().chain(&self.verdict.tables).map(|n| n.len() + 48);
+        let parts = self.parts.iter().map(|part| 64 + part.scope.size());
+        512 + self.shape.text.len() + self.scope.size() + verdict.sum::<usize>() + parts.sum::<usize>()
+    }
+
     /// Whether a part runs or goes on with what a name stands for.
     pub fn uses_names(&self) -> bool {
         let uses = |e: &Effect| matches!(e, Effect::Execute(_) | Effect::Fetch { .. });
@@ -225,11 +237,12 @@ impl Cache {
 
     fn remember(&self, key: &str, found: &Arc<Analysis>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.by_text.len() >= REMEMBERED || known.bytes + key.len() > REMEMBERED_BYTES {
+        let size = key.len() + found.size();
+        if known.by_text.len() >= REMEMBERED || known.bytes + size > REMEMBERED_BYTES {
             // Rare and cheap: what is still in use is read again once.
             *known = Known::default();
         }
-        known.bytes += key.len();
+        known.bytes += size;
         known.by_text.insert(key.into(), Arc::clone(found));
     }
 }

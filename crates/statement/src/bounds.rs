@@ -9,7 +9,8 @@
 //! section 4.2.7), which can be a query around the one that it stands in. Where the text alone does not
 //! tell, [`Bounds::doubts`] says what must be looked up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::rc::Rc;
 
 use serde_json::Value;
 
@@ -75,6 +76,12 @@ const EXPRESSIONS: &[&str] = &[
 
 /// The deepest nesting that is followed. PostgreSQL's own parser stops earlier on most texts.
 const MAX_DEPTH: usize = 400;
+/// The most tables, FROM items of one query, WITH queries and doubts of a statement. Beyond them the scope
+/// is unknown: their products would take more memory and time than an answer is worth.
+const MAX_TABLES: usize = 300;
+const MAX_ITEMS: usize = 300;
+const MAX_NAMES: usize = 300;
+const MAX_DOUBTS: usize = 50;
 
 type Rows = BTreeMap<String, u64>;
 
@@ -99,17 +106,19 @@ struct Rowset {
     by_constant: bool,
     /// How many rows of each table one of them can hold.
     holds: Rows,
-    /// The names of its columns, if all of them are known.
-    columns: Option<Vec<String>>,
+    /// The names of its columns in order, as far as they are known; `None` if not even their number is.
+    columns: Columns,
     /// An aggregate in it belongs to a query around it.
     escapes: bool,
 }
+
+type Columns = Option<Vec<Option<String>>>;
 
 /// A FROM item's name.
 struct Item {
     name: String,
     table: Option<String>,
-    columns: Option<Vec<String>>,
+    columns: Columns,
 }
 
 /// What the expressions of one query level need.
@@ -130,21 +139,26 @@ struct Level {
 
 /// WITH queries that a name can stand for, the innermost last.
 #[derive(Clone, Default)]
-struct Names<'a>(Vec<(&'a str, Rowset)>);
+struct Names<'a>(Vec<(&'a str, Rc<Rowset>)>);
 
 struct Reader {
     bounds: Bounds,
     /// An aggregate in doubt counts for the queries around it, too.
     widest: bool,
     depth: usize,
+    /// How many queries stand around what is read.
+    queries: usize,
 }
 
 /// Reads a statement of `kind`. With `widest`, aggregates in doubt are taken to belong to all queries
 /// around them.
 pub(crate) fn of(kind: &str, fields: &Value, widest: bool) -> Bounds {
-    let mut reader = Reader { bounds: Bounds::default(), widest, depth: 0 };
+    let mut reader = Reader { bounds: Bounds::default(), widest, depth: 0, queries: 0 };
     let rowset = reader.statement(kind, fields, &Names::default());
+    reader.bounds.is_unknown |= rowset.holds.len() > MAX_TABLES;
     reader.bounds.tables = rowset.holds;
+    // A table that is read holds at least one row of an answer.
+    reader.bounds.tables.values_mut().for_each(|rows| *rows = (*rows).max(1));
     reader.bounds
 }
 
@@ -251,51 +265,55 @@ impl Reader {
     /// Reads WITH queries and adds their names. Returns whether an aggregate in one of them belongs to
     /// a query around.
     fn with<'a>(&mut self, clause: &'a Value, names: &mut Names<'a>) -> bool {
-        let mut escapes = false;
         let queries: Vec<&'a Value> =
             items(&clause["ctes"]).iter().map(|c| &c["node"]["CommonTableExpr"]).collect();
-        let is_recursive = clause["recursive"] == true;
-        for (place, query) in queries.iter().enumerate() {
+        if names.0.len() + queries.len() > MAX_NAMES {
+            self.bounds.is_unknown = true;
+            return false;
+        }
+        if clause["recursive"] == true && is_recursive(&queries) {
+            return self.with_recursive(&queries, names);
+        }
+        let mut escapes = false;
+        for query in queries {
             let name = query["ctename"].as_str().unwrap_or_default();
             let Some((kind, fields)) = node(&query["ctequery"]) else { continue };
-            // In WITH RECURSIVE a query sees itself and, as PostgreSQL sorts them, those after it.
-            let sees = |names: &[&Value]| {
-                names.iter().any(|n| n["ctename"].as_str().is_some_and(|n| mentions(fields, n)))
-            };
-            let mut rows = if is_recursive && sees(&queries[place..]) {
-                let mut inner = names.clone();
-                for query in &queries[place..] {
-                    let name = query["ctename"].as_str().unwrap_or_default();
-                    inner.0.push((name, Rowset { count: UNBOUNDED, ..Rowset::default() }));
-                }
-                let mut rows = self.statement(kind, fields, &inner);
-                rows.holds.values_mut().for_each(|rows| *rows = UNBOUNDED);
-                // A later query that it uses may be read before it is defined here.
-                for later in &queries[place + 1..] {
-                    if let Some((kind, fields)) = node(&later["ctequery"]) {
-                        for (table, _) in self.statement(kind, fields, &inner).holds {
-                            rows.holds.insert(table, UNBOUNDED);
-                        }
-                    }
-                }
-                Rowset { count: UNBOUNDED, columns: None, ..rows }
-            } else {
-                self.statement(kind, fields, names)
-            };
-            let renamed = names_of(&query["aliascolnames"]);
-            if !renamed.is_empty() {
-                rows.columns = rename(rows.columns, renamed);
-            }
+            let mut rows = self.statement(kind, fields, names);
+            rows.columns = rename(rows.columns.take(), names_of(&query["aliascolnames"]));
             escapes |= rows.escapes;
-            names.0.push((name, rows));
+            names.0.push((name, Rc::new(rows)));
         }
+        escapes
+    }
+
+    /// WITH RECURSIVE of which a query uses itself, or one after it: what any of them reads, a row of each
+    /// can hold without a bound.
+    fn with_recursive<'a>(&mut self, queries: &[&'a Value], names: &mut Names<'a>) -> bool {
+        let name = |query: &&'a Value| query["ctename"].as_str().unwrap_or_default();
+        let mut inner = names.clone();
+        let unread = Rc::new(Rowset { count: UNBOUNDED, ..Rowset::default() });
+        inner.0.extend(queries.iter().map(|query| (name(query), Rc::clone(&unread))));
+        let mut all = Rowset { count: UNBOUNDED, ..Rowset::default() };
+        for query in queries {
+            let Some((kind, fields)) = node(&query["ctequery"]) else { continue };
+            let rows = self.statement(kind, fields, &inner);
+            all.escapes |= rows.escapes;
+            all.holds.extend(rows.holds.into_keys().map(|table| (table, UNBOUNDED)));
+        }
+        let (escapes, all) = (all.escapes, Rc::new(all));
+        names.0.extend(queries.iter().map(|query| (name(query), Rc::clone(&all))));
         escapes
     }
 
     fn select<'a>(&mut self, select: &'a Value, names: &Names<'a>) -> Rowset {
         self.depth += 1;
+        self.queries += 1;
         let rows = if self.depth > MAX_DEPTH { self.strange() } else { self.select_within(select, names) };
+        self.queries -= 1;
         self.depth -= 1;
+        if rows.holds.len() > MAX_TABLES {
+            return self.strange();
+        }
         rows
     }
 
@@ -305,8 +323,10 @@ impl Reader {
         level.escapes |= self.with(&select["with_clause"], &mut names);
         let (left, right) = (&select["larg"], &select["rarg"]);
         let mut rows = if left.is_object() || right.is_object() {
+            self.queries -= 1; // they stand beside each other, not in this one
             let left = self.select(left, &names);
             let right = self.select(right, &names);
+            self.queries += 1;
             let mut rows = left;
             rows.count = rows.count.saturating_add(right.count);
             rows.by_constant |= right.by_constant;
@@ -319,7 +339,7 @@ impl Reader {
             self.expression(&select["values_lists"], &mut level, &names);
             self.rest(select, STRUCTURE, &mut level, &names);
             let width = lists.first().map_or(0, |list| items(&list["node"]["List"]["items"]).len());
-            let columns = (1..=width).map(|n| format!("column{n}")).collect();
+            let columns = (1..=width).map(|n| Some(format!("column{n}"))).collect();
             Rowset { count: lists.len() as u64, columns: Some(columns), ..Rowset::default() }
         } else {
             self.plain_select(select, &mut level, &names)
@@ -341,20 +361,26 @@ impl Reader {
         let mut from = Rowset { count: 1, ..Rowset::default() };
         for item in items(&select["from_clause"]) {
             let rows = self.from_item(item, level, names);
+            if level.items.len() > MAX_ITEMS {
+                return self.strange();
+            }
             from.count = from.count.saturating_mul(rows.count);
             from.by_constant |= rows.by_constant;
             add(&mut from.holds, &rows.holds, 1);
             level.escapes |= rows.escapes;
         }
-        let columns = output_names(select, level);
+        let columns = output_names(select);
         self.rest(select, STRUCTURE, level, names);
         let (mut count, mut holds) = (from.count, from.holds);
         if std::mem::take(&mut level.aggregates) {
+            // Without a row in FROM there is still one group. A function in GROUP BY can multiply rows.
+            let combined = from.count.saturating_mul(level.factor).max(1);
             add(&mut holds, &std::mem::take(&mut level.holds), 1);
-            holds.values_mut().for_each(|most| *most = most.saturating_mul(from.count));
-            self.bounds.reads_constants |= from.by_constant;
-            count = count.max(1);
+            holds.values_mut().for_each(|most| *most = most.saturating_mul(combined));
+            self.bounds.reads_constants |= from.by_constant | level.by_constant;
         }
+        // So there is with HAVING, and with GROUPING SETS there are as many groups as sets.
+        count = if has_grouping_sets(&select["group_clause"]) { UNBOUNDED } else { count.max(1) };
         count = count.saturating_mul(level.factor);
         let by_constant = from.by_constant | level.by_constant;
         Rowset { count, by_constant, holds, columns, escapes: level.escapes }
@@ -375,10 +401,15 @@ impl Reader {
                 let before = level.items.len();
                 let left = self.from_item(&fields["larg"], level, names);
                 let right = self.from_item(&fields["rarg"], level, names);
+                // ON sees the two sides of its join, and no item before them.
+                let earlier: Vec<Item> = level.items.drain(..before).collect();
                 self.expression(&fields["quals"], level, names);
+                level.items.splice(0..0, earlier);
                 if let Some(name) = filled(&fields["alias"], "aliasname") {
                     // The join's name hides the names in it.
-                    level.items[before..].iter_mut().for_each(|item| item.name.clear());
+                    for item in &mut level.items[before..] {
+                        *item = Item { name: String::new(), table: None, columns: None };
+                    }
                     level.items.push(Item { name: name.to_owned(), table: None, columns: None });
                 }
                 let both = left.count.saturating_mul(right.count);
@@ -396,8 +427,12 @@ impl Reader {
                 }
             }
             "RangeTableSample" => {
-                self.expression(&fields["args"], level, names);
-                self.from_item(&fields["relation"], level, names)
+                let mut own = Level { factor: 1, ..Level::default() };
+                self.rest(fields, &["relation"], &mut own, names);
+                let mut rows = self.from_item(&fields["relation"], level, names);
+                add(&mut rows.holds, &own.holds, 1);
+                rows.escapes |= own.escapes;
+                rows
             }
             "RangeFunction" => self.range_function(fields, level, names),
             "RangeTableFunc" => {
@@ -416,7 +451,7 @@ impl Reader {
         let is_qualified = filled(fields, "schemaname").is_some();
         let known = names.0.iter().rev().find(|(n, _)| !is_qualified && *n == name);
         if let Some((_, rows)) = known {
-            let mut rows = rows.clone();
+            let mut rows = Rowset::clone(rows);
             rows.columns = rename(rows.columns.take(), names_of(&fields["alias"]["colnames"]));
             level.items.push(Item { columns: rows.columns.clone(), ..item(fields, None) });
             return rows;
@@ -499,12 +534,55 @@ impl Reader {
                 self.call(fields, level);
                 self.expression(fields, level, names);
             }
+            // `u.json_agg` and `(u).json_agg` call the function where there is no such column.
+            "ColumnRef" => {
+                let parts: Vec<Option<&str>> = items(&fields["fields"]).iter().map(text).collect();
+                if let [.., qualifier, Some(name)] = parts.as_slice() {
+                    self.dotted(name, *qualifier, level);
+                }
+            }
+            "AIndirection" => {
+                for name in items(&fields["indirection"]).iter().filter_map(text) {
+                    self.dotted(name, None, level);
+                }
+                self.expression(fields, level, names);
+            }
             _ if EXPRESSIONS.contains(&kind) => self.expression(fields, level, names),
             _ => {
                 self.bounds.is_unknown = true;
                 self.expression(fields, level, names);
             }
         }
+    }
+
+    /// A name behind a dot: a column, or a function of one argument.
+    fn dotted(&mut self, name: &str, qualifier: Option<&str>, level: &mut Level) {
+        let kind = function(&name.to_ascii_lowercase());
+        if matches!(kind, Function::Scalar | Function::Unknown) {
+            return;
+        }
+        let of = |item: &&Item| qualifier.is_none_or(|qualifier| item.name == qualifier);
+        let is_known = level.items.iter().filter(of).any(|item| has_column(item, name));
+        if is_known {
+            return;
+        }
+        let tables: Vec<String> = level.items.iter().filter(of).filter_map(|i| i.table.clone()).collect();
+        if self.widest || tables.is_empty() {
+            self.bounds.is_unknown |= kind == Function::RunsSql;
+            (level.aggregates, level.escapes, level.factor) = (true, true, UNBOUNDED);
+        }
+        self.doubt(Doubt { columns: vec![name.to_owned()], tables: tables.into() });
+    }
+
+    fn doubt(&mut self, doubt: Doubt) {
+        if self.bounds.doubts.contains(&doubt) {
+            return;
+        }
+        if self.bounds.doubts.len() >= MAX_DOUBTS {
+            self.bounds.is_unknown = true;
+            return;
+        }
+        self.bounds.doubts.push(doubt);
     }
 
     fn call(&mut self, call: &Value, level: &mut Level) {
@@ -517,7 +595,9 @@ impl Reader {
             return;
         }
         match kind {
-            Function::Scalar | Function::Catalogue => {}
+            Function::Scalar => {}
+            // Some of them give several rows.
+            Function::Catalogue => level.factor = UNBOUNDED,
             Function::SetReturning => {
                 let (count, by_constant) = series(call);
                 level.factor = level.factor.saturating_mul(count.max(1));
@@ -528,14 +608,13 @@ impl Reader {
                 if kind != Function::Aggregate {
                     level.factor = UNBOUNDED;
                 }
-                match owner(call, level) {
+                // Around the outermost query there is none that it could belong to.
+                match if self.queries > 1 { owner(call, level) } else { Owner::Own } {
                     Owner::Own => {}
                     Owner::Outer => level.escapes = true,
                     Owner::InDoubt(doubt) => {
                         level.escapes |= self.widest;
-                        if !self.bounds.doubts.contains(&doubt) {
-                            self.bounds.doubts.push(doubt);
-                        }
+                        self.doubt(doubt);
                     }
                 }
             }
@@ -632,8 +711,7 @@ fn owner(call: &Value, level: &Level) -> Owner {
             // A name without a column: PostgreSQL looks for columns in all queries around before it
             // takes the name of a FROM item for a whole row.
             [column] => {
-                let has = |item: &Item| item.columns.as_ref().is_some_and(|c| c.iter().any(|c| c == column));
-                if level.items.iter().any(has) {
+                if level.items.iter().any(|item| has_column(item, column)) {
                     return Owner::Own;
                 }
                 columns.push((*column).to_owned());
@@ -646,7 +724,7 @@ fn owner(call: &Value, level: &Level) -> Owner {
     if columns.is_empty() || tables.is_empty() || has_subquery {
         return if is_foreign || !columns.is_empty() || has_subquery { Owner::Outer } else { Owner::Own };
     }
-    Owner::InDoubt(Doubt { columns, tables })
+    Owner::InDoubt(Doubt { columns, tables: tables.into() })
 }
 
 /// The column references below a node, as their parts; `*` stands for a star.
@@ -678,8 +756,13 @@ fn item(fields: &Value, table: Option<&str>) -> Item {
     Item {
         name: alias.or(table).or(filled(fields, "relname")).unwrap_or_default().to_owned(),
         table: table.filter(|_| renamed.is_empty()).map(str::to_owned),
-        columns: (!renamed.is_empty()).then_some(renamed),
+        columns: rename(None, renamed),
     }
+}
+
+/// Whether a FROM item surely has a column.
+fn has_column(item: &Item, column: &str) -> bool {
+    item.columns.as_ref().is_some_and(|columns| columns.iter().flatten().any(|c| c == column))
 }
 
 fn names_of(list: &Value) -> Vec<String> {
@@ -687,46 +770,63 @@ fn names_of(list: &Value) -> Vec<String> {
 }
 
 /// New names for the first columns.
-fn rename(columns: Option<Vec<String>>, renamed: Vec<String>) -> Option<Vec<String>> {
+fn rename(columns: Columns, renamed: Vec<String>) -> Columns {
     if renamed.is_empty() {
         return columns;
     }
-    let rest = columns.map(|columns| columns.into_iter().skip(renamed.len()).collect::<Vec<_>>());
-    Some(renamed.into_iter().chain(rest.unwrap_or_default()).collect())
+    let rest: Vec<Option<String>> =
+        columns.map(|columns| columns.into_iter().skip(renamed.len()).collect()).unwrap_or_default();
+    Some(renamed.into_iter().map(Some).chain(rest).collect())
 }
 
-/// The names of a SELECT's columns, if all of them are known.
-fn output_names(select: &Value, level: &Level) -> Option<Vec<String>> {
+/// The names of a SELECT's columns. What PostgreSQL names after a function or a type is not known here,
+/// and behind a star not even how many there are.
+fn output_names(select: &Value) -> Columns {
     let mut found = Vec::new();
     for target in items(&select["target_list"]) {
         let target = &target["node"]["ResTarget"];
-        if let Some(name) = filled(target, "name") {
-            found.push(name.to_owned());
-            continue;
-        }
+        let name = filled(target, "name").map(str::to_owned);
         match node(&target["val"]) {
-            Some(("ColumnRef", column)) => match items(&column["fields"]).last().map(text) {
-                Some(Some(name)) => found.push(name.to_owned()),
-                _ => {
-                    for item in &level.items {
-                        found.extend(item.columns.clone()?);
-                    }
+            Some(("ColumnRef", column)) => {
+                let last = items(&column["fields"]).last().and_then(text)?;
+                found.push(name.or_else(|| Some(last.to_owned())));
+            }
+            Some(("AIndirection", value)) => {
+                let last = items(&value["indirection"]).last()?;
+                if node(last).is_some_and(|(kind, _)| kind == "AStar") {
+                    return None;
                 }
-            },
-            // PostgreSQL names it after the function or the type; no column is looked for by that here.
-            _ => found.push("?column?".to_owned()),
+                found.push(name);
+            }
+            _ => found.push(name),
         }
     }
     Some(found)
 }
 
-/// Whether a table of this name stands anywhere in a query.
-fn mentions(value: &Value, name: &str) -> bool {
+/// Whether GROUP BY has GROUPING SETS, CUBE or ROLLUP.
+fn has_grouping_sets(clause: &Value) -> bool {
+    items(clause).iter().any(|item| node(item).is_some_and(|(kind, _)| kind == "GroupingSet"))
+}
+
+/// Whether a query of WITH RECURSIVE uses itself or one after it.
+fn is_recursive(queries: &[&Value]) -> bool {
+    let name = |query: &&Value| query["ctename"].as_str().unwrap_or_default().to_owned();
+    let mut later: HashSet<String> = queries.iter().map(name).collect();
+    queries.iter().any(|query| {
+        let is_used = mentions(&query["ctequery"], &later);
+        later.remove(&name(query));
+        is_used
+    })
+}
+
+/// Whether one of these names stands for a table anywhere in a query.
+fn mentions(value: &Value, names: &HashSet<String>) -> bool {
     match value {
-        Value::Array(list) => list.iter().any(|item| mentions(item, name)),
+        Value::Array(list) => list.iter().any(|item| mentions(item, names)),
         Value::Object(map) => {
-            map.get("relname").and_then(Value::as_str) == Some(name)
-                || map.values().any(|inner| mentions(inner, name))
+            map.get("relname").and_then(Value::as_str).is_some_and(|name| names.contains(name))
+                || map.values().any(|inner| mentions(inner, names))
         }
         _ => false,
     }

@@ -10,6 +10,9 @@ use crate::settings::Settings;
 /// Everything, for all one knows.
 pub const UNKNOWN: &str = "*.*";
 
+/// The most pairs of a table and a column's name that are looked at.
+const MAX_PAIRS: usize = 200_000;
+
 /// The longest text that a ledger's record holds whole, in bytes, less what a character may take.
 const RECORDED: usize = 256 * 1024 - 4;
 
@@ -138,6 +141,11 @@ impl Found {
     fn named(&self) -> BTreeSet<String> {
         let all: BTreeSet<&String> = self.tables.values().flatten().collect();
         let mut columns: BTreeSet<String> = self.whole.iter().map(|t| format!("{t}.*")).collect();
+        // Each name may be of each table: beyond this many pairs it may be anything.
+        if all.len().saturating_mul(self.references.len()) > MAX_PAIRS {
+            columns.insert(UNKNOWN.to_owned());
+            return columns;
+        }
         if self.is_matched {
             columns.extend(all.iter().map(|table| format!("{table}.*")));
         }

@@ -19,17 +19,16 @@ pub(crate) fn is_sticky(statements: &[RawStmt], tree: &Value) -> bool {
             .any(|raw| raw.stmt.as_ref().and_then(|s| s.node.as_ref()).is_none_or(is_sticky_statement))
 }
 
-/// Whether a function or a schema that is named anywhere makes it sticky.
+/// Whether a function or a schema that is named anywhere makes it sticky. `u.name` can call a function,
+/// too, so all names count; constants do not.
 fn names_sticky(value: &Value) -> bool {
     match value {
         Value::Array(items) => items.iter().any(names_sticky),
         Value::Object(fields) => fields.iter().any(|(key, inner)| match (key.as_str(), inner) {
-            ("funcname", Value::Array(parts)) => {
-                parts.last().and_then(|p| p["node"]["String"]["sval"].as_str()).is_some_and(is_sticky_name)
-                    || names_sticky(inner)
-            }
+            ("Sval", _) => false,
             ("sval" | "schemaname", Value::String(text)) => {
-                text.get(..7).is_some_and(|front| front.eq_ignore_ascii_case("pg_temp"))
+                is_sticky_name(&text.to_ascii_lowercase())
+                    || text.get(..7).is_some_and(|front| front.eq_ignore_ascii_case("pg_temp"))
             }
             _ => names_sticky(inner),
         }),

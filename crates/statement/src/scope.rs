@@ -6,6 +6,7 @@
 //! RECURSIVE does not see itself. What is not understood has the widest scope.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -56,7 +57,7 @@ pub struct Doubt {
     /// Column names without a table.
     pub columns: Vec<String>,
     /// The tables of the subquery.
-    pub tables: Vec<String>,
+    pub tables: Arc<[String]>,
 }
 
 /// What the result of a statement can show.
@@ -109,6 +110,14 @@ impl QueryScope {
         if other.has_rows {
             self.equal.clone_from(&other.equal);
         }
+    }
+
+    /// About how many bytes it takes.
+    pub(crate) fn size(&self) -> usize {
+        let columns = |m: &Mention| m.columns.iter().map(|c| c.len() + 48).sum::<usize>();
+        let tables = self.tables.iter().map(|(table, m)| table.len() + 96 + columns(m)).sum::<usize>();
+        let doubts = self.doubts.iter().map(|d| 64 * (1 + d.columns.len() + d.tables.len())).sum::<usize>();
+        tables + doubts + 96 * (self.equal.len() + self.in_doubt.len())
     }
 
     /// Whether the result can combine many rows of some table in one row.
@@ -167,6 +176,8 @@ fn read(kind: &str, fields: &Value, constants: &mut bool) -> QueryScope {
         scope.take(&own, |mention, most| mention.max_rows = most);
     } else {
         let widest = bounds::of(kind, fields, true);
+        *constants |= widest.reads_constants;
+        scope.is_unknown |= widest.is_unknown;
         scope.take(&own, |mention, most| mention.max_rows = most);
         scope.in_doubt = widest.tables;
         scope.doubts = own.doubts;
@@ -443,7 +454,7 @@ mod tests {
             ),
             (
                 "with recursive a as (select email from users), b as (select 1 union all select 1 from b) select * from a, b",
-                "1",
+                "all",
             ),
             // The aggregate belongs to the query around, whose rows it combines.
             ("select (select string_agg(u.email, ',')) from users u", "all"),
@@ -477,6 +488,56 @@ mod tests {
             ("insert into log select string_agg(email, ',') from users returning *", "all"),
             ("select * from users for update", "1"),
             ("select email from users tablesample system (10)", "1"),
+            // No row in FROM, and still a group.
+            ("select count(*), (select string_agg(email, ',') from users) from (select 1 limit 0) s", "all"),
+            ("select array(select (select string_agg(email, ',') from users) from (select 1 limit 0) s having true)", "all"),
+            (
+                "select max(e) from (select (select string_agg(email,',') from users) e from (select 1 limit 0) s group by ()) t",
+                "all",
+            ),
+            // A name behind a dot that is no column calls the function.
+            ("select u.json_agg from users u", "1|all"),
+            ("select (u).array_agg from users u", "1|all"),
+            ("select (select u.json_agg) from users u", "all"),
+            ("select s.count from (select count(*) as count from videos) s, users", "1"),
+            // Names that an item does not have.
+            (
+                "select (select string_agg(\"?column?\", ',') from (select lower('x')) s) from (select email||'' from users) u",
+                "all",
+            ),
+            (
+                "select (select string_agg(email, ',') from (select s.* from (select 1 as a) s, (select 'x' as email) t) q) from users",
+                "all",
+            ),
+            (
+                "select (select string_agg(email, ',') from ((select 'x' as email) s cross join (select 2 as y) t) as j(a,b)) from users",
+                "all",
+            ),
+            // ON does not see the items before its join.
+            (
+                "select (select string_agg(chr(c.code), '') from (select 1 as email) u, (generate_series(1,50) p(i) join \
+                 generate_series(1,255) c(code) on ascii(substr(string_agg(u.email, ','), p.i, 1)) = c.code)) from users u",
+                "all",
+            ),
+            (
+                "select string_agg(e, ',') from (select (select email from users order by id offset s.n limit 1) e from \
+                 (select row_number() over () n from (values (1)) v(x) group by cube(x,x,x,x)) s) t",
+                "all",
+            ),
+            (
+                "select string_agg(e, ',') from (select (select email from users order by id offset s.n limit 1) e \
+                 from (select row_number() over () n from (select pg_get_keywords()) k) s) t",
+                "all",
+            ),
+            (
+                "select string_agg((select email from users where v.x = 1 limit 1), ',') from generate_series(1,1) v(x) \
+                 group by unnest(array[v.x,1,1,1])",
+                "all",
+            ),
+            (
+                "select oid from pg_class tablesample bernoulli(50) repeatable ((select ascii(email) from users where id = 1))",
+                "1",
+            ),
         ] {
             let found = scope(text);
             let bound = |rows: u64| if rows == UNBOUNDED { "all".to_owned() } else { rows.to_string() };
@@ -489,6 +550,15 @@ mod tests {
             }
         }
         assert!(wrong.is_empty(), "{wrong:#?}");
+        // The widest reading looks at constants, too: another constant is another analysis.
+        let text = |most: u32| {
+            format!("select (select string_agg(email, ',') from messages m limit 1) from (select email from users limit {most}) u")
+        };
+        let cache = crate::analysis::Cache::default();
+        for most in [1, 100_000] {
+            let found = cache.of(&text(most), Settings::default());
+            assert_eq!(found.scope.max_rows("users", &|_, _| false), u64::from(most));
+        }
         assert!(scope("select json_array(select email from users)").is_unknown);
         let doubtful =
             scope("select (select max(sent_at) from messages m where m.sender = u.id) from users u");
@@ -497,6 +567,37 @@ mod tests {
             1
         );
         assert_eq!(doubtful.max_rows("users", &|_, _| false), UNBOUNDED);
+    }
+
+    /// Texts of 256 KB whose analysis would multiply names are given up in time.
+    #[test]
+    fn large_texts_are_analysed_in_bounded_time_and_memory() {
+        let list = |n: usize, one: &dyn Fn(usize) -> String| (0..n).map(one).collect::<Vec<_>>().join(", ");
+        let mut doubled = "with a0 as (select 1 x)".to_owned();
+        for n in 1..40 {
+            doubled.push_str(&format!(", a{n} as (select *, * from a{})", n - 1));
+        }
+        let mut nested = "select 1".to_owned();
+        for level in 0..12 {
+            let many = list(20, &|n| format!("x{level}_{n} as (select 1 from y{level})"));
+            nested = format!("with recursive {many}, y{level} as ({nested}) select 1");
+        }
+        for text in [
+            format!("{doubled} select 1 from a39"),
+            nested,
+            format!("with recursive {} select 1", list(5000, &|n| format!("a{n} as (select 1 from b{n})"))),
+            format!("select {} from {}", list(5000, &|n| format!("a{n}")), list(5000, &|n| format!("t{n}"))),
+            format!("select {} from {}", list(5000, &|n| format!("max(a{n})")), list(5000, &|n| format!("t{n}"))),
+            format!("select (select {} from {})", list(5000, &|n| format!("max(a{n})")), list(5000, &|n| format!("t{n}"))),
+            format!(
+                "with w0 as (select 1 from {}), {} select 1 from w2999",
+                list(2000, &|n| format!("t{n}")),
+                list(2999, &|n| format!("w{} as (select 1 from w{n})", n + 1))
+            ),
+        ] {
+            let found = scope(&text);
+            assert!(found.size() < 32 << 20, "{} bytes of {} bytes of text", found.size(), text.len());
+        }
     }
 
     #[test]

@@ -158,7 +158,7 @@ fn place(at: i32) -> Option<usize> {
     usize::try_from(at).ok()
 }
 
-fn is_white(text: &str) -> bool {
+pub(crate) fn is_white(text: &str) -> bool {
     text.bytes().all(|b| matches!(b, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c))
 }
 

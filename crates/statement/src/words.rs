@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use pg_query::protobuf::Token;
 
 use crate::settings::{Settings, Strings};
+use crate::shape;
 
 /// The longest text that is looked at, in bytes.
 const MAX_LENGTH: usize = 64 * 1024;
@@ -13,7 +14,7 @@ const MAX_LENGTH: usize = 64 * 1024;
 /// read adds nothing.
 pub fn collect(text: &str, settings: Settings, words: &mut HashSet<String>) {
     let is_standard = settings.strings == Strings::Standard || !text.contains('\\');
-    if text.len() > MAX_LENGTH || !is_standard || text.bytes().all(|b| b.is_ascii_whitespace()) {
+    if text.len() > MAX_LENGTH || !is_standard || shape::is_white(text) {
         return;
     }
     let Ok(tokens) = pg_query::scan_tokens(text) else { return };

@@ -2,7 +2,8 @@
 //!
 //! An error, a notice, a notification or a reported parameter can carry values of rows, past every
 //! limit that counts rows. So such a message passes whole only if
-//! - it comes at Parse or Bind, or has a position in the client's text: no row was read for it; or
+//! - it comes at Parse or Bind, or has a position in the client's text and quotes that text: no row was
+//!   read for it; or
 //! - it is one of PostgreSQL's own sentences ([`SENTENCES`]) around names and constants that stand in
 //!   the client's own text, whole.
 //!
@@ -164,14 +165,23 @@ pub enum Judged {
 }
 
 /// Judges an ErrorResponse or a NoticeResponse (`tag`). `is_before_rows` says that it answers a Parse or
-/// a Bind; `words` has the names and constants that the client knows.
-pub fn judge(tag: u8, body: &[u8], is_before_rows: bool, words: &HashSet<String>) -> Judged {
+/// a Bind; `texts` are those that the client runs, `words` the names and constants that it knows.
+pub fn judge(
+    tag: u8,
+    body: &[u8],
+    is_before_rows: bool,
+    texts: &[&str],
+    words: &HashSet<String>,
+) -> Judged {
     // Where a function ran SQL of its own, the position and the text are of that.
     let is_internal = field(body, b'q').is_some() || field(body, b'p').is_some();
-    if !is_internal && (is_before_rows || field(body, b'P').is_some()) {
+    let message = field(body, b'M').and_then(|m| std::str::from_utf8(m).ok()).unwrap_or_default();
+    // Input functions of types parse values, too (`'…'::regtype`): their errors have a context.
+    let is_of_text = field(body, b'P').is_some() && field(body, b'W').is_none();
+    let is_whole = is_before_rows || is_of_text && quotes_only(message, texts, words);
+    if !is_internal && is_whole {
         return Judged::Whole;
     }
-    let message = field(body, b'M').and_then(|m| std::str::from_utf8(m).ok()).unwrap_or_default();
     let is_sentence = !is_internal && SENTENCES.iter().any(|sentence| fits(sentence, message, words));
     let code = field(body, b'C').and_then(|c| std::str::from_utf8(c).ok()).unwrap_or("XX000");
     let mut out = Vec::with_capacity(body.len().min(512));
@@ -218,6 +228,16 @@ pub fn judge(tag: u8, body: &[u8], is_before_rows: bool, words: &HashSet<String>
     if is_sentence { Judged::Sentence(out) } else { Judged::Reduced(out) }
 }
 
+/// Whether all that a message quotes stands in the client's texts, or is a name that it knows.
+fn quotes_only(message: &str, texts: &[&str], words: &HashSet<String>) -> bool {
+    let is_quoted = |quoted: &str| {
+        let lower = quoted.to_ascii_lowercase();
+        quoted.split('.').all(|part| words.contains(part))
+            || texts.iter().any(|text| text.contains(quoted) || text.to_ascii_lowercase().contains(&lower))
+    };
+    message.split('"').skip(1).step_by(2).all(is_quoted)
+}
+
 /// Whether a message is this sentence around words that the client knows. All of it is then either
 /// PostgreSQL's own text or known.
 fn fits(sentence: &str, message: &str, words: &HashSet<String>) -> bool {
@@ -236,12 +256,11 @@ fn fits(sentence: &str, message: &str, words: &HashSet<String>) -> bool {
 /// Reported parameters (GUC_REPORT) whose values a client's text can choose freely.
 const FREE_PARAMETERS: &[&str] = &["application_name", "timezone", "search_path", "session_authorization"];
 
-/// Whether a ParameterStatus may pass: a free value must stand in the client's own text, or be what the
-/// session began with.
-pub fn parameter_passes(name: &str, value: &str, initial: Option<&str>, words: &HashSet<String>) -> bool {
+/// Whether a ParameterStatus may pass: each part of a free value must stand in the client's own text.
+pub fn parameter_passes(name: &str, value: &str, words: &HashSet<String>) -> bool {
     let is_free = FREE_PARAMETERS.iter().any(|free| free.eq_ignore_ascii_case(name));
-    let is_known = |word: &str| words.iter().any(|known| known.eq_ignore_ascii_case(word));
-    !is_free || initial == Some(value) || value.is_empty() || is_known(value)
+    let is_known = |word: &str| word.is_empty() || words.iter().any(|known| known.eq_ignore_ascii_case(word));
+    !is_free || is_known(value) || value.split(", ").all(|part| is_known(part.trim_matches('"')))
 }
 
 #[cfg(test)]
@@ -284,7 +303,7 @@ mod tests {
     #[test]
     fn a_value_passes_only_where_the_client_wrote_it() {
         let known = words(&["x", "abc", "a", "b"]);
-        let judged = judge(b'E', &error("invalid input syntax for type integer: \"abc\""), false, &known);
+        let judged = judge(b'E', &error("invalid input syntax for type integer: \"abc\""), false, &[], &known);
         assert_eq!(message(&judged), "invalid input syntax for type integer: \"abc\"");
         assert!(matches!(&judged, Judged::Sentence(out) if !String::from_utf8_lossy(out).contains("a@b")));
         for text in [
@@ -299,7 +318,7 @@ mod tests {
             "derek",
             "",
         ] {
-            let judged = judge(b'E', &error(text), false, &known);
+            let judged = judge(b'E', &error(text), false, &[], &known);
             let Judged::Reduced(out) = &judged else { panic!("{text}") };
             let out = String::from_utf8_lossy(out);
             assert!(!out.contains("derek") && !out.contains("1931") && !out.contains("4711"), "{out}");
@@ -311,12 +330,22 @@ mod tests {
     fn what_comes_before_any_row_passes_whole() {
         let known = words(&[]);
         let at_parse = body(&[(b'C', "42703"), (b'M', "column \"nme\" does not exist"), (b'P', "8")]);
-        assert_eq!(judge(b'E', &at_parse, false, &known), Judged::Whole);
+        assert_eq!(judge(b'E', &at_parse, false, &["select nme"], &known), Judged::Whole);
+        // A type's input function has parsed a value.
+        let of_value = body(&[
+            (b'C', "42601"),
+            (b'M', "syntax error at or near \"@\""),
+            (b'W', "invalid type name \"derek@example.com\""),
+            (b'P', "6"),
+        ]);
+        assert!(matches!(judge(b'E', &of_value, false, &["select '@'"], &known), Judged::Reduced(_)));
+        let of_other = body(&[(b'C', "42601"), (b'M', "syntax error at or near \"derek\""), (b'P', "6")]);
+        assert!(matches!(judge(b'E', &of_other, false, &["select 1"], &known), Judged::Reduced(_)));
         let at_bind = body(&[(b'C', "22P02"), (b'M', "invalid input syntax for type integer: \"z\"")]);
-        assert_eq!(judge(b'E', &at_bind, true, &known), Judged::Whole);
+        assert_eq!(judge(b'E', &at_bind, true, &[], &known), Judged::Whole);
         let inner =
             body(&[(b'C', "42703"), (b'M', "column \"nme\" does not exist"), (b'p', "8"), (b'q', "x")]);
-        assert!(matches!(judge(b'E', &inner, true, &known), Judged::Reduced(_)));
+        assert!(matches!(judge(b'E', &inner, true, &[], &known), Judged::Reduced(_)));
     }
 
     #[test]
@@ -329,7 +358,7 @@ mod tests {
             (b'c', "derek"),
             (b'd', "integer"),
         ]);
-        let judged = judge(b'E', &text, false, &words(&["users", "public"]));
+        let judged = judge(b'E', &text, false, &[], &words(&["users", "public"]));
         let Judged::Reduced(out) = judged else { panic!() };
         let out = String::from_utf8_lossy(&out).into_owned();
         assert!(out.contains("tusers\0") && out.contains("dinteger\0") && !out.contains("derek"), "{out}");
@@ -338,10 +367,9 @@ mod tests {
     #[test]
     fn a_parameter_says_nothing_new() {
         let known = words(&["psql", "utc"]);
-        assert!(parameter_passes("application_name", "psql", None, &known));
-        assert!(parameter_passes("TimeZone", "UTC", None, &known));
-        assert!(!parameter_passes("application_name", "derek@example.com", None, &known));
-        assert!(parameter_passes("application_name", "old", Some("old"), &known));
-        assert!(parameter_passes("DateStyle", "ISO, MDY", None, &known));
+        assert!(parameter_passes("application_name", "psql", &known));
+        assert!(parameter_passes("TimeZone", "UTC", &known));
+        assert!(!parameter_passes("application_name", "derek@example.com", &known));
+        assert!(parameter_passes("DateStyle", "ISO, MDY", &known));
     }
 }

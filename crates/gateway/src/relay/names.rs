@@ -11,11 +11,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ringfence_statement::analysis::Analysis;
 use ringfence_statement::names::Effect;
 use ringfence_statement::scope::QueryScope;
 
-use crate::relay::statement::Statement;
+use crate::relay::statement::{SharedStatement, Statement};
 
 /// PostgreSQL compares so many bytes of a name.
 const NAME_BYTES: usize = 63;
@@ -53,6 +52,14 @@ pub struct PreparedStatement {
     pub is_sure: bool,
 }
 
+impl PreparedStatement {
+    /// How the store knows it, where a message made it and connections change. One that SQL made has its
+    /// own name there, also if the PREPARE itself came by messages.
+    pub fn shared(&self) -> Option<&SharedStatement> {
+        self.statement.shared.as_ref().filter(|_| !self.in_sql)
+    }
+}
+
 /// What a portal is.
 #[derive(Clone, Debug)]
 pub struct Portal {
@@ -64,7 +71,8 @@ pub struct Portal {
     pub parameters: Arc<[Box<str>]>,
     /// The number of its intent in the session, once it has run.
     pub number: Option<u64>,
-    /// It was made in SQL: its query has been admitted.
+    /// Its query is a part of the statement's text, by DECLARE or PREPARE: running the portal runs that
+    /// query, and not the text.
     pub in_sql: bool,
     /// Nothing has run since that may have changed it unseen.
     pub is_sure: bool,
@@ -123,6 +131,20 @@ struct State {
     absent_is_unsure: bool,
 }
 
+/// A portal whose query begins to run: its name, its intent's number if it has one of its own, and what it
+/// shows.
+#[derive(Clone, Debug)]
+pub struct Begun {
+    /// The part of the text that runs it.
+    pub part: usize,
+    /// The portal.
+    pub name: Name,
+    /// The number of its intent in the session.
+    pub number: Option<u64>,
+    /// What its rows show.
+    pub scope: Arc<QueryScope>,
+}
+
 /// A change that was sent to the store.
 #[derive(Debug)]
 enum Change {
@@ -132,8 +154,8 @@ enum Change {
     ClosePortal(Name),
     /// A message that changes no name and has a confirmation of its own.
     Nothing,
-    /// A statement ran: the effects of the first so many of its parts count.
-    Ran(Arc<Statement>, usize),
+    /// A statement ran: what its first so many parts do to names counts, and the portals that they began.
+    Ran { statement: Option<Arc<Statement>>, begun: Vec<Begun>, parts: usize },
 }
 
 /// See the module's text.
@@ -160,25 +182,9 @@ impl Names {
         found(&self.sent, self.sent.portals.get(name), |p| p.is_sure)
     }
 
-    /// A portal has begun to run, under this number if it has an intent of its own, with this scope.
-    pub fn ran_as(&mut self, name: &str, number: Option<u64>, scope: &Arc<QueryScope>) {
-        let note = |portal: &mut Portal| {
-            portal.number = portal.number.or(number);
-            if !portal.has_begun {
-                portal.has_begun = true;
-                portal.scope = Arc::clone(scope);
-            }
-        };
-        if let Some(portal) = self.sent.portals.get_mut(name) {
-            note(portal);
-        }
-        let waiting = self.changes.iter_mut().rev().find_map(|change| match change {
-            Change::Bind(n, portal) if **n == *name => Some(portal),
-            _ => None,
-        });
-        if let Some(portal) = waiting.or_else(|| self.confirmed.portals.get_mut(name)) {
-            note(portal);
-        }
+    /// A portal begins to run by a part of a Query that is about to be sent.
+    pub fn begin(&mut self, begun: &Begun) {
+        self.sent.begin(begun);
     }
 
     /// A Parse was sent. `is_decoded` is false for a name that SQL might write in another way.
@@ -201,7 +207,7 @@ impl Names {
             scope: Arc::clone(&of.scope),
             parameters,
             number: None,
-            in_sql: false,
+            in_sql: of.in_sql,
             is_sure: of.is_sure && is_decoded,
             has_begun: false,
             hold: false,
@@ -221,12 +227,14 @@ impl Names {
         self.change(Change::Nothing);
     }
 
-    /// An Execute was sent of a statement that changes names. Returns whether it is waited for.
-    pub fn execute(&mut self, statement: &Arc<Statement>) -> bool {
-        let changes = statement.analysis.changes_names();
+    /// An Execute was sent: of a text that changes names (`statement`), or of a portal that begins, or
+    /// both. Returns whether its end is waited for, with [`Self::confirm`].
+    pub fn execute(&mut self, statement: Option<&Arc<Statement>>, begun: Vec<Begun>) -> bool {
+        let statement = statement.filter(|s| s.analysis.changes_names()).cloned();
+        let changes = statement.is_some() || !begun.is_empty();
         if changes {
-            self.unsure_by(&statement.analysis);
-            self.change(Change::Ran(Arc::clone(statement), statement.analysis.parts.len()));
+            let parts = statement.as_ref().map_or(1, |s| s.analysis.parts.len());
+            self.change(Change::Ran { statement, begun, parts });
         }
         changes
     }
@@ -234,21 +242,30 @@ impl Names {
     /// A part of a Query is about to be sent.
     pub fn run_part(&mut self, statement: &Arc<Statement>, part: usize) {
         let Some(effect) = statement.analysis.parts.get(part).and_then(|p| p.effect.as_ref()) else { return };
-        if *effect == Effect::Unsure {
-            self.unsure_by(&statement.analysis);
-        }
         apply(&mut self.sent, effect, statement, part, false);
     }
 
     /// A Query was sent: it destroys the unnamed statement and portal (protocol manual, "Extended
-    /// Query"), and its parts count as far as they have run.
-    pub fn query(&mut self, statement: Option<&Arc<Statement>>) {
+    /// Query"), and its parts count as far as they have run. Returns whether they are waited for, with
+    /// [`Self::ran`].
+    pub fn query(&mut self, statement: Option<&Arc<Statement>>, begun: Vec<Begun>) -> bool {
         for state in [&mut self.sent, &mut self.confirmed] {
             state.statements.remove("");
             state.portals.remove("");
         }
-        if let Some(statement) = statement.filter(|s| s.analysis.changes_names()) {
-            self.changes.push(Change::Ran(Arc::clone(statement), 0));
+        let statement = statement.filter(|s| s.analysis.changes_names()).cloned();
+        let changes = statement.is_some() || !begun.is_empty();
+        if changes {
+            self.changes.push(Change::Ran { statement, begun, parts: 0 });
+        }
+        changes
+    }
+
+    /// A function-call message was sent; `may_change` says that the function is not PostgreSQL's own.
+    pub fn function_call(&mut self, may_change: bool) {
+        if may_change {
+            self.sent.be_unsure();
+            self.confirmed.be_unsure();
         }
     }
 
@@ -269,35 +286,48 @@ impl Names {
     }
 
     /// So many parts of a Query have run.
-    pub fn ran(&mut self, parts: usize) {
-        if let Some(Change::Ran(_, count)) = self.changes.last_mut() {
-            *count = parts;
+    pub fn ran(&mut self, count: usize) {
+        if let Some(Change::Ran { parts, .. }) = self.changes.last_mut() {
+            *parts = count;
             self.count = self.changes.len();
         }
     }
 
-    /// ReadyForQuery came. `failed` says that an error came before it, `rolled_back` that a
-    /// transaction was, and `in_transaction` that one is open.
-    pub fn ready(&mut self, failed: bool, rolled_back: bool, in_transaction: bool) {
+    /// ReadyForQuery came. `failure` is the SQLSTATE of an error before it, `rolled_back` says that a
+    /// transaction was rolled back, and `in_transaction` that one is open.
+    pub fn ready(&mut self, failure: Option<&str>, rolled_back: bool, in_transaction: bool) {
         let count = std::mem::take(&mut self.count);
-        let is_whole = self.changes.is_empty() || count == self.changes.len() && !failed && !rolled_back;
-        for (n, change) in std::mem::take(&mut self.changes).into_iter().enumerate() {
+        let changes = std::mem::take(&mut self.changes);
+        let is_whole = changes.is_empty() || count == changes.len() && failure.is_none() && !rolled_back;
+        // What failed may have changed names before it did: a prepared statement outlives the error of a
+        // block that made it. The store skipped everything after it.
+        let mut is_unsure = false;
+        for (n, change) in changes.iter().enumerate() {
             if n < count {
-                self.confirmed.apply(&change, rolled_back);
+                self.confirmed.apply(change, rolled_back);
+            }
+            if let Change::Ran { statement: Some(statement), parts, .. } = change {
+                let failed = if n < count { *parts } else { 0 };
+                let part = statement.analysis.parts.get(failed).filter(|_| n <= count && failure.is_some());
+                let is_syntax = statement.analysis.is_syntax_error() && failure == Some("42601");
+                is_unsure |= part.is_some_and(|p| p.effect == Some(Effect::Unsure)) && !is_syntax;
             }
         }
-        if !in_transaction {
-            self.confirmed.end_transaction(failed || rolled_back);
-            self.sent.end_transaction(failed || rolled_back);
+        if is_unsure {
+            self.confirmed.be_unsure();
         }
-        if !is_whole {
+        if !in_transaction {
+            self.confirmed.end_transaction(failure.is_some() || rolled_back);
+            self.sent.end_transaction(failure.is_some() || rolled_back);
+        }
+        if !is_whole || is_unsure {
             self.sent = self.confirmed.clone();
         }
     }
 
     /// How many names are kept.
     pub fn len(&self) -> usize {
-        self.sent.statements.len() + self.sent.portals.len() + self.changes.len()
+        self.sent.statements.len() + self.sent.portals.len() + self.sent.savepoints.len()
     }
 
     /// Whether no name is kept.
@@ -305,23 +335,14 @@ impl Names {
         self.len() == 0
     }
 
-    /// The prepared statements that the store has confirmed, by name.
+    /// The prepared statements, by name, as of what was sent.
     pub fn statements(&self) -> impl Iterator<Item = (&str, &PreparedStatement)> {
-        self.confirmed.statements.iter().map(|(name, prepared)| (&**name, prepared))
+        self.sent.statements.iter().map(|(name, prepared)| (&**name, prepared))
     }
 
     fn change(&mut self, change: Change) {
         self.sent.apply(&change, false);
         self.changes.push(change);
-    }
-
-    /// What is about to run may change any name, even if it fails: a prepared statement outlives the
-    /// error of a block that made it.
-    fn unsure_by(&mut self, analysis: &Analysis) {
-        if analysis.parts.iter().any(|part| part.effect == Some(Effect::Unsure)) {
-            self.confirmed.be_unsure();
-            self.sent.be_unsure();
-        }
     }
 }
 
@@ -347,17 +368,28 @@ impl State {
             Change::CloseStatement(name) => drop(self.statements.remove(name)),
             Change::ClosePortal(name) => drop(self.portals.remove(name)),
             Change::Nothing => {}
-            Change::Ran(statement, parts) => {
-                let all = &statement.analysis.parts;
-                if *parts > all.len() {
+            Change::Ran { statement, begun, parts } => {
+                let all = statement.as_ref().map_or(&[][..], |s| &s.analysis.parts);
+                if statement.is_some() && *parts > all.len() {
                     self.be_unsure(); // more ended than the text has
                 }
-                for (n, part) in all.iter().take(*parts).enumerate() {
-                    if let Some(effect) = &part.effect {
-                        apply(self, effect, statement, n, rolled_back);
+                for part in 0..*parts {
+                    begun.iter().filter(|begun| begun.part == part).for_each(|begun| self.begin(begun));
+                    let effect = all.get(part).and_then(|part| part.effect.as_ref());
+                    if let (Some(effect), Some(statement)) = (effect, statement) {
+                        apply(self, effect, statement, part, rolled_back);
                     }
                 }
             }
+        }
+    }
+
+    fn begin(&mut self, begun: &Begun) {
+        let Some(portal) = self.portals.get_mut(&begun.name) else { return };
+        portal.number = portal.number.or(begun.number);
+        if !portal.has_begun {
+            portal.has_begun = true;
+            portal.scope = Arc::clone(&begun.scope);
         }
     }
 
@@ -432,10 +464,12 @@ fn apply(state: &mut State, effect: &Effect, statement: &Arc<Statement>, part: u
 
 #[cfg(test)]
 mod tests {
+    use ringfence_statement::analysis::Analysis;
+
     use super::*;
 
     fn statement(text: &str) -> Arc<Statement> {
-        Arc::new(Statement::of(text, Arc::new(Analysis::of(text, Default::default()))))
+        Arc::new(Statement::of(text, Arc::new(Analysis::of(text, Default::default())), Default::default()))
     }
 
     fn text_of(found: &Found<PreparedStatement>) -> String {
@@ -459,9 +493,10 @@ mod tests {
         for part in 0..statement.analysis.parts.len() {
             names.run_part(&statement, part);
         }
-        names.query(Some(&statement));
+        names.query(Some(&statement), Vec::new());
         names.ran(ran);
-        names.ready(ran < statement.analysis.parts.len(), false, in_transaction);
+        let failure = (ran < statement.analysis.parts.len()).then_some("22012");
+        names.ready(failure, false, in_transaction);
     }
 
     fn parse(names: &mut Names, name_: &str, text: &str) {
@@ -478,7 +513,7 @@ mod tests {
         let mut names = Names::default();
         parse(&mut names, "x", "select 1, $1");
         names.confirm();
-        names.ready(false, false, false);
+        names.ready(None, false, false);
         query(&mut names, "deallocate x", 1, false);
         assert_eq!(text_of(&names.statement("x")), "absent");
         query(&mut names, "prepare x(text) as select email from users", 1, false);
@@ -486,11 +521,11 @@ mod tests {
         // In a transaction: a portal is closed in SQL, and a cursor takes its name.
         parse(&mut names, "one", "select 1");
         names.confirm();
-        names.ready(false, false, false);
+        names.ready(None, false, false);
         query(&mut names, "begin", 1, true);
         bind(&mut names, "p", "one");
         names.confirm();
-        names.ready(false, false, true);
+        names.ready(None, false, true);
         assert_eq!(portal_text(&names.portal("p")), "select 1");
         query(&mut names, "close p; declare p cursor for select email from users", 2, true);
         assert_eq!(portal_text(&names.portal("p")), "close p; declare p cursor for select email from users");
@@ -503,13 +538,13 @@ mod tests {
         let mut names = Names::default();
         parse(&mut names, "", "select secret");
         names.confirm();
-        names.ready(false, false, false);
+        names.ready(None, false, false);
         // An error, then a Parse and a DEALLOCATE that the store skips.
         parse(&mut names, "", "select 1");
         assert_eq!(text_of(&names.statement("")), "select 1");
-        names.execute(&statement("deallocate all"));
+        names.execute(Some(&statement("deallocate all")), Vec::new());
         assert_eq!(text_of(&names.statement("")), "absent");
-        names.ready(true, false, false);
+        names.ready(Some("22012"), false, false);
         assert_eq!(text_of(&names.statement("")), "select secret");
         // The second part of a Query fails.
         query(&mut names, "prepare a as select 1; prepare a as select 2; deallocate a", 1, false);
@@ -547,13 +582,13 @@ mod tests {
         let mut names = Names::default();
         parse(&mut names, "x", "select 1");
         names.confirm();
-        names.ready(false, false, false);
+        names.ready(None, false, false);
         query(&mut names, "do $$ begin execute 'deallocate x'; raise 'x'; end $$", 0, false);
         assert_eq!(text_of(&names.statement("x")), "unsure");
         assert_eq!(text_of(&names.statement("y")), "unsure");
         parse(&mut names, "x", "select 2");
         names.confirm();
-        names.ready(false, false, false);
+        names.ready(None, false, false);
         assert_eq!(text_of(&names.statement("x")), "select 2");
     }
 
@@ -565,15 +600,51 @@ mod tests {
         assert_ne!(name(&"é".repeat(40)), name(&"é".repeat(31)));
     }
 
+    fn begins(name_: &str) -> Begun {
+        Begun { part: 0, name: name(name_), number: Some(7), scope: Arc::new(QueryScope::empty()) }
+    }
+
     #[test]
-    fn a_number_of_a_portal_outlives_its_confirmation() {
+    fn a_portal_has_begun_once_the_store_says_so() {
         let mut names = Names::default();
         parse(&mut names, "", "select 1");
         bind(&mut names, "p", "");
-        names.ran_as("p", Some(7), &Arc::new(QueryScope::empty()));
+        assert!(names.execute(None, vec![begins("p")]));
+        assert!(matches!(names.portal("p"), Found::Known(p) if p.number == Some(7)));
         names.confirm();
         names.confirm();
-        names.ready(false, false, true);
-        assert!(matches!(names.portal("p"), Found::Known(Portal { number: Some(7), .. })));
+        // The store skipped the Execute: an error came.
+        names.ready(Some("22012"), false, true);
+        assert!(matches!(names.portal("p"), Found::Known(p) if !p.has_begun() && p.number.is_none()));
+        assert!(names.execute(None, vec![begins("p")]));
+        names.confirm();
+        names.ready(None, false, true);
+        assert!(matches!(names.portal("p"), Found::Known(p) if p.has_begun() && p.number == Some(7)));
+        // What was decided about a refused Query does not count.
+        bind(&mut names, "q", "");
+        names.confirm();
+        names.ready(None, false, true);
+        names.begin(&begins("q"));
+        names.take_back();
+        assert!(matches!(names.portal("q"), Found::Known(p) if !p.has_begun()));
+    }
+
+    #[test]
+    fn a_failed_block_leaves_what_came_with_it_unsure() {
+        let mut names = Names::default();
+        let text = "prepare x as select 1; do $$ begin execute 'deallocate x'; raise 'a'; end $$";
+        query(&mut names, text, 1, false);
+        assert_eq!(text_of(&names.statement("x")), "unsure");
+        // A text that is no SQL changes nothing.
+        query(&mut names, "discard all", 1, false);
+        parse(&mut names, "y", "select 1");
+        names.confirm();
+        names.ready(None, false, false);
+        let wrong = statement("selec 1");
+        names.run_part(&wrong, 0);
+        names.query(Some(&wrong), Vec::new());
+        names.ran(0);
+        names.ready(Some("42601"), false, false);
+        assert_eq!(text_of(&names.statement("y")), "select 1");
     }
 }

@@ -49,6 +49,11 @@ impl RecordedTexts {
         }
     }
 
+    /// How an entry names a text that it has and that no later one names.
+    pub fn here(statement: &Statement, n: u64) -> TextOf {
+        TextOf { entry: n, digest: hex::encode(statement.digest()) }
+    }
+
     /// Whether a text of a Query is recorded as it is.
     pub fn is_short(statement: &Statement) -> bool {
         statement.text.len() <= SHORT
@@ -66,7 +71,7 @@ mod tests {
     #[test]
     fn a_text_is_told_once_in_a_segment() {
         let mut texts = RecordedTexts::default();
-        let statement = |text: &str| Statement::of(text, Arc::new(Analysis::of(text, Default::default())));
+        let statement = |text: &str| Statement::of(text, Arc::new(Analysis::of(text, Default::default())), Default::default());
         let (one, two) = (statement("select 1"), statement("select 2"));
         assert!(matches!(texts.tell(&one, 1, 0), Told::Here(of) if of.entry == 1));
         assert!(matches!(texts.tell(&one, 2, 0), Told::There(of) if of.entry == 1));

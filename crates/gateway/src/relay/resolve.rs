@@ -9,7 +9,7 @@ use ringfence_statement::settings::{Encoding, Strings};
 
 use crate::records::ReadUnder;
 use crate::refusal::{Refusal, code};
-use crate::relay::names::{self, Found, Names, Portal};
+use crate::relay::names::{self, Begun, Found, Name, Names, Portal};
 use crate::relay::statement::{SHARED, Statement};
 
 /// How deep names stand for names: a portal of a FETCH of a portal of an EXECUTE.
@@ -35,6 +35,10 @@ pub struct Running {
     pub not_understood: bool,
     /// It came as a Query.
     pub is_query: bool,
+    /// The portals whose queries begin with it.
+    pub begun: Vec<Begun>,
+    /// The part that is looked at.
+    part: usize,
 }
 
 impl Running {
@@ -79,8 +83,8 @@ pub fn unsure(name: &str) -> Refusal {
 }
 
 /// The settings that a text was read under, if they matter for it.
-pub fn read_under(analysis: &Analysis, text: &str) -> Option<ReadUnder> {
-    let settings = analysis.settings;
+pub fn read_under(statement: &Statement) -> Option<ReadUnder> {
+    let (settings, text) = (statement.settings, &statement.text);
     let strings = match settings.strings {
         Strings::Standard => "on",
         Strings::Escaping => "off",
@@ -110,6 +114,7 @@ impl Resolver<'_> {
     pub fn query(&mut self, statement: &Arc<Statement>) -> Result<Running, Refusal> {
         let mut running = Running { is_query: true, ..Running::default() };
         for (n, part) in statement.analysis.parts.iter().enumerate() {
+            running.part = n;
             self.part(part, &mut running, 0)?;
             self.names.run_part(statement, n);
         }
@@ -117,10 +122,23 @@ impl Resolver<'_> {
     }
 
     /// What an Execute of a portal runs.
-    pub fn portal(&mut self, portal: &Portal) -> Result<Running, Refusal> {
+    pub fn portal(&mut self, name: &str, portal: &Portal) -> Result<Running, Refusal> {
+        let mut running = self.portals(portal)?;
+        if !portal.has_begun() {
+            let begun = Begun { part: 0, name: name.into(), number: None, scope: running.merged() };
+            running.begun.push(begun);
+        }
+        Ok(running)
+    }
+
+    fn portals(&mut self, portal: &Portal) -> Result<Running, Refusal> {
         let mut running = Running { not_understood: !portal.is_sure, ..Running::default() };
         if portal.has_begun() {
             running.run(&portal.scope, true);
+            return Ok(running);
+        }
+        if portal.in_sql {
+            running.run(&portal.scope, false);
             return Ok(running);
         }
         for part in &portal.statement.analysis.parts {
@@ -167,7 +185,7 @@ impl Resolver<'_> {
         // The store has a Parse of this name under a shared one, and would not find the conflict.
         let is_shared = matches!(
             self.names.statement(&names::name(name)),
-            Found::Known(p) | Found::Unsure(Some(p)) if p.statement.shared.is_some()
+            Found::Known(p) | Found::Unsure(Some(p)) if p.shared().is_some()
         );
         if is_shared {
             let message = format!("prepared statement \"{name}\" already exists");
@@ -226,13 +244,23 @@ impl Resolver<'_> {
             return Ok(());
         }
         let first = running.runs.len();
-        let statement = Arc::clone(&portal.statement);
-        for part in &statement.analysis.parts {
-            self.part(part, running, depth + 1)?;
+        if portal.in_sql {
+            running.run(&portal.scope, false);
+        } else {
+            let statement = Arc::clone(&portal.statement);
+            for part in &statement.analysis.parts {
+                self.part(part, running, depth + 1)?;
+            }
         }
         let mut scope = QueryScope::empty();
         running.runs[first..].iter().for_each(|run| scope.merge(&run.scope));
-        self.names.ran_as(&name_, None, &Arc::new(scope));
+        let name: Name = name_;
+        let begun = Begun { part: running.part, name, number: None, scope: Arc::new(scope) };
+        // The next part of a Query goes on with it; an Execute tells `Names` when it is sent.
+        if running.is_query {
+            self.names.begin(&begun);
+        }
+        running.begun.push(begun);
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use ringfence_statement::analysis::Analysis;
+use ringfence_statement::settings::Settings;
 use sha2::{Digest as _, Sha256};
 
 /// The longest statement text in a record, in bytes; the digest of a longer one would say less than its
@@ -16,6 +17,8 @@ pub struct Statement {
     pub text: Box<str>,
     /// What its text says.
     pub analysis: Arc<Analysis>,
+    /// How the store reads the text.
+    pub settings: Settings,
     /// How to prepare it again, where connections change between transactions.
     pub shared: Option<SharedStatement>,
     /// It is a `DEALLOCATE` of a prepared statement that has a shared name in the store.
@@ -25,10 +28,10 @@ pub struct Statement {
 
 impl Statement {
     /// A statement with its analysis.
-    pub fn of(text: &str, analysis: Arc<Analysis>) -> Self {
+    pub fn of(text: &str, analysis: Arc<Analysis>, settings: Settings) -> Self {
         let end = (0..=text.len().min(MAX_RECORDED)).rev().find(|&at| text.is_char_boundary(at));
         let text = text[..end.unwrap_or(0)].into();
-        Self { text, analysis, shared: None, deallocates_shared: false, digest: OnceLock::new() }
+        Self { text, analysis, settings, shared: None, deallocates_shared: false, digest: OnceLock::new() }
     }
 
     /// SHA-256 of the text.

@@ -7,12 +7,39 @@ pub(super) fn prepares_connection(text: &str) -> bool {
     matches!(text, "DISCARD ALL" | "ROLLBACK" | "RESET ROLE" | "") || carried::is_sets(text)
 }
 
-/// Whether a text is one with which a gateway counts, as a login, the rows of a table that it shows: it
-/// gives back a number and nothing else.
+/// Whether a text is one with which a gateway counts, as a login, the rows of a table or the distinct values
+/// of one column: exactly as `face/steward.rs` writes it. It gives back a number and nothing else.
 pub(super) fn counts_rows(text: &str) -> bool {
-    text.starts_with("SELECT count(*) FROM (SELECT ")
-        && text.ends_with(") AS r")
-        && column_refs::gives_no_values(text)
+    let inner = text.strip_prefix("SELECT count(*) FROM (").and_then(|t| t.strip_suffix(") AS r"));
+    let of_table = |rest: &str| -> Option<()> {
+        let rest = after_name(rest)?.strip_prefix('.')?;
+        let limit = after_name(rest)?.strip_prefix(" LIMIT ")?;
+        (!limit.is_empty() && limit.bytes().all(|b| b.is_ascii_digit())).then_some(())
+    };
+    let counts = |inner: &str| -> Option<()> {
+        if let Some(rest) = inner.strip_prefix("SELECT 1 FROM ") {
+            return of_table(rest);
+        }
+        let rest = inner.strip_prefix("SELECT DISTINCT ")?;
+        let after = after_name(rest)?;
+        let key = &rest[..rest.len() - after.len()];
+        let part = after.strip_prefix(" FROM (SELECT ")?.strip_prefix(key)?.strip_prefix(" FROM ")?;
+        of_table(part.strip_suffix(") AS rows")?)
+    };
+    inner.and_then(counts).is_some()
+}
+
+/// What stands behind a quoted name.
+fn after_name(text: &str) -> Option<&str> {
+    let mut rest = text.strip_prefix('"')?;
+    loop {
+        let end = rest.find('"')?;
+        rest = &rest[end + 1..];
+        match rest.strip_prefix('"') {
+            Some(more) => rest = more,
+            None => return Some(rest),
+        }
+    }
 }
 
 /// Whether the steward may say this without reading user data: definitions, its own tables and the catalogue, and looks
@@ -49,6 +76,20 @@ mod tests {
             "SET TimeZone = 'a' || 'b';",
         ] {
             assert!(!prepares_connection(text), "{text}");
+        }
+        for text in [
+            "SELECT count(*) FROM (SELECT 1 FROM \"rf_1\".\"users\" LIMIT 10) AS r",
+            "SELECT count(*) FROM (SELECT DISTINCT \"i\"\"d\" FROM (SELECT \"i\"\"d\" FROM \"a\".\"b\" LIMIT 5) AS rows) AS r",
+        ] {
+            assert!(counts_rows(text), "{text}");
+        }
+        for text in [
+            "SELECT count(*) FROM (SELECT 1 FROM \"rf_1\".\"users\" WHERE email < 'm' LIMIT 10) AS r",
+            "SELECT count(*) FROM (SELECT 1 FROM \"a\".\"b\" LIMIT 1) AS r; SELECT 1 FROM (SELECT 1) AS r",
+            "SELECT count(*) FROM (SELECT f() FROM \"a\".\"b\" LIMIT 1) AS r",
+            "SELECT count(*) FROM (SELECT DISTINCT \"a\" FROM (SELECT \"b\" FROM \"a\".\"b\" LIMIT 5) AS rows) AS r",
+        ] {
+            assert!(!counts_rows(text), "{text}");
         }
         for text in [
             "CREATE VIEW rf_1.users AS SELECT id FROM public.users",

@@ -436,8 +436,8 @@ impl Facts {
         let mut all = Shows { scope: QueryScope::empty(), is_opaque: false };
         for (part, digest) in intent.texts.parts() {
             let shows = match part {
-                Part::Here(text) => {
-                    let analysis = self.analyses.of(text, intent.texts.settings());
+                Part::Here(text, settings) => {
+                    let analysis = self.analyses.of(text, settings);
                     let is_opaque = analysis.uses_names() && !intent.texts.has_meanings();
                     let shows = Arc::new(Shows { scope: QueryScope::clone(&analysis.scope), is_opaque });
                     if let Some(digest) = digest {

@@ -1,0 +1,425 @@
+//! A generator of statements and ways of running them, with three totals: clear values at the client are
+//! no more than the rows charged, people at the client no more than the people metered, and the texts that
+//! the store ran are on record.
+//!
+//! `RF_GENERATED_SESSIONS` says how many sessions (60), `RF_GENERATOR_SEED` where the generator begins,
+//! `RF_GENERATOR_MODE` which kind of statement it prefers: `h1` (names), `h2` (keys of shapes), `h3` (WITH
+//! names), `h4` (rows used several times), `h5` (errors), `h6` (replaced messages on a stalled disk are in
+//! `exit.rs`), or all.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::{ANALYST, ENGINEER, Grant, Place, WORKLOAD, lock, words_in};
+use crate::harness::client::{Answer, bind, close, describe, end, execute, parse, query, send, sync};
+use crate::harness::support::text;
+
+/// SplitMix64: small, and the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    fn one<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[usize::try_from(self.below(of.len() as u64)).unwrap()]
+    }
+
+    fn is(&mut self, of: u64) -> bool {
+        self.below(of) == 0
+    }
+}
+
+/// A scalar expression over one row of `users u`.
+fn scalar(random: &mut Random) -> String {
+    let inner = *random.one(&["u.email", "lower(u.email)", "u.email || ''", "u.full_name", "u.email, u.id"]);
+    inner.to_owned()
+}
+
+/// A query that reads e-mail addresses; `depth` bounds its nesting.
+fn reading(random: &mut Random, mode: &str, depth: u32) -> String {
+    let limit = random.below(6) + 1;
+    let offset = random.below(30);
+    let own = || format!("select email from users order by id offset {offset} limit {limit}");
+    let kinds: &[&str] = match mode {
+        "h2" => &["escape", "escape", "plain"],
+        "h3" => &["hidden", "hidden", "plain"],
+        "h4" => &["used", "scalars", "series", "lateral"],
+        "h5" => &["error", "error", "plain"],
+        _ => &[
+            "plain",
+            "plain",
+            "scalar",
+            "used",
+            "scalars",
+            "series",
+            "lateral",
+            "aggregate",
+            "outer",
+            "array",
+            "hidden",
+            "union",
+            "join",
+            "error",
+            "window",
+            "exists",
+            "values",
+            "escape",
+            "recursive",
+            "empty",
+        ],
+    };
+    match *random.one(kinds) {
+        "scalar" => {
+            format!("select {} from users u order by u.id offset {offset} limit {limit}", scalar(random))
+        }
+        "used" => {
+            let times = random.below(5) + 1;
+            let one = |n| format!("(select email from w offset {n} limit 1)");
+            let all: Vec<String> = (0..times).map(one).collect();
+            format!("with w as ({}) select {}", own(), all.join(", "))
+        }
+        "scalars" => {
+            let one = |n: u64| format!("(select email from users order by id offset {n} limit 1)");
+            let all: Vec<String> = (0..limit).map(|n| one(offset + n)).collect();
+            format!("select concat_ws(' ', {})", all.join(", "))
+        }
+        "series" => format!(
+            "select (select email from users order by id offset g limit 1) from generate_series(0, {limit}) g"
+        ),
+        "lateral" => format!(
+            "select u.email, v.email from (select * from users order by id limit {limit}) u, \
+             lateral (select email from users where id > u.id order by id limit 2) v"
+        ),
+        "aggregate" => {
+            let agg =
+                *random.one(&["string_agg(e, ',')", "array_agg(e)", "max(e)", "json_agg(e)", "count(e)"]);
+            format!("select {agg} from ({}) s(e)", own())
+        }
+        "outer" => format!(
+            "select (select string_agg(u.email, ',')) from (select * from users order by id limit {limit}) u"
+        ),
+        "array" => format!("select array({})", own()),
+        "hidden" => match random.below(3) {
+            0 => format!(
+                "with users as (select * from users) select id, email from users order by id limit {limit}"
+            ),
+            1 => format!(
+                "select u.email from users u, (with users as (select 1) select * from users) s order by u.id limit {limit}"
+            ),
+            _ => format!(
+                "with a as (with users as (select * from users) select * from users) select email from a order by id limit {limit}"
+            ),
+        },
+        "union" if depth > 0 => {
+            let (a, b) = (own(), own());
+            format!("({a}) union all ({b})")
+        }
+        "join" => format!(
+            "select u.email, d.ip from users u join devices d on d.user_id = u.id order by u.id limit {limit}"
+        ),
+        "error" => match random.below(3) {
+            0 => format!("select (select email from users order by id offset {offset} limit 1)::int"),
+            1 => {
+                let one = |n: u64| format!("(select email from users order by id offset {n} limit 1)");
+                let all: Vec<String> = (0..limit).map(one).collect();
+                format!("select concat_ws(' ', {})::int", all.join(", "))
+            }
+            _ => {
+                "select (select replace(email, '.', '_') from users order by id limit 1)::regclass".to_owned()
+            }
+        },
+        "window" => format!(
+            "select email, lag(email) over (order by id) from ({}) s(email), generate_series(1, 1) id",
+            own()
+        ),
+        "exists" => format!(
+            "select email from users u where exists (select 1 from users v where v.id = u.id) order by id limit {limit}"
+        ),
+        "values" => format!(
+            "select * from (values ((select email from users order by id limit 1)), ('x')) v(e) limit {limit}"
+        ),
+        "escape" => {
+            let mark = *random.one(&["!", "@", "#"]);
+            format!("select id, email from U&\"{mark}0075sers\" UESCAPE '{mark}' order by id limit {limit}")
+        }
+        "recursive" => format!(
+            "with recursive r as (select email, 1 as n from users union all select email, n + 1 from r where n < 2) select email from r limit {limit}"
+        ),
+        "empty" => "select email from users where id < 0".to_owned(),
+        _ if depth > 0 && random.is(3) => {
+            format!("select * from ({}) s", reading(random, mode, depth - 1))
+        }
+        _ => format!("select id, email from users order by id offset {offset} limit {limit}"),
+    }
+}
+
+/// Batches of messages that run a text.
+fn way(random: &mut Random, sql: &str, is_pooled: bool, mode: &str) -> Vec<Vec<Vec<u8>>> {
+    let extended = || vec![parse("", sql), bind("", "", &[]), describe(""), execute("", 0), sync()];
+    let declare = format!("declare c cursor for {sql}");
+    let kind = if mode == "h1" { 3 + random.below(9) } else { random.below(13) };
+    match kind {
+        0 => vec![vec![query(sql)]],
+        1 => vec![extended()],
+        2 => vec![vec![query(&format!("copy ({sql}) to stdout"))]],
+        3 if !is_pooled => {
+            vec![vec![parse("x", sql), sync()], vec![query("execute x")], vec![close('S', "x"), sync()]]
+        }
+        4 => vec![
+            vec![query(&format!("prepare y as {sql}"))],
+            vec![query("execute y")],
+            vec![query("deallocate y")],
+        ],
+        5 => vec![
+            vec![query(&format!("prepare y as {sql}"))],
+            vec![bind("", "y", &[]), execute("", 0), sync()],
+            vec![query("deallocate all")],
+        ],
+        6 => vec![
+            vec![query(&format!("begin; {declare}"))],
+            vec![query("fetch 2 from c")],
+            vec![query("fetch all from c")],
+            vec![query("commit")],
+        ],
+        7 => vec![
+            vec![query(&format!("begin; {declare}"))],
+            vec![execute("c", 3), sync()],
+            vec![query("rollback")],
+        ],
+        8 => vec![
+            vec![query("begin")],
+            vec![parse("", sql), bind("c", "", &[]), sync()],
+            vec![query("fetch all from c; commit")],
+        ],
+        9 => vec![
+            vec![parse("x", "select 1"), sync()],
+            vec![query("deallocate x")],
+            vec![query(&format!("prepare x as {sql}"))],
+            vec![bind("", "x", &[]), execute("", 0), sync()],
+            vec![query("discard all")],
+        ],
+        10 => vec![
+            vec![query("begin")],
+            vec![parse("", "select 1"), bind("c", "", &[]), sync()],
+            vec![query(&format!("close c; {declare}"))],
+            vec![execute("c", 0), sync()],
+            vec![query("commit")],
+        ],
+        11 => vec![vec![
+            parse("", sql),
+            bind("p", "", &[]),
+            execute("p", 1),
+            execute("p", 2),
+            execute("p", 0),
+            sync(),
+        ]],
+        // A pipeline: an error skips the rest.
+        12 => vec![vec![
+            parse("a", "select 1 / 0"),
+            bind("", "a", &[]),
+            execute("", 0),
+            parse("b", sql),
+            bind("", "b", &[]),
+            execute("", 0),
+            sync(),
+            parse("b", sql),
+            bind("", "b", &[]),
+            execute("", 0),
+            sync(),
+            close('S', "a"),
+            close('S', "b"),
+            sync(),
+        ]],
+        _ => vec![vec![query(sql)]],
+    }
+}
+
+/// Sends a batch and reads to the last ReadyForQuery that it asks for.
+fn run(wire: &mut crate::harness::support::wire::Wire, batch: &[Vec<u8>]) -> Answer {
+    let mut answer = Answer::default();
+    let mut part = Vec::new();
+    for message in batch {
+        part.push(message.clone());
+        if matches!(message[0], b'S' | b'Q') {
+            let more = send(wire, &std::mem::take(&mut part));
+            answer.bytes.extend(more.bytes);
+            answer.errors.extend(more.errors);
+            answer.is_gone |= more.is_gone;
+            if answer.is_gone {
+                break;
+            }
+        }
+    }
+    answer
+}
+
+struct Totals<'a> {
+    place: &'a Place,
+    /// People whose clear address the client has had under the grant in force.
+    clear: BTreeSet<u64>,
+    /// Clear addresses at the client, added up over sessions.
+    seen: u64,
+    /// All people that the client has had, in clear or by their token.
+    people: BTreeSet<u64>,
+    tokens: std::collections::BTreeMap<String, u64>,
+}
+
+impl Totals<'_> {
+    fn add(&mut self, bytes: &[u8]) -> usize {
+        let clear = self.place.emails_in(bytes);
+        let count = clear.len();
+        self.seen += count as u64;
+        self.people.extend(&clear);
+        self.clear.extend(clear);
+        self.people.extend(words_in(bytes, &self.tokens));
+        count
+    }
+}
+
+/// The masked addresses of a face, and whose they are.
+fn tokens(place: &Place) -> std::collections::BTreeMap<String, u64> {
+    let store = lock(&place.store);
+    let faces = store.rows("select nspname from pg_namespace where nspname like 'rf\\_%'");
+    let mut found = std::collections::BTreeMap::new();
+    for face in faces.iter().map(|row| &row[0]) {
+        let sql = format!("select id, email from {face}.users order by id limit 400");
+        for row in store.rows(&sql) {
+            if !place.emails.contains_key(&row[1]) {
+                found.insert(row[1].clone(), row[0].parse().unwrap());
+            }
+        }
+    }
+    found
+}
+
+/// The people that the meter has for the analyst.
+fn metered(place: &Place, config: &str) -> u64 {
+    let output = place.demo.ringfence_with(config, &["meter", "--json"]);
+    let report: serde_json::Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
+    let lines = report["lines"].as_array().unwrap();
+    let mine = lines.iter().filter(|line| {
+        line["recipient"]["name"] == ANALYST && line["category"] == "covered-personal-identifiers"
+    });
+    mine.map(|line| line["any"].as_u64().unwrap() + line["any_unknown"].as_u64().unwrap()).max().unwrap_or(0)
+}
+
+fn now() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let output = Command::new("date").args(["-u", "-d", &format!("@{now}"), "+%FT%TZ"]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// A session in the country: what it runs must be on record, whatever its settings.
+fn inside(random: &mut Random, place: &Place, mode: &str) {
+    let who = *random.one(&[ENGINEER, WORKLOAD]);
+    let is_pooled = random.is(2);
+    let encoding = *random.one(&["UTF8", "UTF8", "LATIN1", "SJIS"]);
+    let mut wire = place.connect_with(who, is_pooled, &[("client_encoding", encoding)]);
+    for _ in 0..=random.below(3) {
+        if random.is(4) {
+            let setting = *random.one(&["on", "off"]);
+            run(&mut wire, &[query(&format!("set standard_conforming_strings = {setting}"))]);
+        }
+        let sql = reading(random, mode, 1);
+        for batch in way(random, &sql, is_pooled, mode) {
+            if run(&mut wire, &batch).is_gone {
+                return;
+            }
+        }
+    }
+    end(wire);
+}
+
+#[test]
+fn generated_sessions_stay_within_what_is_charged_metered_and_on_record() {
+    let place = Place::turn();
+    let of = |name: &str, otherwise: u64| std::env::var(name).map_or(otherwise, |v| v.parse().unwrap());
+    let sessions = of("RF_GENERATED_SESSIONS", 60);
+    let seed = of("RF_GENERATOR_SEED", 1);
+    let mode = std::env::var("RF_GENERATOR_MODE").unwrap_or_default();
+    let since = now();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let mut random = Random(seed);
+    let mut totals = Totals {
+        place: &place,
+        clear: BTreeSet::new(),
+        seen: 0,
+        people: BTreeSet::new(),
+        tokens: std::collections::BTreeMap::new(),
+    };
+    let mut grant: Option<Grant<'_>> = None;
+    let (mut done, mut at_grant) = (0, 0);
+    let mut wrong = Vec::new();
+    while done < sessions {
+        // Some sessions are under a grant, some see masks, some are inside the country.
+        if grant.as_ref().is_none_or(|grant| at_grant >= 400 || grant.charged() + 60 > 3000) {
+            drop(grant.take());
+            totals.clear.clear();
+            grant = Some(place.grant(40, 3000));
+            at_grant = 0;
+            totals.tokens = tokens(&place);
+        }
+        let active = grant.as_ref().unwrap();
+        done += 1;
+        at_grant += 1;
+        if random.is(4) {
+            inside(&mut random, &place, &mode);
+            continue;
+        }
+        let is_pooled = random.is(2);
+        let before = active.charged();
+        let mut texts = Vec::new();
+        let mut seen = 0;
+        let mut wire = place.connect(ANALYST, is_pooled);
+        for _ in 0..=random.below(2) {
+            let sql = reading(&mut random, &mode, 2);
+            let batches = way(&mut random, &sql, is_pooled, &mode);
+            texts.push(format!("{sql}  [{} batches]", batches.len()));
+            for batch in batches {
+                let answer = run(&mut wire, &batch);
+                seen += totals.add(&answer.bytes) as u64;
+                if answer.is_gone {
+                    break;
+                }
+            }
+        }
+        end(wire);
+        // Leased rows come back a moment later: then the number is only smaller.
+        let charged = active.charged() - before;
+        if seen > charged {
+            wrong.push(format!("session {done}: {seen} clear values, {charged} charged: {texts:#?}"));
+        }
+        if wrong.len() > 5 {
+            break;
+        }
+        if done.is_multiple_of(5000) {
+            eprintln!("{done} sessions, {} wrong", wrong.len());
+        }
+    }
+    drop(grant);
+    // The checkpoint that the meter reads follows within a second.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let people = totals.people.len() as u64;
+    let by_meter = metered(&place, "ringfence") + metered(&place, "pooled");
+    if people > by_meter {
+        wrong.push(format!("{people} people at the client, {by_meter} metered"));
+    }
+    let report = place.reconcile(&since);
+    if report["findings"].as_array().is_none_or(|findings| !findings.is_empty()) {
+        wrong.push(format!("the store ran what is not on record: {}", report["findings"]));
+    }
+    assert!(wrong.is_empty(), "seed {seed}, mode {mode:?}: {wrong:#?}");
+    assert!(totals.seen > 0, "the generator shows something");
+}

@@ -1,0 +1,5 @@
+//! The tests that need the real parts, in one binary: `cargo test -p ringfence --test suite`.
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub, reason = "a test that cannot go on fails")]
+
+mod harness;
+mod limits;
