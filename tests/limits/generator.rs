@@ -11,9 +11,14 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use sha2::Digest as _;
+
 use super::{ANALYST, ENGINEER, Grant, Place, WORKLOAD, lock, words_in};
 use crate::harness::client::{Answer, bind, close, describe, end, execute, parse, query, send, sync};
 use crate::harness::support::text;
+
+/// How many sessions are compared at a time.
+const GROUP: u64 = 8;
 
 /// SplitMix64: small, and the same everywhere.
 struct Random(u64);
@@ -54,7 +59,7 @@ fn reading(random: &mut Random, mode: &str, depth: u32) -> String {
     let kinds: &[&str] = match mode {
         "h2" => &["escape", "escape", "plain"],
         "h3" => &["hidden", "hidden", "plain"],
-        "h4" => &["used", "scalars", "series", "lateral"],
+        "h4" => &["used"],
         "h5" => &["error", "error", "plain"],
         _ => &[
             "plain",
@@ -84,7 +89,7 @@ fn reading(random: &mut Random, mode: &str, depth: u32) -> String {
             format!("select {} from users u order by u.id offset {offset} limit {limit}", scalar(random))
         }
         "used" => {
-            let times = random.below(5) + 1;
+            let times = random.below(if mode == "h4" { 30 } else { 5 }) + 1;
             let one = |n| format!("(select email from w offset {n} limit 1)");
             let all: Vec<String> = (0..times).map(one).collect();
             format!("with w as ({}) select {}", own(), all.join(", "))
@@ -170,7 +175,6 @@ fn way(random: &mut Random, sql: &str, is_pooled: bool, mode: &str) -> Vec<Vec<V
     let declare = format!("declare c cursor for {sql}");
     let kind = if mode == "h1" { 3 + random.below(9) } else { random.below(13) };
     match kind {
-        0 => vec![vec![query(sql)]],
         1 => vec![extended()],
         2 => vec![vec![query(&format!("copy ({sql}) to stdout"))]],
         3 if !is_pooled => {
@@ -216,7 +220,8 @@ fn way(random: &mut Random, sql: &str, is_pooled: bool, mode: &str) -> Vec<Vec<V
             vec![execute("c", 0), sync()],
             vec![query("commit")],
         ],
-        11 => vec![vec![
+        // PostgreSQL logs each Execute of a portal without rows as a new one, and runs it once.
+        11 if !sql.contains("id < 0") => vec![vec![
             parse("", sql),
             bind("p", "", &[]),
             execute("p", 1),
@@ -315,6 +320,19 @@ fn metered(place: &Place, config: &str) -> u64 {
     mine.map(|line| line["any"].as_u64().unwrap() + line["any_unknown"].as_u64().unwrap()).max().unwrap_or(0)
 }
 
+/// The text of a finding, from the store's own log.
+fn text_of(place: &Place, digest: &str) -> String {
+    let log =
+        std::fs::read_to_string(place.demo.dir.join("us-trusted/log/postgresql.csv")).unwrap_or_default();
+    let quoted = log.split('"').map(str::to_owned);
+    let texts = quoted.flat_map(|field| {
+        let text = field.split_once(": ").map(|(_, text)| text.to_owned());
+        [Some(field), text].into_iter().flatten().collect::<Vec<_>>()
+    });
+    let is_it = |text: &String| hex::encode(sha2::Sha256::digest(text.as_bytes())) == digest;
+    texts.into_iter().find(is_it).unwrap_or_else(|| "(its text has quotes)".to_owned())
+}
+
 fn now() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let output = Command::new("date").args(["-u", "-d", &format!("@{now}"), "+%FT%TZ"]).output().unwrap();
@@ -360,28 +378,26 @@ fn generated_sessions_stay_within_what_is_charged_metered_and_on_record() {
         tokens: std::collections::BTreeMap::new(),
     };
     let mut grant: Option<Grant<'_>> = None;
-    let (mut done, mut at_grant) = (0, 0);
+    let (mut done, mut at_grant) = (0_u64, 0_u64);
+    let (mut before, mut seen, mut texts) = (0_u64, 0_u64, Vec::new());
     let mut wrong = Vec::new();
     while done < sessions {
         // Some sessions are under a grant, some see masks, some are inside the country.
-        if grant.as_ref().is_none_or(|grant| at_grant >= 400 || grant.charged() + 60 > 3000) {
+        if grant.is_none() || seen == 0 && texts.is_empty() && (at_grant >= 400 || before > 2500) {
             drop(grant.take());
             totals.clear.clear();
             grant = Some(place.grant(40, 3000));
-            at_grant = 0;
+            (at_grant, before) = (0, 0);
             totals.tokens = tokens(&place);
         }
         let active = grant.as_ref().unwrap();
         done += 1;
         at_grant += 1;
-        if random.is(4) {
+        if random.is(4) && !at_grant.is_multiple_of(GROUP) {
             inside(&mut random, &place, &mode);
             continue;
         }
         let is_pooled = random.is(2);
-        let before = active.charged();
-        let mut texts = Vec::new();
-        let mut seen = 0;
         let mut wire = place.connect(ANALYST, is_pooled);
         for _ in 0..=random.below(2) {
             let sql = reading(&mut random, &mode, 2);
@@ -396,10 +412,14 @@ fn generated_sessions_stay_within_what_is_charged_metered_and_on_record() {
             }
         }
         end(wire);
-        // Leased rows come back a moment later: then the number is only smaller.
-        let charged = active.charged() - before;
-        if seen > charged {
-            wrong.push(format!("session {done}: {seen} clear values, {charged} charged: {texts:#?}"));
+        if at_grant.is_multiple_of(GROUP) || done == sessions {
+            let charged = active.settled();
+            if seen > charged - before {
+                let charged = charged - before;
+                wrong.push(format!("by session {done}: {seen} clear values, {charged} charged: {texts:#?}"));
+            }
+            (before, seen) = (charged, 0);
+            texts.clear();
         }
         if wrong.len() > 5 {
             break;
@@ -417,8 +437,9 @@ fn generated_sessions_stay_within_what_is_charged_metered_and_on_record() {
         wrong.push(format!("{people} people at the client, {by_meter} metered"));
     }
     let report = place.reconcile(&since);
-    if report["findings"].as_array().is_none_or(|findings| !findings.is_empty()) {
-        wrong.push(format!("the store ran what is not on record: {}", report["findings"]));
+    for finding in report["findings"].as_array().unwrap() {
+        let text = text_of(&place, finding["text_digest"].as_str().unwrap_or_default());
+        wrong.push(format!("the store ran what is not on record: {finding}: {text}"));
     }
     assert!(wrong.is_empty(), "seed {seed}, mode {mode:?}: {wrong:#?}");
     assert!(totals.seen > 0, "the generator shows something");

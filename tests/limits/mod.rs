@@ -106,6 +106,8 @@ impl Place {
             "--json",
             "--since",
             since,
+            "--allow",
+            "postgres",
             "--server-log",
             &log,
             "--dir",
@@ -146,6 +148,21 @@ impl Grant<'_> {
     pub fn charged(&self) -> u64 {
         let sql = format!("select rows_used from ringfence.requests where id = '{}'", self.id);
         lock(&self.place.control).value(&sql).parse().unwrap()
+    }
+}
+
+impl Grant<'_> {
+    /// The same once sessions have given back what they leased and did not charge.
+    pub fn settled(&self) -> u64 {
+        let mut last = self.charged();
+        loop {
+            std::thread::sleep(std::time::Duration::from_millis(25));
+            let now = self.charged();
+            if now == last {
+                return now;
+            }
+            last = now;
+        }
     }
 }
 

@@ -14,21 +14,20 @@ fn texts(intents: &[Value], intent: &Value) -> Vec<String> {
     let own = std::iter::once((&intent["statement"], &intent["text"]));
     let meant = intent["stands_for"].as_array().into_iter().flatten().map(|m| (&m["statement"], m));
     own.chain(meant)
-        .map(|(sql, of)| match sql.as_str() {
-            Some(sql) => sql.to_owned(),
-            None => {
-                let holder = intents
-                    .iter()
-                    .find(|i| i["session"] == intent["session"] && i["n"] == of["entry"])
-                    .unwrap_or_else(|| panic!("no entry has the text of {intent}"));
-                let meant = holder["stands_for"].as_array().into_iter().flatten();
-                let all = std::iter::once((&holder["statement"], &holder["text"]["digest"]))
-                    .chain(meant.map(|m| (&m["statement"], &m["digest"])));
-                let found = all.into_iter().find(|(_, digest)| **digest == of["digest"]);
-                found.and_then(|(sql, _)| sql.as_str()).unwrap_or_else(|| panic!("{intent}")).to_owned()
-            }
-        })
+        .map(|(sql, of)| sql.as_str().map_or_else(|| named(intents, intent, of), str::to_owned))
         .collect()
+}
+
+/// The text in the entry that an intent names.
+fn named(intents: &[Value], intent: &Value, of: &Value) -> String {
+    let is_holder = |i: &&Value| i["session"] == intent["session"] && i["n"] == of["entry"];
+    let holder =
+        intents.iter().find(is_holder).unwrap_or_else(|| panic!("no entry has the text of {intent}"));
+    let meant = holder["stands_for"].as_array().into_iter().flatten();
+    let mut all = std::iter::once((&holder["statement"], &holder["text"]["digest"]))
+        .chain(meant.map(|m| (&m["statement"], &m["digest"])));
+    let found = all.find(|(_, digest)| **digest == of["digest"]);
+    found.and_then(|(sql, _)| sql.as_str()).unwrap_or_else(|| panic!("{intent}")).to_owned()
 }
 
 const READS: &str = "select id, email, full_name from users order by id limit 4";

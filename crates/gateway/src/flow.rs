@@ -54,6 +54,7 @@ pub struct Counted {
 
 /// A statement under way.
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own about a statement")]
 pub struct InFlight {
     /// Its number in the session; `None` where it is not logged one by one.
     pub number: Option<u64>,

@@ -6,9 +6,8 @@ use crate::relay::statement::SharedStatement;
 /// What stands in a refused statement's place; the number comes after it.
 pub const REFUSED: &str = "ringfence_refused_";
 
-/// What goes to the store for a `DEALLOCATE` of a shared statement, which others may have as well: it does nothing, fails
-/// where any statement does, and its tag is replaced.
-pub const DEALLOCATE: &str = "UNLISTEN ringfence_nothing";
+/// What goes to the store for a `DEALLOCATE` of a shared statement; the tag of its answer is replaced.
+pub use ringfence_statement::carried::DEALLOCATE;
 
 /// The answer to a `DEALLOCATE`.
 pub fn deallocated() -> Vec<u8> {

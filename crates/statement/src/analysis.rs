@@ -32,6 +32,7 @@ pub struct Part {
 
 /// See the module's text.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own about a text")]
 pub struct Analysis {
     /// What the allow-list for governed persons says.
     pub verdict: Verdict,
@@ -85,7 +86,9 @@ impl Analysis {
             [one] => Arc::clone(&one.scope),
             parts => {
                 let mut all = QueryScope::empty();
-                parts.iter().for_each(|part| all.merge(&part.scope));
+                for part in parts {
+                    all.merge(&part.scope);
+                }
                 Arc::new(all)
             }
         };
@@ -135,7 +138,7 @@ impl Analysis {
         let scope = Arc::new(QueryScope::unknown());
         let parts = vec![Part { effect: None, scope: Arc::clone(&scope) }];
         let is_understood = true;
-        Some(Self { shape, parts, scope, is_sticky, is_understood, ..Self::not_understood(settings) })
+        Some(Self { parts, scope, is_sticky, shape, is_understood, ..Self::not_understood(settings) })
     }
 
     /// Whether the grammar does not accept the text.

@@ -158,7 +158,9 @@ pub(crate) fn of(kind: &str, fields: &Value, widest: bool) -> Bounds {
     reader.bounds.is_unknown |= rowset.holds.len() > MAX_TABLES;
     reader.bounds.tables = rowset.holds;
     // A table that is read holds at least one row of an answer.
-    reader.bounds.tables.values_mut().for_each(|rows| *rows = (*rows).max(1));
+    for rows in reader.bounds.tables.values_mut() {
+        *rows = (*rows).max(1);
+    }
     reader.bounds
 }
 
@@ -233,7 +235,7 @@ impl Reader {
         }
         for list in ["from_clause", "using_clause"] {
             for item in items(&fields[list]) {
-                let rows = self.from_item(item, &mut level, &names);
+                let rows = self.read_item(item, &mut level, &names);
                 add(&mut holds, &rows.holds, 1);
                 level.escapes |= rows.escapes;
             }
@@ -246,7 +248,9 @@ impl Reader {
         self.rest(fields, &read, &mut level, &names);
         let mut all = holds;
         if level.aggregates {
-            all.values_mut().for_each(|rows| *rows = UNBOUNDED);
+            for rows in all.values_mut() {
+                *rows = UNBOUNDED;
+            }
         }
         add(&mut all, &level.holds, 1);
         Rowset { count: UNBOUNDED, holds: all, escapes: level.escapes, ..Rowset::default() }
@@ -345,7 +349,9 @@ impl Reader {
             self.plain_select(select, &mut level, &names)
         };
         if level.aggregates {
-            rows.holds.values_mut().for_each(|most| *most = UNBOUNDED);
+            for most in rows.holds.values_mut() {
+                *most = UNBOUNDED;
+            }
         }
         add(&mut rows.holds, &level.holds, if level.aggregates { UNBOUNDED } else { 1 });
         rows.escapes |= level.escapes;
@@ -360,7 +366,7 @@ impl Reader {
     fn plain_select<'a>(&mut self, select: &'a Value, level: &mut Level, names: &Names<'a>) -> Rowset {
         let mut from = Rowset { count: 1, ..Rowset::default() };
         for item in items(&select["from_clause"]) {
-            let rows = self.from_item(item, level, names);
+            let rows = self.read_item(item, level, names);
             if level.items.len() > MAX_ITEMS {
                 return self.strange();
             }
@@ -376,7 +382,9 @@ impl Reader {
             // Without a row in FROM there is still one group. A function in GROUP BY can multiply rows.
             let combined = from.count.saturating_mul(level.factor).max(1);
             add(&mut holds, &std::mem::take(&mut level.holds), 1);
-            holds.values_mut().for_each(|most| *most = most.saturating_mul(combined));
+            for most in holds.values_mut() {
+                *most = most.saturating_mul(combined);
+            }
             self.bounds.reads_constants |= from.by_constant | level.by_constant;
         }
         // So there is with HAVING, and with GROUPING SETS there are as many groups as sets.
@@ -386,7 +394,7 @@ impl Reader {
         Rowset { count, by_constant, holds, columns, escapes: level.escapes }
     }
 
-    fn from_item<'a>(&mut self, item_: &'a Value, level: &mut Level, names: &Names<'a>) -> Rowset {
+    fn read_item<'a>(&mut self, item_: &'a Value, level: &mut Level, names: &Names<'a>) -> Rowset {
         let Some((kind, fields)) = node(item_) else { return self.strange() };
         match kind {
             "RangeVar" => self.range_var(fields, level, names),
@@ -399,8 +407,8 @@ impl Reader {
             }
             "JoinExpr" => {
                 let before = level.items.len();
-                let left = self.from_item(&fields["larg"], level, names);
-                let right = self.from_item(&fields["rarg"], level, names);
+                let left = self.read_item(&fields["larg"], level, names);
+                let right = self.read_item(&fields["rarg"], level, names);
                 // ON sees the two sides of its join, and no item before them.
                 let earlier: Vec<Item> = level.items.drain(..before).collect();
                 self.expression(&fields["quals"], level, names);
@@ -429,7 +437,7 @@ impl Reader {
             "RangeTableSample" => {
                 let mut own = Level { factor: 1, ..Level::default() };
                 self.rest(fields, &["relation"], &mut own, names);
-                let mut rows = self.from_item(&fields["relation"], level, names);
+                let mut rows = self.read_item(&fields["relation"], level, names);
                 add(&mut rows.holds, &own.holds, 1);
                 rows.escapes |= own.escapes;
                 rows

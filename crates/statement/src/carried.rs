@@ -11,6 +11,10 @@ pub const SETTINGS: &[&str] = &[
     "standard_conforming_strings",
 ];
 
+/// What a gateway sends in the place of a `DEALLOCATE` of a statement that other sessions have, too: it does
+/// nothing, and fails where any statement does.
+pub const DEALLOCATE: &str = "UNLISTEN ringfence_nothing";
+
 /// Adds the statement that sets `name` to `value`.
 pub fn write_set(out: &mut String, name: &str, value: &str) {
     out.push_str("SET ");

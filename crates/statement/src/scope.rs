@@ -62,6 +62,7 @@ pub struct Doubt {
 
 /// What the result of a statement can show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own about a result")]
 pub struct QueryScope {
     /// By table name, without its schema.
     pub tables: BTreeMap<String, Mention>,
@@ -490,7 +491,10 @@ mod tests {
             ("select email from users tablesample system (10)", "1"),
             // No row in FROM, and still a group.
             ("select count(*), (select string_agg(email, ',') from users) from (select 1 limit 0) s", "all"),
-            ("select array(select (select string_agg(email, ',') from users) from (select 1 limit 0) s having true)", "all"),
+            (
+                "select array(select (select string_agg(email, ',') from users) from (select 1 limit 0) s having true)",
+                "all",
+            ),
             (
                 "select max(e) from (select (select string_agg(email,',') from users) e from (select 1 limit 0) s group by ()) t",
                 "all",
@@ -552,7 +556,9 @@ mod tests {
         assert!(wrong.is_empty(), "{wrong:#?}");
         // The widest reading looks at constants, too: another constant is another analysis.
         let text = |most: u32| {
-            format!("select (select string_agg(email, ',') from messages m limit 1) from (select email from users limit {most}) u")
+            format!(
+                "select (select string_agg(email, ',') from messages m limit 1) from (select email from users limit {most}) u"
+            )
         };
         let cache = crate::analysis::Cache::default();
         for most in [1, 100_000] {
@@ -587,8 +593,16 @@ mod tests {
             nested,
             format!("with recursive {} select 1", list(5000, &|n| format!("a{n} as (select 1 from b{n})"))),
             format!("select {} from {}", list(5000, &|n| format!("a{n}")), list(5000, &|n| format!("t{n}"))),
-            format!("select {} from {}", list(5000, &|n| format!("max(a{n})")), list(5000, &|n| format!("t{n}"))),
-            format!("select (select {} from {})", list(5000, &|n| format!("max(a{n})")), list(5000, &|n| format!("t{n}"))),
+            format!(
+                "select {} from {}",
+                list(5000, &|n| format!("max(a{n})")),
+                list(5000, &|n| format!("t{n}"))
+            ),
+            format!(
+                "select (select {} from {})",
+                list(5000, &|n| format!("max(a{n})")),
+                list(5000, &|n| format!("t{n}"))
+            ),
             format!(
                 "with w0 as (select 1 from {}), {} select 1 from w2999",
                 list(2000, &|n| format!("t{n}")),

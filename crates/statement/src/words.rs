@@ -10,9 +10,13 @@ use crate::shape;
 /// The longest text that is looked at, in bytes.
 const MAX_LENGTH: usize = 64 * 1024;
 
+/// Words, each whole and as PostgreSQL reads it.
+pub type Words = HashSet<String>;
+
 /// Adds the names and constants of a text, each whole and as PostgreSQL reads it. A text that cannot be
 /// read adds nothing.
-pub fn collect(text: &str, settings: Settings, words: &mut HashSet<String>) {
+#[allow(clippy::implicit_hasher, reason = "the words are this crate's own set")]
+pub fn collect(text: &str, settings: Settings, words: &mut Words) {
     let is_standard = settings.strings == Strings::Standard || !text.contains('\\');
     if text.len() > MAX_LENGTH || !is_standard || shape::is_white(text) {
         return;

@@ -10,7 +10,7 @@
 //! Any other message keeps its severity, its SQLSTATE and the names of schema, table, column, type and
 //! constraint that are known to the client. The rest is replaced. Pure.
 
-use std::collections::HashSet;
+use ringfence_statement::words::Words;
 
 use crate::frame::{fields, put, put_str};
 use crate::refusal::field;
@@ -166,13 +166,7 @@ pub enum Judged {
 
 /// Judges an ErrorResponse or a NoticeResponse (`tag`). `is_before_rows` says that it answers a Parse or
 /// a Bind; `texts` are those that the client runs, `words` the names and constants that it knows.
-pub fn judge(
-    tag: u8,
-    body: &[u8],
-    is_before_rows: bool,
-    texts: &[&str],
-    words: &HashSet<String>,
-) -> Judged {
+pub fn judge(tag: u8, body: &[u8], is_before_rows: bool, texts: &[&str], words: &Words) -> Judged {
     // Where a function ran SQL of its own, the position and the text are of that.
     let is_internal = field(body, b'q').is_some() || field(body, b'p').is_some();
     let message = field(body, b'M').and_then(|m| std::str::from_utf8(m).ok()).unwrap_or_default();
@@ -229,7 +223,7 @@ pub fn judge(
 }
 
 /// Whether all that a message quotes stands in the client's texts, or is a name that it knows.
-fn quotes_only(message: &str, texts: &[&str], words: &HashSet<String>) -> bool {
+fn quotes_only(message: &str, texts: &[&str], words: &Words) -> bool {
     let is_quoted = |quoted: &str| {
         let lower = quoted.to_ascii_lowercase();
         quoted.split('.').all(|part| words.contains(part))
@@ -240,7 +234,7 @@ fn quotes_only(message: &str, texts: &[&str], words: &HashSet<String>) -> bool {
 
 /// Whether a message is this sentence around words that the client knows. All of it is then either
 /// PostgreSQL's own text or known.
-fn fits(sentence: &str, message: &str, words: &HashSet<String>) -> bool {
+fn fits(sentence: &str, message: &str, words: &Words) -> bool {
     let Some(at) = sentence.find('{') else { return sentence == message };
     let Some(rest) = message.strip_prefix(&sentence[..at]) else { return false };
     let end = at + sentence[at..].find('}').map_or(0, |end| end + 1);
@@ -257,7 +251,7 @@ fn fits(sentence: &str, message: &str, words: &HashSet<String>) -> bool {
 const FREE_PARAMETERS: &[&str] = &["application_name", "timezone", "search_path", "session_authorization"];
 
 /// Whether a ParameterStatus may pass: each part of a free value must stand in the client's own text.
-pub fn parameter_passes(name: &str, value: &str, words: &HashSet<String>) -> bool {
+pub fn parameter_passes(name: &str, value: &str, words: &Words) -> bool {
     let is_free = FREE_PARAMETERS.iter().any(|free| free.eq_ignore_ascii_case(name));
     let is_known = |word: &str| word.is_empty() || words.iter().any(|known| known.eq_ignore_ascii_case(word));
     !is_free || is_known(value) || value.split(", ").all(|part| is_known(part.trim_matches('"')))
@@ -277,7 +271,7 @@ mod tests {
         out
     }
 
-    fn words(all: &[&str]) -> HashSet<String> {
+    fn words(all: &[&str]) -> Words {
         all.iter().map(|w| (*w).to_owned()).collect()
     }
 
@@ -303,7 +297,8 @@ mod tests {
     #[test]
     fn a_value_passes_only_where_the_client_wrote_it() {
         let known = words(&["x", "abc", "a", "b"]);
-        let judged = judge(b'E', &error("invalid input syntax for type integer: \"abc\""), false, &[], &known);
+        let judged =
+            judge(b'E', &error("invalid input syntax for type integer: \"abc\""), false, &[], &known);
         assert_eq!(message(&judged), "invalid input syntax for type integer: \"abc\"");
         assert!(matches!(&judged, Judged::Sentence(out) if !String::from_utf8_lossy(out).contains("a@b")));
         for text in [

@@ -62,6 +62,7 @@ impl PreparedStatement {
 
 /// What a portal is.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own about a portal")]
 pub struct Portal {
     /// The text that it runs; that of `DECLARE … FOR …` where it was made in SQL.
     pub statement: Arc<Statement>,
@@ -155,7 +156,11 @@ enum Change {
     /// A message that changes no name and has a confirmation of its own.
     Nothing,
     /// A statement ran: what its first so many parts do to names counts, and the portals that they began.
-    Ran { statement: Option<Arc<Statement>>, begun: Vec<Begun>, parts: usize },
+    Ran {
+        statement: Option<Arc<Statement>>,
+        begun: Vec<Begun>,
+        parts: usize,
+    },
 }
 
 /// See the module's text.
@@ -374,7 +379,9 @@ impl State {
                     self.be_unsure(); // more ended than the text has
                 }
                 for part in 0..*parts {
-                    begun.iter().filter(|begun| begun.part == part).for_each(|begun| self.begin(begun));
+                    for begun in begun.iter().filter(|begun| begun.part == part) {
+                        self.begin(begun);
+                    }
                     let effect = all.get(part).and_then(|part| part.effect.as_ref());
                     if let (Some(effect), Some(statement)) = (effect, statement) {
                         apply(self, effect, statement, part, rolled_back);
@@ -465,11 +472,12 @@ fn apply(state: &mut State, effect: &Effect, statement: &Arc<Statement>, part: u
 #[cfg(test)]
 mod tests {
     use ringfence_statement::analysis::Analysis;
+    use ringfence_statement::settings::Settings;
 
     use super::*;
 
     fn statement(text: &str) -> Arc<Statement> {
-        Arc::new(Statement::of(text, Arc::new(Analysis::of(text, Default::default())), Default::default()))
+        Arc::new(Statement::of(text, Arc::new(Analysis::of(text, Settings::default())), Settings::default()))
     }
 
     fn text_of(found: &Found<PreparedStatement>) -> String {

@@ -40,13 +40,11 @@ impl RecordedTexts {
         }
         let digest = statement.digest();
         let of = |entry| TextOf { entry, digest: hex::encode(digest) };
-        match self.entries.get(digest) {
-            Some(&entry) => Told::There(of(entry)),
-            None => {
-                self.entries.insert(*digest, n);
-                Told::Here(of(n))
-            }
+        if let Some(&entry) = self.entries.get(digest) {
+            return Told::There(of(entry));
         }
+        self.entries.insert(*digest, n);
+        Told::Here(of(n))
     }
 
     /// How an entry names a text that it has and that no later one names.
@@ -65,13 +63,16 @@ mod tests {
     use std::sync::Arc;
 
     use ringfence_statement::analysis::Analysis;
+    use ringfence_statement::settings::Settings;
 
     use super::*;
 
     #[test]
     fn a_text_is_told_once_in_a_segment() {
         let mut texts = RecordedTexts::default();
-        let statement = |text: &str| Statement::of(text, Arc::new(Analysis::of(text, Default::default())), Default::default());
+        let statement = |text: &str| {
+            Statement::of(text, Arc::new(Analysis::of(text, Settings::default())), Settings::default())
+        };
         let (one, two) = (statement("select 1"), statement("select 2"));
         assert!(matches!(texts.tell(&one, 1, 0), Told::Here(of) if of.entry == 1));
         assert!(matches!(texts.tell(&one, 2, 0), Told::There(of) if of.entry == 1));

@@ -61,7 +61,9 @@ impl Running {
             [one] => Arc::clone(&one.scope),
             runs => {
                 let mut all = QueryScope::empty();
-                runs.iter().for_each(|run| all.merge(&run.scope));
+                for run in runs {
+                    all.merge(&run.scope);
+                }
                 Arc::new(all)
             }
         }
@@ -253,7 +255,9 @@ impl Resolver<'_> {
             }
         }
         let mut scope = QueryScope::empty();
-        running.runs[first..].iter().for_each(|run| scope.merge(&run.scope));
+        for run in &running.runs[first..] {
+            scope.merge(&run.scope);
+        }
         let name: Name = name_;
         let begun = Begun { part: running.part, name, number: None, scope: Arc::new(scope) };
         // The next part of a Query goes on with it; an Execute tells `Names` when it is sent.

@@ -584,7 +584,9 @@ impl Reconciliation {
         let (role, kind) = known.unwrap_or((u32::MAX, Role::Recorded));
         if self.ledgers.take(&key(role, &digest(text)), line.time) {
             self.summary.recorded += 1;
-        } else if is_simple && (own::prepares_connection(text) || own::counts_rows(text)) {
+        } else if own::stands_for_deallocate(text)
+            || is_simple && (own::prepares_connection(text) || own::counts_rows(text))
+        {
             self.summary.own += 1;
         } else if kind == Role::Counted {
             self.ran(role, line.clone(), text);

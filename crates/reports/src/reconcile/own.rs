@@ -42,6 +42,11 @@ fn after_name(text: &str) -> Option<&str> {
     }
 }
 
+/// Whether a text stands for a `DEALLOCATE` that the gateway has on record.
+pub(super) fn stands_for_deallocate(text: &str) -> bool {
+    text == carried::DEALLOCATE
+}
+
 /// Whether the steward may say this without reading user data: definitions, its own tables and the catalogue, and looks
 /// that give back a constant or a count.
 pub(super) fn is_stewards(text: &str) -> bool {

@@ -22,8 +22,6 @@ use super::figures::Figures;
 use crate::Error;
 use crate::texts::{Part, Remembered, Texts};
 
-/// Shapes whose reach is remembered.
-
 /// What to read, and how.
 pub struct Scope {
     /// Logs: folders with the texts of their public keys.

@@ -248,7 +248,7 @@ fn statement(record: &Value) -> String {
     let mut shown = text(&record["text"], &record["statement"]);
     for meant in record["stands_for"].as_array().into_iter().flatten() {
         let name = meant["name"].as_str().unwrap_or_default();
-        shown.push_str(&format!(" [{name}: {}]", text(meant, &meant["statement"])));
+        shown.extend([" [", name, ": ", &text(meant, &meant["statement"]), "]"]);
     }
     if record["not_understood"] == true {
         shown.push_str(" [not understood: it may reach anything]");
