@@ -581,7 +581,8 @@ mod tests {
         let list = |n: usize, one: &dyn Fn(usize) -> String| (0..n).map(one).collect::<Vec<_>>().join(", ");
         let mut doubled = "with a0 as (select 1 x)".to_owned();
         for n in 1..40 {
-            doubled.push_str(&format!(", a{n} as (select *, * from a{})", n - 1));
+            let one = format!(", a{n} as (select *, * from a{})", n - 1);
+            doubled.push_str(&one);
         }
         let mut nested = "select 1".to_owned();
         for level in 0..12 {
