@@ -1,6 +1,6 @@
 # `make help` lists what can be made. Everything installs what it needs by itself (scripts/install.sh).
 .DEFAULT_GOAL := help
-.PHONY: help demo check page test test-long regression bench soak build lint fuzz clean
+.PHONY: help demo check page test test-long generated regression bench soak build lint fuzz clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,10 +33,15 @@ bench: build ## Side by side with direct PostgreSQL and PgBouncer; writes bench/
 	@scripts/install.sh bench
 	target/bench/python/bin/python bench/run.py
 
-test-long: build ## What takes long and is not in CI: PostgreSQL's regression suite (SOURCE=…), then the soak
+test-long: build ## What takes long and is not in CI: generated sessions, PostgreSQL's regression suite (SOURCE=…), the soak
+	@$(MAKE) generated
 	tests/regression/run.sh $(SOURCE) session
 	tests/regression/run.sh $(SOURCE) transaction
 	@$(MAKE) soak
+
+generated: ## Generated sessions against limits, meter and record: SESSIONS (100000)
+	@scripts/install.sh build test
+	RF_GENERATED_SESSIONS=$${SESSIONS:-100000} RF_GENERATED_QUERIES=20000 cargo test -p ringfence --locked --test suite -- generated properties
 
 soak: build ## An hour of mixed load; says whether anything grew (bench/SOAK.md)
 	@scripts/install.sh bench

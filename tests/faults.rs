@@ -541,7 +541,7 @@ fn a_killed_demo_is_cleaned_up_by_the_next(demo: &mut Demo) {
     }
     demo.stop();
     // The workload is on record by shape, without its constants, and not statement by statement.
-    let shown = demo.ringfence(&["ledger", "show", "--json", "--grep", "user_id <> $"]);
+    let shown = demo.ringfence(&["ledger", "show", "--json", "--grep", "user_id <> ?"]);
     let shown = text(&shown);
     assert!(
         shown.contains("\"counted\"")

@@ -25,7 +25,15 @@ impl Database {
 
     /// The rows of a statement, in text.
     pub fn rows(&self, sql: &str) -> Vec<Vec<String>> {
-        let messages = self.runtime.block_on(self.client.simple_query(sql)).unwrap();
+        Self::read(self.runtime.block_on(self.client.simple_query(sql)).unwrap())
+    }
+
+    /// The same; `None` if the statement fails.
+    pub fn attempt(&self, sql: &str) -> Option<Vec<Vec<String>>> {
+        self.runtime.block_on(self.client.simple_query(sql)).ok().map(Self::read)
+    }
+
+    fn read(messages: Vec<SimpleQueryMessage>) -> Vec<Vec<String>> {
         let rows = messages.into_iter().filter_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(row),
             _ => None,

@@ -21,7 +21,7 @@ use crate::harness::support::text;
 const GROUP: u64 = 8;
 
 /// SplitMix64: small, and the same everywhere.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -52,7 +52,7 @@ fn scalar(random: &mut Random) -> String {
 }
 
 /// A query that reads e-mail addresses; `depth` bounds its nesting.
-fn reading(random: &mut Random, mode: &str, depth: u32) -> String {
+pub fn reading(random: &mut Random, mode: &str, depth: u32) -> String {
     let limit = random.below(6) + 1;
     let offset = random.below(30);
     let own = || format!("select email from users order by id offset {offset} limit {limit}");

@@ -5,6 +5,7 @@ mod exit;
 mod generator;
 mod golden;
 mod names;
+mod properties;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -277,10 +277,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let statements = &session.shared.statements;
         let analysis = if session.is_face() && bytes.len() > MAX_LENGTH {
             Arc::new(Analysis::too_long(settings))
-        } else if session.is_face() || session.metering.is_some() {
-            statements.of(&text, settings)
         } else {
-            statements.without_scope(&text, settings)
+            let mut flow = session.flow();
+            flow.recent.of(statements, &text, settings, session.is_governed())
         };
         let mut statement = Statement::of(&text, analysis, settings);
         statement.deallocates_shared =

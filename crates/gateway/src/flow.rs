@@ -10,7 +10,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use ringfence_ledger::Ticket;
-use ringfence_statement::analysis::Analysis;
+use ringfence_statement::analysis::{Analysis, Recent};
 
 use crate::metering::Watch;
 use crate::quota::Charges;
@@ -187,6 +187,8 @@ pub struct Flow {
     pub traffic: Traffic,
     /// What names stand for.
     pub names: Names,
+    /// What the texts that came last say.
+    pub recent: Recent,
     /// Which texts are on record.
     pub recorded: RecordedTexts,
     /// Something was sent since the last ReadyForQuery that may change how texts are read.

@@ -13,7 +13,7 @@ use crate::allow_list::{self, Verdict};
 use crate::names::{self, Effect};
 use crate::scope::{self, QueryScope};
 use crate::settings::{Settings, Strings};
-use crate::shape::{self, Shape};
+use crate::shape::{self, Shape, Template};
 use crate::{functions, pinning};
 
 /// The most analyses that are remembered, and the most bytes of texts that find them.
@@ -52,6 +52,8 @@ pub struct Analysis {
     pub settings: Settings,
     /// What was found depends on the values of constants.
     reads_constants: bool,
+    /// Recognises other texts of which the same was found.
+    template: Option<Template>,
 }
 
 impl Analysis {
@@ -101,6 +103,7 @@ impl Analysis {
             shape: Shape::of(text),
             is_understood: true,
             settings,
+            template: (!reads_constants).then(|| Template::of(text)).flatten(),
             reads_constants,
         }
     }
@@ -118,6 +121,7 @@ impl Analysis {
             is_understood: false,
             settings,
             reads_constants: true,
+            template: None,
         }
     }
 
@@ -150,7 +154,12 @@ impl Analysis {
     fn size(&self) -> usize {
         let verdict = self.verdict.columns.iter().chain(&self.verdict.tables).map(|n| n.len() + 48);
         let parts = self.parts.iter().map(|part| 64 + part.scope.size());
-        512 + self.shape.text.len() + self.scope.size() + verdict.sum::<usize>() + parts.sum::<usize>()
+        let template = self.template.as_ref().map_or(0, Template::size);
+        512 + template
+            + self.shape.text.len()
+            + self.scope.size()
+            + verdict.sum::<usize>()
+            + parts.sum::<usize>()
     }
 
     /// Whether a part runs or goes on with what a name stands for.
@@ -183,6 +192,33 @@ fn sets_by_function(value: &Value) -> bool {
             (key == "FuncCall" && name().is_none_or(may_set)) || sets_by_function(inner)
         }),
         _ => false,
+    }
+}
+
+/// The analyses that one session used last. A client that sends one statement again and again with other
+/// constants finds it here, without a scan and without a lock that others take.
+#[derive(Debug, Default)]
+pub struct Recent(Vec<Arc<Analysis>>);
+
+/// How many analyses a session keeps.
+const RECENT: usize = 4;
+
+impl Recent {
+    /// As [`Cache::of`], or as [`Cache::without_scope`] where the session needs no scope.
+    pub fn of(&mut self, cache: &Cache, text: &str, settings: Settings, needs_scope: bool) -> Arc<Analysis> {
+        let is_standard = settings.strings == Strings::Standard || !text.contains('\\');
+        let fits = |known: &Arc<Analysis>| known.template.as_ref().is_some_and(|t| t.fits(text));
+        if let Some(place) = self.0.iter().position(fits).filter(|_| is_standard) {
+            return Arc::clone(&self.0[place]);
+        }
+        let found = if needs_scope { cache.of(text, settings) } else { cache.without_scope(text, settings) };
+        if found.template.is_some() {
+            if self.0.len() >= RECENT {
+                self.0.remove(0);
+            }
+            self.0.push(Arc::clone(&found));
+        }
+        found
     }
 }
 
@@ -305,6 +341,7 @@ mod tests {
             "fetch 3 from c",
         ];
         let cache = Cache::default();
+        let mut recent = Recent::default();
         let mut state = 1_u64;
         for round in 0..40_000 {
             let mut text = if round % 2 == 0 { "select".to_owned() } else { String::new() };
@@ -316,7 +353,16 @@ mod tests {
             }
             let strings = [Strings::Standard, Strings::Escaping, Strings::Unsure];
             let settings = Settings { strings: strings[round % 3], ..Settings::default() };
-            let (with, without) = (cache.of(&text, settings), Analysis::of(&text, settings));
+            // Each text once more with other constants: the session's own memory finds some of them.
+            if round % 4 == 3 {
+                recent.of(&cache, &text, settings, true);
+                text = text.replace("23", "7").replace("'x'", "'yz'");
+            }
+            let with = match round % 2 {
+                0 => cache.of(&text, settings),
+                _ => recent.of(&cache, &text, settings, true),
+            };
+            let without = Analysis::of(&text, settings);
             assert_eq!(with.verdict, without.verdict, "{text}");
             assert_eq!(with.shape, without.shape, "{text}");
             assert_eq!(

@@ -106,6 +106,87 @@ pub fn id(text: &str) -> String {
     if is_sql { Shape::of(text).id() } else { NOT_UNDERSTOOD.to_owned() }
 }
 
+/// A text with holes for its plain constants, made from the scanner's tokens. It recognises other texts of
+/// the same key without a scan: all of them have the same tokens but for the values in the holes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Template {
+    /// What stands before each hole, and the hole.
+    holes: Vec<(Box<str>, Hole)>,
+    /// What stands behind the last hole.
+    rest: Box<str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hole {
+    /// One to nine digits: an integer constant of any PostgreSQL version.
+    Digits,
+    /// A quoted constant without a quote or a backslash in it.
+    Quoted,
+}
+
+/// How many digits a hole takes.
+const DIGITS: usize = 9;
+
+impl Template {
+    /// The template of a text; `None` if its key is its own, or if it is long.
+    pub(crate) fn of(text: &str) -> Option<Self> {
+        if text.len() > MAX_LENGTH {
+            return None;
+        }
+        let tokens = scan(text)?;
+        let own = [Token::Uident, Token::Usconst, Token::Uescape];
+        if tokens.iter().any(|token| own.contains(&token.token())) {
+            return None;
+        }
+        let (mut holes, mut at) = (Vec::new(), 0);
+        for token in &tokens {
+            let (start, end) = (place(token.start)?, place(token.end)?);
+            let raw = text.get(start..end)?;
+            let hole = match token.token() {
+                Token::Iconst if digits(raw) == Some(raw.len()) => Hole::Digits,
+                Token::Sconst if quoted(raw) == Some(raw.len()) => Hole::Quoted,
+                _ => continue,
+            };
+            holes.push((text.get(at..start)?.into(), hole));
+            at = end;
+        }
+        Some(Self { holes, rest: text.get(at..)?.into() })
+    }
+
+    /// Whether a text is this one but for what is in the holes.
+    pub(crate) fn fits(&self, text: &str) -> bool {
+        let mut left = text;
+        for (before, hole) in &self.holes {
+            let Some(from) = left.strip_prefix(&**before) else { return false };
+            let taken = match hole {
+                Hole::Digits => digits(from),
+                Hole::Quoted => quoted(from),
+            };
+            let Some(taken) = taken else { return false };
+            left = &from[taken..];
+        }
+        *left == *self.rest
+    }
+
+    /// About how many bytes it takes.
+    pub(crate) fn size(&self) -> usize {
+        self.rest.len() + self.holes.iter().map(|(before, _)| before.len() + 32).sum::<usize>()
+    }
+}
+
+/// How many bytes the digits take that a text begins with.
+fn digits(text: &str) -> Option<usize> {
+    let count = text.bytes().take_while(u8::is_ascii_digit).count();
+    (1..=DIGITS).contains(&count).then_some(count)
+}
+
+/// How many bytes the quoted constant takes that a text begins with.
+fn quoted(text: &str) -> Option<usize> {
+    let inner = text.strip_prefix('\'')?;
+    let end = inner.bytes().position(|b| b == b'\'' || b == b'\\')?;
+    (inner.as_bytes()[end] == b'\'').then_some(end + 2)
+}
+
 fn number(shape: &str) -> u128 {
     Sha256::digest(shape).iter().take(16).fold(0, |number, byte| number << 8 | u128::from(*byte))
 }
@@ -278,6 +359,31 @@ mod tests {
         ] {
             assert_eq!(key(text), text);
         }
+    }
+
+    #[test]
+    fn a_template_fits_what_differs_in_plain_constants() {
+        let template = Template::of("select a from t where id = 17 and b = 'x' limit 3").unwrap();
+        for text in [
+            "select a from t where id = 4 and b = '' limit 100",
+            "select a from t where id = 123456789 and b = 'a b' limit 0",
+        ] {
+            assert!(template.fits(text), "{text}");
+            assert_eq!(key(text), key("select a from t where id = 17 and b = 'x' limit 3"));
+        }
+        for text in [
+            "select a from t where id = 1234567890 and b = '' limit 1",
+            "select a from t where id = 1 and b = 'a''b' limit 1",
+            "select a from t where id = 1 and b = 'a\\' limit 1",
+            "select a from t where id = -1 and b = 'a' limit 1",
+            "select a from t where id = 1 and b = 'a' limit 1;",
+            "select a from t where id = 0x1 and b = 'a' limit 1",
+            "select a from t where id =  and b = 'a' limit 1",
+            "select b from t where id = 1 and b = 'a' limit 1",
+        ] {
+            assert!(!template.fits(text), "{text}");
+        }
+        assert!(Template::of("select 1 from U&\"a\"").is_none());
     }
 
     #[test]
