@@ -45,7 +45,20 @@ impl Disk {
     }
 }
 
-/// An answer of each kind that begins with its intent: what is sent, and a piece of what comes back.
+/// Statements of which only the Execute is sent while the disk stalls: their answer has nothing before it.
+fn bound() -> Vec<(&'static str, String)> {
+    let shadow =
+        "with messages as (select 1) select (replace(email, '.', '_'))::regclass from users, messages";
+    let quoting = "select (replace(email, '@', '\"ringfence_1\"'))::regclass from users";
+    vec![
+        ("bound rows", "select id, country from users order by id limit 3".to_owned()),
+        ("bound error", "select 1 / (id - id) from users limit 1".to_owned()),
+        ("bound error with a hint, that quotes a value", shadow.to_owned()),
+        ("bound error that quotes a shared name", quoting.to_owned()),
+    ]
+}
+
+/// An answer of each kind that begins with its intent: what is sent.
 fn kinds() -> Vec<(&'static str, Vec<Vec<u8>>)> {
     let extended = |sql: &str| vec![parse("", sql), bind("", "", &[]), describe(""), execute("", 0), sync()];
     let shadow =
@@ -84,10 +97,20 @@ fn no_byte_leaves_before_its_intent_is_durable() {
         let log = place.demo.dir.join(format!("ledger-{name}"));
         let connect = |who: &str| Wire::connect(served.port, who, "us").unwrap();
         for who in [ANALYST, ENGINEER] {
-            for (what, messages) in kinds() {
+            let bound = bound().into_iter().map(|(what, sql)| {
+                let before = vec![query("begin"), parse("s", &sql), bind("p", "s", &[]), sync()];
+                (what, before, vec![execute("p", 0), sync()])
+            });
+            let whole = kinds().into_iter().map(|(what, messages)| (what, vec![query("select 1")], messages));
+            for (what, before, messages) in whole.chain(bound) {
+                let prepare = |wire: &mut Wire| {
+                    for part in before.split_inclusive(|message| matches!(message[0], b'Q' | b'S')) {
+                        send(wire, part);
+                    }
+                };
                 // A disk that stalls: the first byte comes after it goes on.
                 let mut wire = connect(who);
-                run(&mut wire, "select 1");
+                prepare(&mut wire);
                 disk.set("stall", true);
                 let goes_on = Arc::new(AtomicBool::new(false));
                 let releasing = {
@@ -107,7 +130,7 @@ fn no_byte_leaves_before_its_intent_is_durable() {
                 // A disk that is full: nothing of the store comes, and the session or the statement is
                 // refused with the reason.
                 let mut wire = connect(who);
-                run(&mut wire, "select 1");
+                prepare(&mut wire);
                 disk.set("full", true);
                 let answer = send(&mut wire, &messages);
                 disk.set("full", false);
