@@ -291,8 +291,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     fn deallocates_shared(&self, analysis: &Analysis) -> bool {
         let [part] = analysis.parts.as_slice() else { return false };
         let Some(Effect::Deallocate(Some(name))) = &part.effect else { return false };
-        let found = self.session.flow().names.statement(&names::name(name));
-        matches!(found, Found::Known(p) | Found::Unsure(Some(p)) if p.shared().is_some())
+        self.session.flow().names.is_shared(&names::name(name))
     }
 
     /// A name in a message: as it came, and as it is compared. The last is false for bytes that SQL might
@@ -412,7 +411,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             watch => watch,
         };
         let watch = watch.filter(|watch| !watch.is_empty()).map(Box::new);
-        let is_checked = session.is_face() || session.metering.is_some();
+        let is_checked = session.is_governed();
         let mut texts = Vec::new();
         if is_checked {
             texts.push(Arc::clone(statement));
@@ -448,7 +447,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let segment = session.shared.ledger.segment();
         let mut flow = session.flow();
         let n = flow.number();
-        // One text reads differently under other settings: then it is told each time.
+        // The same text reads differently under other settings: the record then has the text each time.
         let settings = resolve::read_under(statement);
         let is_told = settings.is_some() || running.is_query && RecordedTexts::is_short(statement);
         let told = (!is_told).then(|| flow.recorded.tell(statement, n, segment));
@@ -698,12 +697,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let (sent, name, _) = named.ok_or_else(|| invalid("a Close message without a name"))?;
         let is_portal = *kind == b'P';
         let mut flow = self.session.flow();
-        let is_shared = !is_portal
-            && !sent.is_empty()
-            && matches!(
-                flow.names.statement(&name),
-                Found::Known(p) | Found::Unsure(Some(p)) if p.shared().is_some()
-            );
+        let is_shared = !is_portal && !sent.is_empty() && flow.names.is_shared(&name);
         flow.names.close(is_portal, name);
         flow.send(Confirmed::Pass, None);
         // What a name stands for may be others', too: the connection keeps it.

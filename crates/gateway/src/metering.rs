@@ -109,7 +109,7 @@ impl Watch {
         self.0.iter().any(|watched| watched.max_rows == UNBOUNDED)
     }
 
-    /// Counts what shows nobody's key, and is not held back.
+    /// Counts rows that show no person's key. A limit does not hold them back.
     pub fn count_unknown(&mut self, session: &Session, metering: &Metering) {
         for watched in &mut self.0 {
             let seen = Seen::Rows(watched.max_rows);
@@ -418,7 +418,7 @@ impl Session {
     }
 
     /// Counts all people of the tables of which a row may show all, before the statement runs, and returns
-    /// whom that counted, who must be on record, also where a limit then refuses the statement.
+    /// the people that it counted. They must be on record, also where a limit then refuses the statement.
     pub async fn count_all(&self, watch: &mut Watch) -> (Vec<Group>, Result<(), Refusal>) {
         let mut groups = Vec::new();
         let counted = self.count_each(watch, &mut groups).await;
@@ -442,8 +442,8 @@ impl Session {
             let people =
                 self.shared.meter.people(&behind.steward, (&self.store.name, &login), place, key).await;
             let people = people.map_err(|error| {
-                tracing::warn!(%error, store = %self.store.name, "cannot count whom a statement reaches");
-                Refusal::new(code::CANNOT_CONNECT, "the store did not count whom this statement reaches")
+                tracing::warn!(%error, store = %self.store.name, "cannot count the people that a statement reaches");
+                Refusal::new(code::CANNOT_CONNECT, "the store did not count the people that this statement reaches")
                     .detail(
                         "The statement can show many people in one row, so all of them count before it runs.",
                     )

@@ -18,8 +18,7 @@ use crate::frame::{self, Body, Buffer, HEADER, Head, MAX_FRAME, put};
 use crate::grants::Cut;
 use crate::metering::Row;
 use crate::refusal::{Refusal, code, field, with_hint};
-use crate::relay::cuts::Deadline;
-use crate::relay::cuts::{expiry, next_cut};
+use crate::relay::cuts::{Deadline, expiry, next_cut};
 use crate::relay::error_fields::{self, Judged};
 use crate::relay::exit::{Exit, Shut};
 use crate::relay::statement::SHARED;
@@ -391,7 +390,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     }
 
     /// An error that repeats a constant of the client's own text says that a value equals it: it counts as
-    /// a row does that shows nobody's key. A limit of the meter does not hold it back: the constant is the
+    /// a row does that shows no person's key. A limit of the meter does not hold it back: the constant is the
     /// client's.
     fn count_error(&self) {
         let mut flow = self.session.flow();

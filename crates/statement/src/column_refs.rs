@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use crate::functions::{Function, function};
 use crate::settings::Settings;
 
 /// Everything, for all one knows.
@@ -54,22 +55,7 @@ fn has_items(value: &Value) -> bool {
 /// Functions that run a text as SQL, or read whole tables or files by name.
 fn runs_sql(call: &Value) -> bool {
     let name = call["funcname"].as_array().and_then(|parts| parts.last()?["node"]["String"]["sval"].as_str());
-    name.is_some_and(|name| {
-        [
-            "query_to_xml",
-            "table_to_xml",
-            "cursor_to_xml",
-            "schema_to_xml",
-            "database_to_xml",
-            "dblink",
-            "pg_read_",
-            "lo_",
-            "ts_stat",
-            "crosstab",
-        ]
-        .iter()
-        .any(|prefix| name.starts_with(prefix))
-    })
+    name.is_some_and(|name| function(&name.to_ascii_lowercase()) == Function::RunsSql)
 }
 
 impl Found {

@@ -99,7 +99,7 @@ pub(crate) fn one_statement(text: &str) -> Option<(Shape, bool)> {
     Some((shape, is_sticky))
 }
 
-/// The id that counts have for a text, for whoever compares them with the store's own log.
+/// The id that counts have for a text. A reader compares them with the store's own log by it.
 pub fn id(text: &str) -> String {
     let is_long = text.len() > MAX_LENGTH && one_statement(text).is_some();
     let is_sql = is_long || pg_query::parse(text, pg_query::ParserOptions::default()).is_ok();

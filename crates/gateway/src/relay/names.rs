@@ -182,7 +182,15 @@ impl Names {
         found(&self.sent, self.sent.statements.get(name), |p| p.is_sure)
     }
 
-    /// The same for a portal.
+    /// Whether a prepared statement's name stands, or may stand, for one with a shared name in the store.
+    pub fn is_shared(&self, name: &str) -> bool {
+        matches!(
+            self.statement(name),
+            Found::Known(p) | Found::Unsure(Some(p)) if p.shared().is_some()
+        )
+    }
+
+    /// What a portal's name stands for, for what is sent next.
     pub fn portal(&self, name: &str) -> Found<Portal> {
         found(&self.sent, self.sent.portals.get(name), |p| p.is_sure)
     }

@@ -185,11 +185,7 @@ impl Resolver<'_> {
     fn may_prepare(&self, name: &str) -> Result<(), Refusal> {
         self.must_be_theirs(name)?;
         // The store has a Parse of this name under a shared one, and would not find the conflict.
-        let is_shared = matches!(
-            self.names.statement(&names::name(name)),
-            Found::Known(p) | Found::Unsure(Some(p)) if p.shared().is_some()
-        );
-        if is_shared {
+        if self.names.is_shared(&names::name(name)) {
             let message = format!("prepared statement \"{name}\" already exists");
             return Err(Refusal::new(code::DUPLICATE_STATEMENT, message));
         }
