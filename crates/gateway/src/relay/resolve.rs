@@ -192,23 +192,34 @@ impl Resolver<'_> {
         Ok(())
     }
 
+    /// What a name stands for, if that is known. A governed session is refused what is not sure; for
+    /// another one the record says that the statement was not understood.
+    fn found<T>(
+        &self,
+        found: Found<T>,
+        name: &str,
+        absent: impl FnOnce() -> Refusal,
+        running: &mut Running,
+    ) -> Result<Option<T>, Refusal> {
+        let unsure_of = match found {
+            Found::Known(known) => return Ok(Some(known)),
+            Found::Unsure(_) if self.is_governed => return Err(unsure(name)),
+            Found::Absent if self.is_governed => return Err(absent()),
+            Found::Unsure(unsure_of) => unsure_of,
+            Found::Absent => None,
+        };
+        running.not_understood = true;
+        running.run(&Arc::new(QueryScope::unknown()), false);
+        Ok(unsure_of)
+    }
+
     fn prepared_by(&mut self, name: &str, running: &mut Running, depth: usize) -> Result<(), Refusal> {
         let found = self.names.statement(&names::name(name));
-        let (prepared, is_sure) = match found {
-            Found::Known(prepared) => (Some(prepared), true),
-            Found::Unsure(prepared) if !self.is_governed => (prepared, false),
-            Found::Unsure(_) => return Err(unsure(name)),
-            Found::Absent if self.is_governed => {
-                let message = format!("prepared statement \"{name}\" does not exist");
-                return Err(Refusal::new(code::NO_SUCH_STATEMENT, message));
-            }
-            Found::Absent => (None, false),
+        let absent = || {
+            let message = format!("prepared statement \"{name}\" does not exist");
+            Refusal::new(code::NO_SUCH_STATEMENT, message)
         };
-        if !is_sure {
-            running.not_understood = true;
-            running.run(&Arc::new(QueryScope::unknown()), false);
-        }
-        let Some(prepared) = prepared else { return Ok(()) };
+        let Some(prepared) = self.found(found, name, absent, running)? else { return Ok(()) };
         running.meant.push((name.into(), Arc::clone(&prepared.statement)));
         if prepared.in_sql {
             running.run(&prepared.scope, false);
@@ -221,21 +232,11 @@ impl Resolver<'_> {
     fn fetched(&mut self, name: &str, running: &mut Running, depth: usize) -> Result<(), Refusal> {
         let name_ = names::name(name);
         let found = self.names.portal(&name_);
-        let (portal, is_sure) = match found {
-            Found::Known(portal) => (Some(portal), true),
-            Found::Unsure(portal) if !self.is_governed => (portal, false),
-            Found::Unsure(_) => return Err(unsure(name)),
-            Found::Absent if self.is_governed => {
-                let message = format!("cursor \"{name}\" does not exist");
-                return Err(Refusal::new(code::NO_SUCH_CURSOR, message));
-            }
-            Found::Absent => (None, false),
+        let absent = || {
+            let message = format!("cursor \"{name}\" does not exist");
+            Refusal::new(code::NO_SUCH_CURSOR, message)
         };
-        if !is_sure {
-            running.not_understood = true;
-            running.run(&Arc::new(QueryScope::unknown()), false);
-        }
-        let Some(portal) = portal else { return Ok(()) };
+        let Some(portal) = self.found(found, name, absent, running)? else { return Ok(()) };
         running.meant.push((name.into(), Arc::clone(&portal.statement)));
         if portal.has_begun() {
             running.run(&portal.scope, true);
