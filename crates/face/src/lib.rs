@@ -23,7 +23,7 @@ pub mod steward;
 
 pub use connection::Target;
 pub use spec::{FaceSpec, Filter};
-pub use steward::{FULL, Login, Relation, Relations, Steward};
+pub use steward::{FULL, Login, Named, Names, Relation, Relations, Steward};
 
 /// What can go wrong between an outcome and a store.
 #[derive(Debug, thiserror::Error)]

@@ -60,6 +60,35 @@ pub struct Relation {
 /// Relations by their `pg_class.oid`.
 pub type Relations = HashMap<u32, Relation>;
 
+/// What a relation's name stands for in a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// PostgreSQL's own relations, which have nothing of any user.
+    System,
+    /// Tables that hold rows of their own.
+    Table,
+    /// A table that holds rows of another one, too: a partition or a child.
+    Child,
+    /// A view, which can show rows of any table; also where a table has the same name.
+    View,
+}
+
+/// What the names of a store's relations stand for, in whatever schema.
+pub type Names = HashMap<String, Named>;
+
+/// PostgreSQL's own relations that show values of users' rows, or texts of statements.
+const SHOW_VALUES: &[&str] = &[
+    "pg_cursors",
+    "pg_largeobject",
+    "pg_prepared_statements",
+    "pg_stat_activity",
+    "pg_statistic",
+    "pg_statistic_ext_data",
+    "pg_stats",
+    "pg_stats_ext",
+    "pg_stats_ext_exprs",
+];
+
 /// Serialises gateways that compile at the same time.
 const ADVISORY_LOCK: i64 = 0x72_66_61_63_65; // "rface"
 
@@ -298,6 +327,43 @@ impl Steward {
             relation.columns.push(Attribute { name: row.get(3), number: row.get(4), of_type: row.get(5) });
         }
         Ok(relations)
+    }
+
+    /// What the names of the store's relations stand for.
+    pub async fn names(&self) -> Result<Names, Error> {
+        let mut guard = self.client().await?;
+        let client = guard.as_mut().expect("connected above");
+        let rows = client
+            .query(
+                "SELECT c.relname::text, bool_or(c.is_view), bool_or(c.is_child), bool_and(c.is_system)
+                 FROM (SELECT c.relname,
+                              NOT s.is_system AND c.relkind NOT IN ('r', 'p', 'f') AS is_view,
+                              EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid) AS is_child,
+                              s.is_system
+                       FROM pg_class c
+                       JOIN pg_namespace n ON n.oid = c.relnamespace,
+                       LATERAL (SELECT n.nspname IN ('pg_catalog', 'information_schema')
+                                AND c.relname <> ALL ($1) AS is_system) s
+                       WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm')
+                         AND n.nspname NOT LIKE 'rf\\_%' AND n.nspname NOT LIKE 'pg\\_toast%') c
+                 GROUP BY c.relname",
+                &[&SHOW_VALUES],
+            )
+            .await
+            .map_err(Error::refused("list what the names of relations stand for"))?;
+        let named = |row: &tokio_postgres::Row| {
+            let name: String = row.get(0);
+            let shows_values = SHOW_VALUES.contains(&name.as_str());
+            let named = match (row.get(1), row.get(2), row.get(3)) {
+                (true, ..) => Named::View,
+                _ if shows_values => Named::View,
+                (_, true, _) => Named::Child,
+                (.., true) => Named::System,
+                _ => Named::Table,
+            };
+            (name, named)
+        };
+        Ok(rows.iter().map(named).collect())
     }
 
     /// Drops the faces that no gateway has used for `idle` and that have no session; with the last filtered one of a table

@@ -18,7 +18,7 @@ use crate::refusal::{Refusal, code, unrecorded};
 use crate::relay::names::{self, Found, Name, Portal, PreparedStatement};
 use crate::relay::recorded_texts::{RecordedTexts, Told};
 use crate::relay::resolve::{self, Resolver, Running};
-use crate::relay::statement::{MAX_RECORDED, SharedStatement, Statement};
+use crate::relay::statement::{MAX_RECORDED, SHARED, SharedStatement, Statement};
 use crate::session::{End, Mode, Session};
 use crate::stand_in;
 
@@ -321,7 +321,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let admitted = match running {
             Ok(running) => {
                 if self.session.is_face() {
-                    self.session.explain(&statement.analysis.verdict);
+                    self.session.explain(&statement.analysis);
                 }
                 begun.clone_from(&running.begun);
                 self.admit(&statement, running, &Arc::from([]), None).await
@@ -374,8 +374,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let traced = session.shared.config.traces.as_ref().and_then(|traces| traces.begin(&statement.text));
         session.note_pins(statement.analysis.is_sticky);
         if let Some(workload) = &session.workload {
-            let counted =
-                Counted { analysis: Arc::clone(&statement.analysis), stands_for: running.counted() };
+            let analysis = Arc::clone(&statement.analysis);
+            let stands_for = running.counted().filter(|_| analysis.is_understood);
+            let counted = Counted { analysis, stands_for };
             session.shared.counting.began(workload, &counted);
             return Ok(InFlight { traced, counted: Some(counted), ..InFlight::default() });
         }
@@ -398,8 +399,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let watch = match watch {
             Some(mut watch) if watch.has_unbounded() => {
                 let (groups, counted) = session.count_all(&mut watch).await;
-                let ticket = session.record_groups(number, groups);
-                session.flow().tickets.extend(ticket);
+                let tickets = session.record_groups(number, groups);
+                session.flow().tickets.extend(tickets);
                 if let Err(refusal) = counted {
                     session.quota.take_back(&charges);
                     let failed = Some(refusal.code.to_owned());
@@ -545,7 +546,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             return Ok(self.refuse_in_batch(&refused, Some(&statement.text)));
         }
         if self.session.is_face() {
-            self.session.explain(&statement.analysis.verdict);
+            self.session.explain(&statement.analysis);
         }
         if !self.session.changes_connections() {
             let mut flow = self.session.flow();
@@ -697,7 +698,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let (sent, name, _) = named.ok_or_else(|| invalid("a Close message without a name"))?;
         let is_portal = *kind == b'P';
         let mut flow = self.session.flow();
-        let is_shared = !is_portal && !sent.is_empty() && flow.names.is_shared(&name);
+        let is_reserved = self.session.changes_connections() && name.starts_with(SHARED);
+        let is_shared = !is_portal && !sent.is_empty() && (is_reserved || flow.names.is_shared(&name));
         flow.names.close(is_portal, name);
         flow.send(Confirmed::Pass, None);
         // What a name stands for may be others', too: the connection keeps it.
@@ -712,6 +714,13 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             Err(failed) => return Ok(failed),
         };
         let statement = Arc::clone(&portal.statement);
+        // What stands in its place was chosen when it was parsed, by what its name stood for then.
+        if self.session.changes_connections()
+            && self.deallocates_shared(&statement.analysis) != statement.deallocates_shared
+        {
+            let refusal = resolve::unsure(&statement.text);
+            return Ok(self.refuse_in_batch(&refusal, Some(&statement.text)));
+        }
         let mut begun = Vec::new();
         let admitted = match self.resolver(|resolver| resolver.portal(&name, &portal)) {
             Ok(running) => {
@@ -732,7 +741,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             begun.number = in_flight.number;
         }
         in_flight.changes_names = flow.names.execute((!portal.in_sql).then_some(&statement), begun);
-        flow.settings_unsure |= !portal.in_sql && statement.analysis.changes_settings;
+        flow.settings_unsure |= statement.analysis.changes_settings;
         let wants_description = in_flight.watch.as_ref().is_some_and(|w| w.wants_description());
         flow.begin(in_flight);
         let is_described = flow.just_described.take().is_some_and(|n| *n == *name);

@@ -100,11 +100,13 @@ async fn dial(
             BackendError::Refused { code, .. } if code == "57P03" && Instant::now() < until => {
                 tokio::time::sleep(RETRY).await; // it is starting up
             }
-            BackendError::Refused { code: sqlstate, message } => {
+            // The store's own words may be those of a trigger of others.
+            BackendError::Refused { code: sqlstate, .. } => {
                 let known =
                     if sqlstate == "53300" { code::TOO_MANY_CONNECTIONS } else { code::CANNOT_CONNECT };
-                let text = format!("the store refused the connection: {message} ({sqlstate})");
-                return Err(Refusal::new(known, text));
+                let text = format!("the store refused the connection (SQLSTATE {sqlstate})");
+                return Err(Refusal::new(known, text)
+                    .hint("The store's own log has the reason; tell the store's operator."));
             }
             other => return Err(cannot_connect(other)),
         }

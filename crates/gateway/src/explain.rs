@@ -1,9 +1,9 @@
 //! What a governed person is told beside an answer: which columns are masked or absent, why, and how to ask for them.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use ringfence_policy::{Standing, Visibility};
-use ringfence_statement::allow_list::Verdict;
+use ringfence_statement::analysis::Analysis;
 
 use crate::refusal::Refusal;
 use crate::session::Session;
@@ -47,8 +47,14 @@ impl Session {
 
     /// What a statement's answer should come with: a notice about columns that are masked, once a session, and a hint for
     /// an error about columns that are absent.
-    pub fn explain(&self, verdict: &Verdict) {
+    pub fn explain(&self, analysis: &Arc<Analysis>) {
         let Some(outcome) = &self.admission.outcome else { return };
+        // It was said when the statement came last, and the hint is still the same.
+        let before = self.flow().explained.replace(Arc::clone(analysis));
+        if before.is_some_and(|before| Arc::ptr_eq(&before, analysis)) {
+            return;
+        }
+        let verdict = &analysis.verdict;
         let Some((_, catalogue)) = self.policy.store(&self.store.name) else { return };
         let (mut masked, mut absent) = (Vec::new(), Vec::new());
         let mut closed = None;

@@ -165,6 +165,8 @@ pub struct Flow {
     pub notices: Vec<u8>,
     /// A hint for an error about a missing column or right.
     pub hint: Option<String>,
+    /// The statement that the hint is about.
+    pub explained: Option<Arc<Analysis>>,
     /// `I`, `T` or `E` as the store last said.
     pub transaction: u8,
     /// The store waits for COPY data.
@@ -175,6 +177,8 @@ pub struct Flow {
     pub unsynced: bool,
     /// Something is left in the connection that the session may rely on (transaction pooling).
     pub pinned: bool,
+    /// What was sent before the last statement that pins.
+    pinned_after: u64,
     /// The client ran DISCARD ALL, which leaves a full-access login in its own role (transaction pooling).
     pub discarded: bool,
     /// The shared statements that the connection has prepared (transaction pooling).
@@ -265,10 +269,22 @@ impl Flow {
         self.names.statements().find(|(_, p)| is_it(p)).map(|(name, _)| name)
     }
 
-    /// All prepared statements are gone from the connection (DEALLOCATE ALL, DISCARD ALL).
-    pub fn deallocate_all(&mut self) {
+    /// A statement that is about to be sent leaves something in the connection.
+    pub fn pin(&mut self) {
+        self.pinned = true;
+        self.pinned_after = self.next_place;
+    }
+
+    /// DEALLOCATE ALL, or DISCARD ALL (`everything`), has ended: all prepared statements are gone from the
+    /// connection. What was sent after it can have left something there already.
+    pub fn discarded(&mut self, everything: bool) {
         self.on_connection.clear();
         self.unnamed = None;
+        if everything {
+            self.discarded = true;
+            let place = self.current().map_or(0, |current| current.place);
+            self.pinned &= self.pinned_after >= place;
+        }
     }
 
     /// A statement was sent.

@@ -4,12 +4,13 @@
 //! Metered are the sessions whose access crosses the border. Where a row carries the key of the person whom it is about, that
 //! person is counted; where it cannot be known, as many as there can be at most.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use ringfence_face::Relations;
+use ringfence_face::{Named, Relations};
 use ringfence_ledger::{Counters, Entry, Kind, Ticket};
 use ringfence_meter::record::MAX_IDS;
+use ringfence_meter::subject::Id;
 use ringfence_meter::tally::{Meaning, Reader, Seen, table_name};
 use ringfence_meter::{Exceeded, Group, Reached, SubjectKey, Who};
 use ringfence_policy::{Catalogue, Column, Kind as Mask, Measure, Table, Unit, Visibility};
@@ -28,11 +29,16 @@ const UNCLASSIFIED: &str = "unclassified";
 /// A row that is longer than this before its key comes is counted without it.
 pub const MAX_BEFORE_KEY: usize = 64 * 1024;
 
+/// How many queries of a session are remembered with whom they show.
+const REMEMBERED: usize = 8;
+
 /// What a session needs to be metered.
 pub struct Metering {
     reader: Reader,
     /// When its newest grant was asked for.
     asked: Option<u64>,
+    /// Whom the session's last queries show.
+    known: Mutex<VecDeque<Known>>,
     /// What it has been warned of, and what it is yet to hear.
     warned: Mutex<(BTreeSet<String>, Vec<Refusal>)>,
 }
@@ -40,7 +46,8 @@ pub struct Metering {
 impl Metering {
     /// For a session of `who`.
     pub fn new(shared: &Shared, who: Who<'_>, asked: Option<u64>) -> Self {
-        Self { reader: shared.meter.reader(who), asked, warned: Mutex::default() }
+        let reader = shared.meter.reader(who);
+        Self { reader, asked, known: Mutex::default(), warned: Mutex::default() }
     }
 }
 
@@ -52,33 +59,69 @@ enum KeyForm {
 }
 
 /// A column that tells whom a row is about.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Carrier {
     table: String,
     column: String,
     form: KeyForm,
+    key: SubjectKey,
 }
 
 /// Where in a row the key is.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Place {
     position: usize,
     reading: Reading,
-    key: SubjectKey,
+    /// Which carrier it is.
+    carrier: usize,
+}
+
+/// People of one table whom a query shows: what is the same each time it runs.
+#[derive(Debug)]
+struct Subjects {
+    /// The table and what of it is shown, without people.
+    group: Group,
+    meaning: Meaning,
+    /// How many rows of the table a row of the result may show; [`UNBOUNDED`] if that cannot be told.
+    max_rows: u64,
+    carriers: Vec<Carrier>,
+}
+
+/// Whom a query shows, as long as its session goes on.
+struct Known {
+    scope: Arc<QueryScope>,
+    goes_on: bool,
+    subjects: Vec<Arc<Subjects>>,
 }
 
 /// People of one table, for one statement.
 #[derive(Debug)]
 struct Watched {
-    group: Group,
-    meaning: Meaning,
-    /// How many rows of the table a row of the result may show; [`UNBOUNDED`] if that cannot be told.
-    max_rows: u64,
-    kind: String,
-    carriers: Vec<Carrier>,
+    of: Arc<Subjects>,
+    /// Those who are told apart and are not on record yet.
+    ids: Vec<Id>,
+    /// How many more there are at most.
+    rows: u64,
     place: Option<Place>,
-    /// Something in `group` must be on record before it leaves.
+    /// Something here must be on record before it leaves.
     is_new: bool,
+}
+
+impl Watched {
+    fn of(subjects: &Arc<Subjects>) -> Self {
+        Self { of: Arc::clone(subjects), ids: Vec::new(), rows: 0, place: None, is_new: false }
+    }
+
+    /// Takes the people, for a record.
+    fn take(&mut self) -> Option<Group> {
+        let (mut ids, rows) = (std::mem::take(&mut self.ids), std::mem::take(&mut self.rows));
+        if ids.is_empty() && rows == 0 {
+            return None;
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        Some(Group { ids, rows, ..self.of.group.clone() })
+    }
 }
 
 /// What is watched of one statement.
@@ -96,7 +139,7 @@ pub enum Row {
 impl Watch {
     /// Whether a RowDescription could tell whom rows are about.
     pub fn wants_description(&self) -> bool {
-        self.0.iter().any(|watched| !watched.carriers.is_empty())
+        self.0.iter().any(|watched| !watched.of.carriers.is_empty())
     }
 
     /// Whether nothing is watched.
@@ -106,41 +149,49 @@ impl Watch {
 
     /// Whether a row may show all people of some table.
     pub fn has_unbounded(&self) -> bool {
-        self.0.iter().any(|watched| watched.max_rows == UNBOUNDED)
+        self.0.iter().any(|watched| watched.of.max_rows == UNBOUNDED)
     }
 
     /// Counts rows that show no person's key. A limit does not hold them back.
     pub fn count_unknown(&mut self, session: &Session, metering: &Metering) {
         for watched in &mut self.0 {
-            let seen = Seen::Rows(watched.max_rows);
-            if let Ok(is_new) = metering.count(session, &watched.meaning, seen) {
+            let seen = Seen::Rows(watched.of.max_rows);
+            if let Ok(is_new) = metering.count(session, &watched.of.meaning, seen) {
                 watched.is_new |= is_new;
-                watched.group.rows += watched.max_rows;
+                watched.rows = watched.rows.saturating_add(watched.of.max_rows);
             }
         }
+    }
+
+    /// Counts rows that MOVE has passed over. They show no key.
+    pub fn count_moved(
+        &mut self,
+        count: u64,
+        session: &Session,
+        metering: &Metering,
+    ) -> Result<(), Box<Refusal>> {
+        for watched in &mut self.0 {
+            let rows = watched.of.max_rows.saturating_mul(count);
+            watched.is_new |= metering.count(session, &watched.of.meaning, Seen::Rows(rows))?;
+            watched.rows = watched.rows.saturating_add(rows);
+        }
+        Ok(())
     }
 
     /// A RowDescription came: finds the keys in it.
     pub fn describe(&mut self, body: &[u8], relations: &Relations, session: &Session) {
         let fields = description(body).unwrap_or_default();
         for watched in &mut self.0 {
-            watched.place = watched.carriers.iter().find_map(|carrier| {
+            let carriers = watched.of.carriers.iter().enumerate();
+            watched.place = carriers.into_iter().find_map(|(number, carrier)| {
                 fields.iter().enumerate().find_map(|(position, field)| {
                     let relation = relations.get(&field.relation)?;
                     let attribute = relation.columns.iter().find(|a| a.number == field.attribute)?;
                     let is_it = relation.table == carrier.table && attribute.name == carrier.column;
                     // Four bytes of a token are too few to tell people apart.
                     let is_short = carrier.form == KeyForm::Token && is_short(field.of_type);
-                    (is_it && !is_short && session.is_of_catalogue(&relation.schema, &relation.table)).then(
-                        || {
-                            let is_token = carrier.form == KeyForm::Token;
-                            Place {
-                                position,
-                                reading: field.reading(),
-                                key: session.shared.meter.key(&watched.kind, is_token),
-                            }
-                        },
-                    )
+                    (is_it && !is_short && session.is_of_catalogue(&relation.schema, &relation.table))
+                        .then(|| Place { position, reading: field.reading(), carrier: number })
                 })
             });
         }
@@ -162,43 +213,33 @@ impl Watch {
         }
         for watched in &mut self.0 {
             let id = watched.place.as_ref().and_then(|place| match value(row, place.position) {
-                Value::There(bytes) => Some(place.key.id(&place.reading.text(bytes))),
+                Value::There(bytes) => {
+                    Some(watched.of.carriers[place.carrier].key.id(&place.reading.text(bytes)))
+                }
                 Value::Null | Value::Cut => None,
             });
-            let seen = id.map_or(Seen::Rows(watched.max_rows), Seen::One);
-            watched.is_new |= metering.count(session, &watched.meaning, seen)?;
+            let seen = id.map_or(Seen::Rows(watched.of.max_rows), Seen::One);
+            watched.is_new |= metering.count(session, &watched.of.meaning, seen)?;
             match id {
-                Some(id) if watched.group.ids.last() == Some(&id) => {}
-                Some(id) => watched.group.ids.push(id),
-                None => watched.group.rows += watched.max_rows,
+                Some(id) if watched.ids.last() == Some(&id) => {}
+                Some(id) => watched.ids.push(id),
+                None => watched.rows = watched.rows.saturating_add(watched.of.max_rows),
             }
-            watched.is_new |= watched.group.ids.len() >= MAX_IDS;
+            watched.is_new |= watched.ids.len() >= MAX_IDS;
         }
         Ok(Row::Pass)
     }
 
     /// What must be on record now.
     fn take_new(&mut self) -> Vec<Group> {
-        let new = self.0.iter_mut().filter_map(|w| {
-            let is_new = std::mem::take(&mut w.is_new);
-            is_new.then(|| take(&mut w.group))
-        });
-        new.filter(|group| group.at_most() > 0).collect()
+        let new = |watched: &mut Watched| std::mem::take(&mut watched.is_new).then(|| watched.take());
+        self.0.iter_mut().filter_map(new).flatten().collect()
     }
 
     /// What is not on record yet.
     pub fn take_rest(&mut self) -> Vec<Group> {
-        self.0.iter_mut().map(|w| take(&mut w.group)).filter(|group| group.at_most() > 0).collect()
+        self.0.iter_mut().filter_map(Watched::take).collect()
     }
-}
-
-/// The people of a group; its template stays.
-fn take(group: &mut Group) -> Group {
-    let template = Group { ids: Vec::new(), rows: 0, all: 0, ..group.clone() };
-    let mut taken = std::mem::replace(group, template);
-    taken.ids.sort_unstable();
-    taken.ids.dedup();
-    taken
 }
 
 impl Metering {
@@ -279,10 +320,27 @@ fn refusal(session: &Session, exceeded: &Exceeded) -> Refusal {
 impl Session {
     /// What a statement shows of whom; `None` where nothing is counted.
     pub fn watch(&self, runs: &[Run]) -> Option<Watch> {
-        self.metering.as_ref()?;
-        let mut watched = Vec::new();
+        let metering = self.metering.as_ref()?;
+        let mut watched: Vec<Watched> = Vec::new();
         match runs {
-            [one] => self.watch_scope(&one.scope, one.goes_on, &mut watched),
+            [one] => {
+                let mut known = metering.known.lock().unwrap_or_else(PoisonError::into_inner);
+                let is_it = |k: &&Known| Arc::ptr_eq(&k.scope, &one.scope) && k.goes_on == one.goes_on;
+                if let Some(found) = known.iter().find(is_it) {
+                    watched.extend(found.subjects.iter().map(Watched::of));
+                } else {
+                    let subjects = self.subjects(&one.scope, one.goes_on);
+                    watched.extend(subjects.iter().map(Watched::of));
+                    if known.len() >= REMEMBERED {
+                        known.pop_front();
+                    }
+                    known.push_back(Known {
+                        scope: Arc::clone(&one.scope),
+                        goes_on: one.goes_on,
+                        subjects,
+                    });
+                }
+            }
             runs => {
                 // What goes on was counted where it has no bound; what begins is counted now.
                 for goes_on in [false, true] {
@@ -290,23 +348,33 @@ impl Session {
                     let theirs = runs.iter().filter(|run| run.goes_on == goes_on);
                     theirs.for_each(|run| scope.merge(&run.scope));
                     scope.is_plain &= runs.iter().filter(|run| run.scope.has_rows).count() <= 1;
-                    self.watch_scope(&scope, goes_on, &mut watched);
+                    watched.extend(self.subjects(&scope, goes_on).iter().map(Watched::of));
                 }
             }
         }
         (!watched.is_empty()).then_some(Watch(watched))
     }
 
-    fn watch_scope(&self, scope: &QueryScope, goes_on: bool, watched: &mut Vec<Watched>) {
-        let Some((_, catalogue)) = self.policy.store(&self.store.name) else { return };
+    /// Whom a query shows. It depends on nothing that changes while the session goes on.
+    fn subjects(&self, scope: &QueryScope, goes_on: bool) -> Vec<Arc<Subjects>> {
+        let mut subjects = Vec::new();
+        let Some((_, catalogue)) = self.policy.store(&self.store.name) else { return subjects };
         let whole = Mention { max_rows: UNBOUNDED, all_columns: true, ..Mention::default() };
-        // Outside a face, a function that is not known may read any table.
-        let is_unknown = scope.is_unknown || scope.calls_unknown && !self.is_face();
+        // Outside a face, a function that is not known may read any table, and so may a view.
+        let names = if self.is_face() { None } else { Some(self.admission.names()) };
+        let named = |table: &str| names.as_ref().map(|names| names.get(table).copied());
+        let is_strange = |table: &String| match named(table) {
+            None | Some(Some(Named::Table | Named::System)) => false,
+            Some(Some(Named::Child)) => !catalogue.tables.contains_key(table),
+            Some(Some(Named::View) | None) => true,
+        };
+        let is_strange = names.is_some() && (scope.calls_unknown || scope.tables.keys().any(is_strange));
+        let is_unknown = scope.is_unknown || is_strange;
         let mentions: Vec<(&String, &Mention)> = if is_unknown {
             catalogue.tables.keys().map(|table| (table, &whole)).collect()
         } else {
-            let is_own = |table: &str| self.is_face() || !table.starts_with("pg_");
-            scope.tables.iter().filter(|(table, _)| is_own(table)).collect()
+            let is_system = |table: &str| named(table) == Some(Some(Named::System));
+            scope.tables.iter().filter(|(table, _)| !is_system(table)).collect()
         };
         for (table, mention) in mentions {
             let forms = self.forms(catalogue, table, mention);
@@ -327,9 +395,11 @@ impl Session {
             for unit in units {
                 let group = group(table, unit, &forms);
                 let meaning = self.shared.meter.meaning(&group);
-                watched.push(self.watched(catalogue, scope, group, meaning, max_rows));
+                let carriers = self.carriers(catalogue, scope, &group);
+                subjects.push(Arc::new(Subjects { group, meaning, max_rows: max_rows.max(1), carriers }));
             }
         }
+        subjects
     }
 
     /// The categories that a mention shows, and whether in clear.
@@ -380,14 +450,8 @@ impl Session {
         }
     }
 
-    fn watched(
-        &self,
-        catalogue: &Catalogue,
-        scope: &QueryScope,
-        group: Group,
-        meaning: Meaning,
-        max_rows: u64,
-    ) -> Watched {
+    /// The columns by which a query's rows tell whom of a group they are about.
+    fn carriers(&self, catalogue: &Catalogue, scope: &QueryScope, group: &Group) -> Vec<Carrier> {
         let (kind, key) = key_of(catalogue.tables.get(&group.table), group.unit);
         let mut carriers = Vec::new();
         let is_alone = |table: &str| scope.tables.get(table).is_some_and(|m| m.max_rows == 1);
@@ -400,11 +464,12 @@ impl Session {
             });
             for (table, column) in std::iter::once(own.clone()).chain(equal) {
                 if let Some(form) = self.key_form(catalogue, &table, &column).filter(|_| is_alone(&table)) {
-                    carriers.push(Carrier { table, column, form });
+                    let key = self.shared.meter.key(&kind, form == KeyForm::Token);
+                    carriers.push(Carrier { table, column, form, key });
                 }
             }
         }
-        Watched { group, meaning, max_rows: max_rows.max(1), kind, carriers, place: None, is_new: false }
+        carriers
     }
 
     /// Whether a table of the store is the one that the catalogue means.
@@ -433,12 +498,12 @@ impl Session {
         let Some((_, catalogue)) = self.policy.store(&self.store.name) else { return Ok(()) };
         let login = self.admission.login(&behind.steward, &self.policy).await;
         let login = login.map_err(|e| cannot_connect(&e))?;
-        for watched in watch.0.iter_mut().filter(|watched| watched.max_rows == UNBOUNDED) {
-            let classified = catalogue.tables.get(&watched.group.table);
-            let (_, key) = key_of(classified, watched.group.unit);
-            let key = key.filter(|key| self.shows(&watched.group.table, key) != Visibility::Absent);
+        for Watched { of, .. } in watch.0.iter().filter(|watched| watched.of.max_rows == UNBOUNDED) {
+            let classified = catalogue.tables.get(&of.group.table);
+            let (_, key) = key_of(classified, of.group.unit);
+            let key = key.filter(|key| self.shows(&of.group.table, key) != Visibility::Absent);
             let schema = classified.map_or("public", |t| t.schema.as_str());
-            let place = (schema, watched.group.table.as_str());
+            let place = (schema, of.group.table.as_str());
             let people =
                 self.shared.meter.people(&behind.steward, (&self.store.name, &login), place, key).await;
             let people = people.map_err(|error| {
@@ -449,31 +514,44 @@ impl Session {
                     )
                     .hint("Try again, or select plain rows.")
             })?;
-            let table = table_name(&self.store.name, &watched.group.table);
-            let is_new = metering.count(self, &watched.meaning, Seen::All(&table, people)).map_err(|refusal| {
+            let table = table_name(&self.store.name, &of.group.table);
+            let is_new = metering.count(self, &of.meaning, Seen::All(&table, people)).map_err(|refusal| {
                 let why = "This statement can fold many rows into one, so it counts as reaching all people of the table.";
                 let detail = format!("{} {why}", refusal.detail.clone().unwrap_or_default());
                 refusal.detail(detail)
             })?;
             if is_new && people > 0 {
-                groups.push(Group { all: people, ..watched.group.clone() });
+                groups.push(Group { all: people, ..of.group.clone() });
             }
         }
-        watch.0.retain(|watched| watched.max_rows != UNBOUNDED);
+        watch.0.retain(|watched| watched.of.max_rows != UNBOUNDED);
         Ok(())
     }
 
     /// Puts on record whom the statement under way has reached and who must be there before the rows leave.
-    pub fn record_new(&self, statement: &mut InFlight) -> Option<Ticket> {
-        let new = statement.watch.as_mut()?.take_new();
-        self.record_groups(statement.number?, new)
+    pub fn record_new(&self, statement: &mut InFlight) -> Vec<Ticket> {
+        let new = statement.watch.as_mut().map(|watch| watch.take_new()).unwrap_or_default();
+        statement.number.map(|n| self.record_groups(n, new)).unwrap_or_default()
     }
 
     /// Hands people to the ledger; no row may pass before they are durable.
-    pub fn record_groups(&self, n: u64, reached: Vec<Group>) -> Option<Ticket> {
-        if reached.is_empty() {
-            return None;
+    pub fn record_groups(&self, n: u64, reached: Vec<Group>) -> Vec<Ticket> {
+        let entries = entries_of(reached).into_iter().map(|reached| self.reached(n, reached));
+        entries.map(|entry| self.shared.ledger.append_batched(entry)).collect()
+    }
+
+    /// The people whom a statement showed again, for its outcome. Those who are too many for one entry are
+    /// in entries before it.
+    pub fn rest(&self, n: u64, watch: &mut Watch) -> Vec<Group> {
+        let mut entries = entries_of(watch.take_rest());
+        let last = entries.pop().unwrap_or_default();
+        for reached in entries {
+            self.shared.ledger.record(self.reached(n, reached));
         }
+        last
+    }
+
+    fn reached(&self, n: u64, reached: Vec<Group>) -> Entry {
         let subjects = reached.iter().map(Group::at_most).fold(0, u64::saturating_add);
         let record = Reached {
             session: self.id.as_str().into(),
@@ -485,8 +563,25 @@ impl Session {
         };
         let counters = Counters { subjects, ..Counters::default() };
         let entry = Entry::new(Kind::Reached, &self.store.jurisdiction, &record).counting(counters);
-        Some(self.shared.ledger.append_batched(entry.crossing(self.crossing.as_ref())))
+        entry.crossing(self.crossing.as_ref())
     }
+}
+
+/// Shares groups out to entries: one entry holds no more than about twice [`MAX_IDS`] people.
+fn entries_of(groups: Vec<Group>) -> Vec<Vec<Group>> {
+    let mut entries: Vec<Vec<Group>> = Vec::new();
+    let mut ids = 0;
+    for group in groups {
+        if ids == 0 || ids + group.ids.len() > MAX_IDS {
+            entries.push(Vec::new());
+            ids = 0;
+        }
+        ids += group.ids.len().max(1);
+        if let Some(entry) = entries.last_mut() {
+            entry.push(group);
+        }
+    }
+    entries
 }
 
 fn group(table: &str, unit: Unit, forms: &BTreeMap<String, bool>) -> Group {
@@ -500,5 +595,22 @@ fn key_of(classified: Option<&Table>, unit: Unit) -> (String, Option<&str>) {
     match unit {
         Unit::Person => (table.subjects.clone(), table.subject.as_deref()),
         Unit::Device => (format!("devices of {}", table.subjects), table.device.as_deref()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_people_are_shared_out_to_several_entries() {
+        let group = |ids: usize| Group { ids: vec![1; ids], ..Group::default() };
+        let sizes = |groups: &[usize]| -> Vec<usize> {
+            entries_of(groups.iter().map(|ids| group(*ids)).collect()).iter().map(Vec::len).collect()
+        };
+        assert_eq!(sizes(&[]), Vec::<usize>::new());
+        assert_eq!(sizes(&[0, 1, 2]), [3]);
+        assert_eq!(sizes(&[MAX_IDS; 7]), [1; 7]);
+        assert_eq!(sizes(&[MAX_IDS / 2, MAX_IDS / 2 - 1, 3, 4]), [2, 2]);
     }
 }

@@ -29,8 +29,40 @@ pub struct Charge {
     pub per_row: u64,
     /// Rows that were charged so far.
     pub charged: u64,
-    /// Rows that were charged before there was a row of the result; rows are taken from these first.
-    credit: u64,
+    /// Statements of the text whose least was charged before they gave a row, by a bit for each: their
+    /// first row is paid by it. Beyond 64 statements there is no such bit.
+    paid: u64,
+    /// Cursors that were declared and have given no row: the first one is paid, too.
+    declared: u64,
+}
+
+impl Charge {
+    /// Takes what is paid of a row that statement `part` gives.
+    fn take_paid(&mut self, part: usize) -> u64 {
+        let bit = bit(part);
+        if self.per_row == 0 {
+            0
+        } else if self.paid & bit != 0 {
+            self.paid &= !bit;
+            1
+        } else {
+            let one = self.declared.min(1);
+            self.declared -= one;
+            one
+        }
+    }
+
+    /// Statement `part` has ended with a tag.
+    pub fn ended(&mut self, part: usize, tag: &[u8]) {
+        if self.paid & bit(part) != 0 && tag == b"DECLARE CURSOR\0" {
+            self.paid &= !bit(part);
+            self.declared += 1;
+        }
+    }
+}
+
+fn bit(part: usize) -> u64 {
+    u32::try_from(part).ok().and_then(|part| 1_u64.checked_shl(part)).unwrap_or(0)
 }
 
 /// What a statement costs.
@@ -94,10 +126,15 @@ impl Quota {
         let mut charges = Charges::new();
         for (grant, limited) in self.grants.iter().enumerate() {
             // What goes on with a query that has begun was charged its least then.
-            let (mut per_row, mut is_read, mut whole, mut begins) = (0, false, 0_u64, false);
+            let (mut per_row, mut is_read, mut whole) = (0, false, 0_u64);
+            // How many queries begin that read the table, and in which statements of the text.
+            let (mut begin, mut paid) = (0_u64, 0);
             for run in runs {
                 let most = run.scope.max_rows(limited.table(), has_column);
-                begins |= most > 0 && !run.goes_on;
+                if most > 0 && !run.goes_on {
+                    begin += 1;
+                    paid |= bit(run.part);
+                }
                 match most {
                     0 => {}
                     UNBOUNDED => {
@@ -123,12 +160,13 @@ impl Quota {
                     }
                 },
             };
-            let before = all.max(u64::from(begins));
+            let before = all.max(begin);
             if let Err(left) = self.take(grant, before).await {
                 self.take_back(&charges);
                 return Err(refused(limited, all, left));
             }
-            charges.push(Charge { grant, per_row, charged: before, credit: u64::from(all == 0 && begins) });
+            let paid = if all == 0 { paid } else { 0 };
+            charges.push(Charge { grant, per_row, charged: before, paid, declared: 0 });
         }
         Ok(charges)
     }
@@ -155,11 +193,12 @@ impl Quota {
         })
     }
 
-    /// Charges a row of the result.
-    pub async fn row(&self, charge: &mut Charge) -> Result<(), Refusal> {
-        let from_credit = charge.per_row.min(charge.credit);
-        charge.credit -= from_credit;
-        let rows = charge.per_row - from_credit;
+    /// Charges `count` rows of the result of statement `part`. MOVE passes over rows, and says how many.
+    pub async fn rows(&self, charge: &mut Charge, part: usize, count: u64) -> Result<(), Refusal> {
+        if count == 0 {
+            return Ok(());
+        }
+        let rows = charge.per_row.saturating_mul(count) - charge.take_paid(part);
         self.take(charge.grant, rows).await.map_err(|left| self.used_up(charge.grant, left))?;
         charge.charged += rows;
         Ok(())
@@ -167,8 +206,8 @@ impl Quota {
 
     /// Charges an error, which can depend on as many rows as one row of the result. What is not left is
     /// not charged: the statement is over.
-    pub async fn error(&self, charge: &mut Charge) {
-        let rows = charge.per_row.saturating_sub(std::mem::take(&mut charge.credit));
+    pub async fn error(&self, charge: &mut Charge, part: usize) {
+        let rows = charge.per_row - charge.take_paid(part);
         let taken = match self.take(charge.grant, rows).await {
             Ok(()) => rows,
             Err(left) => match self.take(charge.grant, left).await {

@@ -154,7 +154,7 @@ impl Session {
     /// Keeps the connection from here on if a statement leaves something in it.
     pub fn note_pins(&self, is_sticky: bool) {
         if is_sticky && self.changes_connections() {
-            self.flow().pinned = true;
+            self.flow().pin();
         }
     }
 
@@ -230,9 +230,10 @@ impl Session {
 
     /// A statement is over: its outcome goes on record.
     pub fn conclude(&self, mut statement: InFlight, cut: Option<&str>) {
-        let ticket = self.record_new(&mut statement);
-        self.flow().tickets.extend(ticket);
-        let reached = statement.watch.as_mut().map(|watch| watch.take_rest()).unwrap_or_default();
+        let tickets = self.record_new(&mut statement);
+        if !tickets.is_empty() {
+            self.flow().tickets.extend(tickets);
+        }
         let InFlight { counted, rows, .. } = &statement;
         self.passed.statement(*rows);
         if let (Some(counted), Some(workload)) = (counted, &self.workload) {
@@ -244,8 +245,9 @@ impl Session {
                 Over { begun, number: *number, rows: *rows, failed: failed.clone(), is_cut: cut.is_some() };
             self.flow().spans.push(over);
         }
-        let InFlight { number, rows, bytes, failed, .. } = &statement;
-        let Some(n) = *number else { return };
+        let Some(n) = statement.number else { return };
+        let reached = statement.watch.as_mut().map(|watch| self.rest(n, watch)).unwrap_or_default();
+        let InFlight { rows, bytes, failed, .. } = &statement;
         let ended = match (cut, failed) {
             (Some(reason), _) => Cow::Owned(format!("cut: {reason}")),
             (None, Some(sqlstate)) => Cow::Owned(format!("error {sqlstate}")),
@@ -288,8 +290,8 @@ impl Source for Session {
     fn take_tickets(&self) -> VecDeque<Ticket> {
         let mut flow = self.flow();
         if self.metering.is_some() {
-            let ticket = flow.current().and_then(|current| self.record_new(current));
-            flow.tickets.extend(ticket);
+            let tickets = flow.current().map(|current| self.record_new(current)).unwrap_or_default();
+            flow.tickets.extend(tickets);
         }
         std::mem::take(&mut flow.tickets)
     }
@@ -423,6 +425,9 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         let parameters = Arc::clone(&connection.backend.parameters);
         (Some(connection), parameters)
     };
+    if admission.is_face() || crossing.is_some() {
+        must_be_utf8(&parameters)?;
+    }
     let record = SessionRecord {
         session: id.clone(),
         principal: name,
@@ -488,6 +493,21 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
     }
     let deadline = grants.iter().map(|g| (g.deadline, g.request.id.clone())).min();
     Ok(Opened { session, connection, key, cut, deadline, _attached: attached })
+}
+
+/// Names are cut at 63 bytes, and folded, in the store's encoding: in another one than the gateway's two
+/// names could be one.
+fn must_be_utf8(parameters: &Parameters) -> Result<(), Refusal> {
+    let of = parameters.iter().find(|(name, _)| name == "server_encoding").map(|(_, value)| value.as_str());
+    if of == Some("UTF8") {
+        return Ok(());
+    }
+    let shown = of.unwrap_or("not known");
+    Err(Refusal::new(
+        code::FEATURE_NOT_SUPPORTED,
+        format!("the store's encoding is {shown}: limits hold in UTF8 only, so access is refused"),
+    )
+    .hint("Faces, and access across the border, need a database with the encoding UTF8."))
 }
 
 fn quota(shared: &Shared, steward: &Arc<Steward>, login: &Login, grants: &[Arc<ActiveGrant>]) -> Quota {

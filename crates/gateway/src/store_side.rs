@@ -13,7 +13,7 @@ use ringfence_statement::words;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
-use crate::flow::{Confirmed, Described, Flow};
+use crate::flow::{Confirmed, Described, Flow, InFlight};
 use crate::frame::{self, Body, Buffer, HEADER, Head, MAX_FRAME, put};
 use crate::grants::Cut;
 use crate::metering::Row;
@@ -110,8 +110,16 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 if !whole {
                     break;
                 }
-                if head.tag == b'E' {
-                    self.charge_error().await;
+                match head.tag {
+                    b'E' => self.charge_error().await,
+                    b'C' => {
+                        let ended = self.ended(&rest[HEADER..head.total]).await;
+                        if let Err(end) = ended {
+                            self.forward(buffer, at).await?;
+                            return Err(end);
+                        }
+                    }
+                    _ => {}
                 }
                 if let Passage::Replace(instead) = self.answer(head, &rest[HEADER..head.total]) {
                     self.forward(buffer, at).await?;
@@ -147,7 +155,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
 
     /// A row is about to pass.
     async fn row(&mut self, bytes: usize, there: &[u8], is_whole: bool) -> Result<Row, End> {
-        let mut charges = {
+        let (mut charges, part) = {
             let mut flow = self.session.flow();
             let Some(current) = flow.current() else { return Ok(Row::Pass) };
             if let (Some(watch), Some(metering)) = (&mut current.watch, &self.session.metering) {
@@ -163,11 +171,11 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 return Ok(Row::Pass);
             }
             // A copy: if the client leaves while rows are leased, the outcome still says what was charged.
-            current.charges.clone()
+            (current.charges.clone(), current.parts_ended)
         };
         let mut charged = Ok(());
         for charge in &mut charges {
-            charged = charged.and(self.session.quota.row(charge).await);
+            charged = charged.and(self.session.quota.rows(charge, part, 1).await);
         }
         let mut flow = self.session.flow();
         if let Some(current) = flow.current() {
@@ -183,19 +191,53 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     /// An error of a statement that reads under a row limit can depend on rows, as a row of its result
     /// does.
     async fn charge_error(&mut self) {
-        let mut charges = {
+        let (mut charges, part) = {
             let mut flow = self.session.flow();
             if flow.is_before_rows() {
                 return;
             }
-            flow.current().map(|current| current.charges.clone()).unwrap_or_default()
+            let of = |current: &mut InFlight| (current.charges.clone(), current.parts_ended);
+            flow.current().map(of).unwrap_or_default()
         };
         for charge in &mut charges {
-            self.session.quota.error(charge).await;
+            self.session.quota.error(charge, part).await;
         }
         if let Some(current) = self.session.flow().current() {
             current.charges = charges;
         }
+    }
+
+    /// A statement of a text has ended. MOVE gives no row, and its tag says over how many it has passed:
+    /// that costs as much as the rows.
+    async fn ended(&mut self, tag: &[u8]) -> Result<(), End> {
+        let session = self.session;
+        let moved = moved(tag);
+        let (mut charges, part) = {
+            let mut flow = session.flow();
+            let Some(current) = flow.current() else { return Ok(()) };
+            let part = current.parts_ended;
+            if let (Some(watch), Some(metering), 1..) = (&mut current.watch, &session.metering, moved) {
+                watch
+                    .count_moved(moved, session, metering)
+                    .map_err(|refusal| End::Refused(*refusal, true))?;
+            }
+            if current.charges.is_empty() {
+                return Ok(());
+            }
+            if moved == 0 {
+                current.charges.iter_mut().for_each(|charge| charge.ended(part, tag));
+                return Ok(());
+            }
+            (current.charges.clone(), part)
+        };
+        let mut charged = Ok(());
+        for charge in &mut charges {
+            charged = charged.and(session.quota.rows(charge, part, moved).await);
+        }
+        if let Some(current) = session.flow().current() {
+            current.charges = charges;
+        }
+        charged.map_err(|refusal| End::Refused(refusal, true))
     }
 
     /// What rows are, of a statement or a portal. One that we asked for stays here.
@@ -227,10 +269,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             b'N' => return self.notice(body),
             b'C' | b'I' | b's' => {
                 if session.changes_connections() && matches!(body, b"DISCARD ALL\0" | b"DEALLOCATE ALL\0") {
-                    let mut flow = session.flow();
-                    flow.deallocate_all();
-                    flow.discarded |= body == b"DISCARD ALL\0";
-                    flow.pinned &= !flow.discarded;
+                    session.flow().discarded(body == b"DISCARD ALL\0");
                 }
                 let is_deallocate = head.tag == b'C' && session.flow().deallocates_shared();
                 let over = session.flow().complete(body);
@@ -318,7 +357,15 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         if !self.session.is_governed() {
             return Passage::Forward;
         }
-        let is_before_rows = self.session.flow().is_before_rows();
+        let is_before_rows = {
+            let mut flow = self.session.flow();
+            let is_before_rows = flow.is_before_rows();
+            // That a notice comes can depend on a row, whatever it says; and no row costs for it.
+            if !is_before_rows && flow.texts.iter().any(|statement| statement.analysis.may_read()) {
+                return Passage::Replace(Vec::new());
+            }
+            is_before_rows
+        };
         match self.judge(b'N', body, is_before_rows) {
             Judged::Whole => Passage::Forward,
             Judged::Sentence(instead) | Judged::Reduced(instead) => Passage::Replace(instead),
@@ -417,6 +464,12 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             Shut::Unrecorded(refusal) => End::Refused(refusal, between),
         })
     }
+}
+
+/// How many rows a MOVE has passed over, by its tag; 0 for any other tag.
+fn moved(tag: &[u8]) -> u64 {
+    let count = tag.strip_prefix(b"MOVE ").and_then(|rest| rest.strip_suffix(b"\0"));
+    count.and_then(|count| std::str::from_utf8(count).ok()?.parse().ok()).unwrap_or(0)
 }
 
 /// An error whose text has the shared name of a statement, with the client's own.

@@ -8,6 +8,9 @@ use ringfence_verifier::record::{Counters, Kind, Leaf, commitment};
 use ringfence_verifier::segment::SALT;
 use serde::Serialize;
 
+/// The longest value that stays in a record that is shortened, in bytes.
+const SHORT: usize = 256;
+
 /// An entry that has not been given a place in the log yet.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -57,6 +60,20 @@ impl Entry {
     pub fn crossing(mut self, crossing: Option<&Crossing>) -> Self {
         self.crossing = crossing.cloned();
         self
+    }
+
+    /// The entry in the place of this one, whose record is too large to be written: the same kind and
+    /// counters, what is short in the record, and `too_large`, the record's size in bytes.
+    pub(crate) fn shortened(&self) -> Self {
+        let record: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(&self.record).unwrap_or_default();
+        let is_short = |value: &serde_json::Value| {
+            !value.is_array() && !value.is_object() && value.as_str().is_none_or(|text| text.len() <= SHORT)
+        };
+        let mut short: serde_json::Map<_, _> =
+            record.into_iter().filter(|(name, value)| name.len() <= SHORT && is_short(value)).take(64).collect();
+        short.insert("too_large".to_owned(), self.record.len().into());
+        Self { record: json(&short, 512), ..self.clone() }
     }
 
     /// Makes the leaf, with a salt that is used for nothing else.

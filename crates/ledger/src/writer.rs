@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use ringfence_verifier::checkpoint::{Head, read_head};
+use ringfence_verifier::record::MAX_LEAF;
 use ringfence_verifier::tiles::LOCK;
 use ringfence_verifier::{Error, keys, segment};
 
@@ -57,6 +58,8 @@ pub fn generate_keys(origin: &str) -> Keys {
 
 /// How long the sequencer sleeps at a time, so that it sees the end of the log soon.
 const LOOK: Duration = Duration::from_millis(20);
+/// The largest record that is written, in bytes: a frame holds the leaf, too.
+const MAX_RECORD: usize = segment::MAX_FRAME - MAX_LEAF - 1024;
 /// How long to wait between attempts when the log cannot be written.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -305,7 +308,11 @@ fn write_groups(shared: &Shared, mut journal: Journal, leaves: &mpsc::Sender<Vec
         encoded.clear();
         let mut group = Vec::with_capacity(taken.len());
         let salts = salts(taken.len());
-        for (waiting, salt) in taken.into_iter().zip(salts) {
+        for (mut waiting, salt) in taken.into_iter().zip(salts) {
+            if waiting.promise.is_none() && waiting.entry.record.len() > MAX_RECORD {
+                tracing::error!(kind = ?waiting.entry.kind, "an entry is too large, and is written without what is long in it");
+                waiting.entry = waiting.entry.shortened();
+            }
             let leaf = waiting.entry.seal(time, &salt);
             match segment::encode(&leaf, &salt, &waiting.entry.record, &mut encoded) {
                 Ok(()) => {
@@ -463,6 +470,26 @@ mod tests {
         drop(Ledger::open(&settings).unwrap());
         assert_eq!(std::fs::read(&segment).unwrap(), whole);
         assert!(verify::verify(dir.path(), &settings.vkey).problems.is_empty());
+    }
+
+    #[test]
+    fn an_entry_that_is_too_large_becomes_one_that_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(dir.path());
+        let ledger = Ledger::open(&settings).unwrap();
+        let record = |n: u64, bytes: usize| serde_json::json!({ "n": n, "long": "x".repeat(bytes), "ids": [1] });
+        let large = |n: u64| Entry::new(Kind::Outcome, "us", &record(n, 5 << 20));
+        ledger.record(large(7));
+        // What somebody waits for is refused, so that the statement does not run.
+        ledger.append(large(8)).wait().unwrap_err();
+        ledger.append(entry(9)).wait().unwrap();
+        drop(ledger);
+        let report = verify::verify(dir.path(), &settings.vkey);
+        assert_eq!((report.problems, report.entries), (Vec::<String>::new(), 2));
+        let first = segment::find(dir.path(), 0).unwrap().unwrap();
+        assert_eq!(first.parse_leaf().unwrap().kind, Kind::Outcome);
+        let written: serde_json::Value = serde_json::from_slice(&first.record).unwrap();
+        assert_eq!(written, serde_json::json!({ "n": 7, "too_large": large(7).record.len() }));
     }
 
     #[test]

@@ -162,6 +162,11 @@ impl Analysis {
             + parts.sum::<usize>()
     }
 
+    /// Whether what it runs by itself can read a row of a user's table.
+    pub fn may_read(&self) -> bool {
+        self.scope.is_unknown || self.scope.calls_unknown || !self.scope.tables.is_empty()
+    }
+
     /// Whether a part runs or goes on with what a name stands for.
     pub fn uses_names(&self) -> bool {
         let uses = |e: &Effect| matches!(e, Effect::Execute(_) | Effect::Fetch { .. });
@@ -180,16 +185,10 @@ fn sets_by_function(value: &Value) -> bool {
     match value {
         Value::Array(items) => items.iter().any(sets_by_function),
         Value::Object(fields) => fields.iter().any(|(key, inner)| {
-            let name = || {
-                let parts = inner["funcname"].as_array()?;
-                parts.last()?["node"]["String"]["sval"].as_str().map(str::to_ascii_lowercase)
+            let may_set = || {
+                matches!(functions::of_call(inner), functions::Function::Unknown | functions::Function::RunsSql)
             };
-            let may_set = |name: String| {
-                let kind = functions::function(&name);
-                name == "set_config"
-                    || matches!(kind, functions::Function::Unknown | functions::Function::RunsSql)
-            };
-            (key == "FuncCall" && name().is_none_or(may_set)) || sets_by_function(inner)
+            (key == "FuncCall" && may_set()) || sets_by_function(inner)
         }),
         _ => false,
     }

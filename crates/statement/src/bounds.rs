@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use serde_json::Value;
 
-use crate::functions::{Function, function};
+use crate::functions::{self, Function, function};
 use crate::scope::{Doubt, UNBOUNDED};
 
 /// Parts of a statement that are understood: a row of the result depends on them in one row only.
@@ -201,13 +201,17 @@ impl Reader {
         match kind {
             "SelectStmt" => self.select(fields, names),
             "InsertStmt" | "UpdateStmt" | "DeleteStmt" => self.change(fields, names),
-            "CopyStmt" => match node(&fields["query"]) {
-                Some((kind, inner)) => self.statement(kind, inner, names),
-                None => match filled(&fields["relation"], "relname") {
-                    Some(table) => table_rows(table),
-                    None => self.strange(),
-                },
-            },
+            "CopyStmt" => {
+                // What goes to a file, or to a program, can come back by another way.
+                self.bounds.is_unknown |= filled(fields, "filename").is_some() && fields["is_from"] != true;
+                match node(&fields["query"]) {
+                    Some((kind, inner)) => self.statement(kind, inner, names),
+                    None => match filled(&fields["relation"], "relname") {
+                        Some(table) => table_rows(table),
+                        None => self.strange(),
+                    },
+                }
+            }
             // The arguments of EXECUTE.
             "ExecuteStmt" => {
                 let mut level = Level { factor: 1, ..Level::default() };
@@ -233,18 +237,31 @@ impl Reader {
             add(&mut holds, &table_rows(table).holds, 1);
             level.items.push(item(&fields["relation"], Some(table)));
         }
+        // Rows that are copied from other tables: who reads the copy later reads those.
+        let mut copies = false;
         for list in ["from_clause", "using_clause"] {
             for item in items(&fields[list]) {
                 let rows = self.read_item(item, &mut level, &names);
+                copies |= list == "from_clause" && !rows.holds.is_empty();
                 add(&mut holds, &rows.holds, 1);
                 level.escapes |= rows.escapes;
             }
         }
         if let Some((kind, source)) = node(&fields["select_stmt"]) {
             let rows = self.statement(kind, source, &names);
+            copies |= !rows.holds.is_empty();
             add(&mut holds, &rows.holds, 1);
         }
+        let assigned = ["target_list", "on_conflict_clause"];
+        for list in assigned {
+            let before = std::mem::take(&mut level.holds);
+            self.expression(&fields[list], &mut level, &names);
+            copies |= !level.holds.is_empty();
+            add(&mut level.holds, &before, 1);
+        }
+        self.bounds.is_unknown |= copies;
         let read = ["relation", "with_clause", "from_clause", "using_clause", "select_stmt"];
+        let read: Vec<&str> = read.into_iter().chain(assigned).collect();
         self.rest(fields, &read, &mut level, &names);
         let mut all = holds;
         if level.aggregates {
@@ -322,6 +339,8 @@ impl Reader {
     }
 
     fn select_within<'a>(&mut self, select: &'a Value, names: &Names<'a>) -> Rowset {
+        // Who reads the new table reads a copy.
+        self.bounds.is_unknown |= select["into_clause"].is_object();
         let mut names = names.clone();
         let mut level = Level { factor: 1, ..Level::default() };
         level.escapes |= self.with(&select["with_clause"], &mut names);
@@ -334,7 +353,12 @@ impl Reader {
             let mut rows = left;
             rows.count = rows.count.saturating_add(right.count);
             rows.by_constant |= right.by_constant;
-            widen(&mut rows.holds, &right.holds);
+            // A row of UNION comes from one side. One of INTERSECT or EXCEPT says something of both.
+            let union = pg_query::protobuf::SetOperation::SetopUnion as i64;
+            match select["op"].as_i64() {
+                Some(op) if op == union => widen(&mut rows.holds, &right.holds),
+                _ => add(&mut rows.holds, &right.holds, 1),
+            }
             rows.escapes |= right.escapes;
             self.rest(select, STRUCTURE, &mut level, &names);
             rows
@@ -464,7 +488,8 @@ impl Reader {
             level.items.push(Item { columns: rows.columns.clone(), ..item(fields, None) });
             return rows;
         }
-        level.items.push(item(fields, Some(name)));
+        // Which columns a table of a schema that is named has, its name alone does not say.
+        level.items.push(item(fields, Some(name).filter(|_| !is_qualified)));
         table_rows(name)
     }
 
@@ -545,8 +570,11 @@ impl Reader {
             // `u.json_agg` and `(u).json_agg` call the function where there is no such column.
             "ColumnRef" => {
                 let parts: Vec<Option<&str>> = items(&fields["fields"]).iter().map(text).collect();
-                if let [.., qualifier, Some(name)] = parts.as_slice() {
-                    self.dotted(name, *qualifier, level);
+                match parts.as_slice() {
+                    [Some(qualifier), Some(name)] => self.dotted(name, Some(*qualifier), level),
+                    // A table of a schema can be one of a query around.
+                    [_, .., Some(name)] => self.dotted(name, None, level),
+                    _ => {}
                 }
             }
             "AIndirection" => {
@@ -563,13 +591,14 @@ impl Reader {
         }
     }
 
-    /// A name behind a dot: a column, or a function of one argument.
+    /// A name behind a dot: a column, or a function of one argument. It is surely a column where
+    /// `qualifier` is the name of a FROM item of this query that has such a column.
     fn dotted(&mut self, name: &str, qualifier: Option<&str>, level: &mut Level) {
         let kind = function(&name.to_ascii_lowercase());
         if matches!(kind, Function::Scalar | Function::Unknown) {
             return;
         }
-        let of = |item: &&Item| qualifier.is_none_or(|qualifier| item.name == qualifier);
+        let of = |item: &&Item| qualifier.is_some_and(|qualifier| item.name == qualifier);
         let is_known = level.items.iter().filter(of).any(|item| has_column(item, name));
         if is_known {
             return;
@@ -579,7 +608,9 @@ impl Reader {
             self.bounds.is_unknown |= kind == Function::RunsSql;
             (level.aggregates, level.escapes, level.factor) = (true, true, UNBOUNDED);
         }
-        self.doubt(Doubt { columns: vec![name.to_owned()], tables: tables.into() });
+        if !tables.is_empty() {
+            self.doubt(Doubt { columns: vec![name.to_owned()], tables: tables.into() });
+        }
     }
 
     fn doubt(&mut self, doubt: Doubt) {
@@ -594,8 +625,7 @@ impl Reader {
     }
 
     fn call(&mut self, call: &Value, level: &mut Level) {
-        let name = items(&call["funcname"]).last().and_then(text).unwrap_or_default();
-        let kind = function(&name.to_ascii_lowercase());
+        let kind = functions::of_call(call);
         self.bounds.calls_unknown |= kind == Function::Unknown;
         self.bounds.is_unknown |= kind == Function::RunsSql;
         if !call["over"].is_null() {
@@ -634,14 +664,15 @@ impl Reader {
 const STRUCTURE: &[&str] = &["with_clause", "from_clause", "larg", "rarg", "values_lists", "into_clause"];
 
 fn is_scalar(call: &Value) -> bool {
-    let name = items(&call["funcname"]).last().and_then(text).unwrap_or_default();
-    function(&name.to_ascii_lowercase()) == Function::Scalar
+    functions::of_call(call) == Function::Scalar
 }
 
 /// How many rows a function gives, and whether that follows from the value of a constant.
 fn series(call: &Value) -> (u64, bool) {
     let name = items(&call["funcname"]).last().and_then(text).unwrap_or_default();
+    let is_own = functions::of_call(call) == Function::SetReturning;
     match (name, items(&call["args"])) {
+        _ if !is_own => (UNBOUNDED, false),
         ("generate_series", [from, to]) => steps(from, to, Some(1)),
         ("generate_series", [from, to, step]) => steps(from, to, integer(step)),
         ("unnest", [array]) if array["node"]["AArrayExpr"].is_object() => {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::functions::{Function, function};
+use crate::functions::{self, Function};
 use crate::settings::Settings;
 
 /// Everything, for all one knows.
@@ -44,7 +44,7 @@ struct Found {
     is_opaque: bool,
     /// It goes on with what a name stands for.
     goes_on: bool,
-    /// Tables are joined on columns that are not named with their tables.
+    /// Tables are joined on columns that are not named with their tables, or the join has a name.
     is_matched: bool,
 }
 
@@ -54,8 +54,7 @@ fn has_items(value: &Value) -> bool {
 
 /// Functions that run a text as SQL, or read whole tables or files by name.
 fn runs_sql(call: &Value) -> bool {
-    let name = call["funcname"].as_array().and_then(|parts| parts.last()?["node"]["String"]["sval"].as_str());
-    name.is_some_and(|name| function(&name.to_ascii_lowercase()) == Function::RunsSql)
+    functions::of_call(call) == Function::RunsSql
 }
 
 impl Found {
@@ -69,8 +68,14 @@ impl Found {
                 for (key, inner) in fields {
                     match key.as_str() {
                         "ColumnRef" => self.reference(inner),
-                        // Columns that are matched without being named one by one, or under other names.
-                        "JoinExpr" if inner["is_natural"] == true || has_items(&inner["using_clause"]) => {
+                        // Columns that are matched without being named one by one, or under other names: an
+                        // alias of a join stands for its whole row (`(a CROSS JOIN b) AS j`, `j.*`).
+                        "JoinExpr"
+                            if inner["is_natural"] == true
+                                || has_items(&inner["using_clause"])
+                                || inner["alias"].is_object()
+                                || inner["join_using_alias"].is_object() =>
+                        {
                             self.is_matched = true;
                         }
                         "FuncCall" if runs_sql(inner) => self.is_opaque = true,
@@ -379,6 +384,10 @@ mod tests {
             ("with w as (select email from users) select w.email from w", "users.email"),
             ("with users as (select * from users) select email from users", "users.* users.email"),
             ("select b from users u(a, b)", "users.*"),
+            ("select row_to_json(j) from (users u cross join (select 1) x) j", "users.*"),
+            ("select (j).email from (users cross join videos) j", "users.* videos.*"),
+            ("select j.b from (users u cross join videos v) as j(a, b)", "users.* videos.*"),
+            ("select ju from users join videos using (id) as ju", "users.* videos.*"),
             ("select users.id from users join (values ('a')) v(email) using (email)", "users.* users.id"),
             ("select query_to_xml('select * from users', true, true, '')", "*.*"),
             ("-- goes on", "*.*"),

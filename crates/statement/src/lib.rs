@@ -2,8 +2,8 @@
 //!
 //! [`analysis`] is the way in: one parse of a text finds what the [`allow_list`] says of it, the
 //! [`scope`] of its result (with [`bounds`] on the rows behind one row), what it does to the
-//! session's [`names`], and whether it pins a connection ([`pinning`]). [`shape`] takes constants
-//! away, [`settings`] says how the store reads the bytes, [`column_refs`] finds the columns that a
+//! session's [`names`], and whether it pins a connection ([`pinning`]). [`functions`] has what is
+//! known of PostgreSQL's functions. [`shape`] takes constants away, [`settings`] says how the store reads the bytes, [`column_refs`] finds the columns that a
 //! text names, [`carried`] writes and recognises the statements that carry settings between
 //! connections.
 
@@ -12,7 +12,7 @@ pub mod analysis;
 mod bounds;
 pub mod carried;
 pub mod column_refs;
-mod functions;
+pub mod functions;
 pub mod names;
 mod pinning;
 pub mod scope;

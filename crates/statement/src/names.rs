@@ -101,7 +101,6 @@ pub(crate) fn may_change_settings(node: &NodeEnum) -> bool {
         | NodeEnum::UpdateStmt(_)
         | NodeEnum::DeleteStmt(_)
         | NodeEnum::CopyStmt(_)
-        | NodeEnum::FetchStmt(_)
         | NodeEnum::ClosePortalStmt(_)
         | NodeEnum::PrepareStmt(_)
         | NodeEnum::DeclareCursorStmt(_)

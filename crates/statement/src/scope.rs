@@ -380,6 +380,9 @@ mod tests {
                 "users×8(email)",
             ),
             ("with users as (select 1) select * from public.users", "users×1(*)"),
+            // A join's name stands for all columns of its tables.
+            ("select row_to_json(j) from (users u cross join (select 1) x) j", "users×1(*) plain"),
+            ("select j.b from (users u cross join videos v) as j(a, b)", "users×1(*) videos×1(*) plain"),
             // A WITH query does not see itself: this reads the table.
             ("with users as (select * from users) select id, email from users", "users×1(*)"),
             ("select u.email from users u, (with users as (select 1) select * from users) s", "users×1(*)"),
@@ -501,7 +504,27 @@ mod tests {
             ),
             // A name behind a dot that is no column calls the function.
             ("select u.json_agg from users u", "1|all"),
-            ("select (u).array_agg from users u", "1|all"),
+            ("select (u).array_agg from users u", "all"),
+            // What stands in parentheses, or has a schema, is not one of the columns here.
+            ("select (u.email).json_agg from users u, (select 1 as json_agg) s", "all"),
+            (
+                "select (select rf_x.users.json_agg from (select 1 as json_agg) users) from rf_x.users",
+                "all",
+            ),
+            (
+                "select string_agg((select email from users order by id offset t.n limit 1), ',') \
+                 from (select ('1:9:1,2,3'::txid_snapshot).txid_snapshot_xip as n) t",
+                "all",
+            ),
+            // A row of INTERSECT or EXCEPT says something of both sides.
+            ("select email from users where id = 1 intersect select email from users where id = 2", "2"),
+            ("select email from users where id = 1 except select email from users where id = 2", "2"),
+            ("select email from users where id = 1 union select email from users where id = 2", "1"),
+            // A table with a schema may lack the column that one of the same name has.
+            (
+                "select (select string_agg(email, ',') from other.messages limit 1) from users",
+                "all",
+            ),
             ("select (select u.json_agg) from users u", "all"),
             ("select s.count from (select count(*) as count from videos) s, users", "1"),
             // Names that an item does not have.
@@ -566,6 +589,33 @@ mod tests {
             assert_eq!(found.scope.max_rows("users", &|_, _| false), u64::from(most));
         }
         assert!(scope("select json_array(select email from users)").is_unknown);
+        // Rows that are copied are read later, by another name.
+        for text in [
+            "select * into temp videos from users",
+            "insert into videos select * from users",
+            "insert into videos values ((select email from users limit 1))",
+            "update videos set title = u.email from users u where u.id = videos.user_id",
+            "update videos set title = (select email from users limit 1)",
+            "insert into videos values (1) on conflict (id) do update set title = (select email from users limit 1)",
+            "with x as (insert into videos select * from users) select 1",
+            "copy users to '/tmp/users'",
+            "copy users to program 'cat'",
+        ] {
+            assert!(scope(text).is_unknown, "{text}");
+        }
+        for text in [
+            "insert into videos values (1, 'x')",
+            "update users set country = 'US' where id in (select user_id from videos)",
+            "delete from videos using users u where u.id = videos.user_id",
+            "copy users from '/tmp/users'",
+            "copy users to stdout",
+        ] {
+            assert!(!scope(text).is_unknown, "{text}");
+        }
+        // PostgreSQL's own functions, and others that have their names.
+        assert_eq!(scope("select pg_catalog.lower(email) from users").tables["users"].max_rows, 1);
+        assert!(scope("select public.lower(email) from users").calls_unknown);
+        assert_eq!(scope("select public.lower(email) from users").tables["users"].max_rows, UNBOUNDED);
         let doubtful =
             scope("select (select max(sent_at) from messages m where m.sender = u.id) from users u");
         assert_eq!(

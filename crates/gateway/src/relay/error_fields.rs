@@ -222,6 +222,9 @@ pub fn judge(tag: u8, body: &[u8], is_before_rows: bool, texts: &[&str], words: 
     if is_sentence { Judged::Sentence(out) } else { Judged::Reduced(out) }
 }
 
+/// The longest message that can be a sentence, in bytes: each of its ends is tried.
+const MAX_SENTENCE: usize = 4096;
+
 /// Whether all that a message quotes stands in the client's texts, or is a name that it knows.
 fn quotes_only(message: &str, texts: &[&str], words: &Words) -> bool {
     let is_quoted = |quoted: &str| {
@@ -235,6 +238,9 @@ fn quotes_only(message: &str, texts: &[&str], words: &Words) -> bool {
 /// Whether a message is this sentence around words that the client knows. All of it is then either
 /// PostgreSQL's own text or known.
 fn fits(sentence: &str, message: &str, words: &Words) -> bool {
+    if message.len() > MAX_SENTENCE {
+        return false;
+    }
     let Some(at) = sentence.find('{') else { return sentence == message };
     let Some(rest) = message.strip_prefix(&sentence[..at]) else { return false };
     let end = at + sentence[at..].find('}').map_or(0, |end| end + 1);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ringfence_statement::analysis::{Analysis, Part};
 use ringfence_statement::names::Effect;
 use ringfence_statement::scope::QueryScope;
-use ringfence_statement::settings::{Encoding, Strings};
+use ringfence_statement::settings::{Encoding, Settings, Strings};
 
 use crate::records::ReadUnder;
 use crate::refusal::{Refusal, code};
@@ -22,6 +22,8 @@ pub struct Run {
     pub scope: Arc<QueryScope>,
     /// It goes on with a query that has begun and was admitted then, as FETCH does.
     pub goes_on: bool,
+    /// The statement of the text that runs it.
+    pub part: usize,
 }
 
 /// What a statement runs.
@@ -50,9 +52,14 @@ impl Running {
         running
     }
 
-    /// What a workload's statement stands for, as far as counts show it.
+    /// What a workload's statement stands for, as far as counts show it: one shape. Several names, and a
+    /// name that is not known for certain, count as something that is not understood.
     pub fn counted(&self) -> Option<Arc<Analysis>> {
-        self.meant.first().map(|(_, statement)| Arc::clone(&statement.analysis))
+        match self.meant.as_slice() {
+            [] if !self.not_understood => None,
+            [(_, statement)] if !self.not_understood => Some(Arc::clone(&statement.analysis)),
+            _ => Some(Arc::new(Analysis::not_understood(Settings::default()))),
+        }
     }
 
     /// What all of it shows.
@@ -70,7 +77,7 @@ impl Running {
     }
 
     fn run(&mut self, scope: &Arc<QueryScope>, goes_on: bool) {
-        self.runs.push(Run { scope: Arc::clone(scope), goes_on });
+        self.runs.push(Run { scope: Arc::clone(scope), goes_on, part: self.part });
     }
 }
 
@@ -220,6 +227,13 @@ impl Resolver<'_> {
             Refusal::new(code::NO_SUCH_STATEMENT, message)
         };
         let Some(prepared) = self.found(found, name, absent, running)? else { return Ok(()) };
+        // The store knows it by another name: what it has under this one is something else.
+        if self.is_pooled && prepared.shared().is_some() {
+            return Err(absent().detail(
+                "A Parse message prepared it. In transaction pooling SQL does not reach such statements.",
+            )
+            .hint("Run it by a Bind message, or prepare it by PREPARE."));
+        }
         running.meant.push((name.into(), Arc::clone(&prepared.statement)));
         if prepared.in_sql {
             running.run(&prepared.scope, false);
