@@ -6,6 +6,7 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::OnceLock;
 
 use serde_json::Value;
@@ -417,4 +418,75 @@ fn two_gateways_count_together() {
     let (two_more, error) = run(&mut connect(&two, COLLEAGUE), sql, Way::Simple);
     assert_eq!((two_more.len(), error.as_deref()), (2, Some("54000")));
     assert_eq!(count(&meter("two"), "clips-singapore", PLACES), (10, 0));
+}
+
+/// A gateway whose policies give people abroad full access: each of `people` is a copy of the analyst.
+fn serve_full_access(name: &str, people: &[String]) -> Served {
+    let demo = demo();
+    let _one = REGISTRY.lock();
+    let path = demo.dir.join("registry.toml");
+    let original = std::fs::read_to_string(&path).unwrap();
+    let block = original.split("[[people]]").find(|b| b.contains(ANALYST)).unwrap();
+    let copies: String =
+        people.iter().map(|who| format!("\n[[people]]{}", block.replace(ANALYST, who))).collect();
+    std::fs::write(&path, format!("{original}{copies}")).unwrap();
+    let own = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies/default.cedar"));
+    let permit = "permit (principal is Ringfence::Person, action == Ringfence::Action::\"full_access\", resource)\n\
+                  when { principal.location == \"SG\" };";
+    let policies = demo.dir.join(format!("{name}.cedar"));
+    std::fs::write(&policies, format!("{}\n@id(\"abroad\")\n{permit}\n", own.unwrap())).unwrap();
+    let served = demo.serve_with(name, "", |text| {
+        text.replace("[policy]\n", &format!("[policy]\npolicies = \"{name}.cedar\"\n"))
+    });
+    std::fs::write(&path, original).unwrap();
+    served
+}
+
+#[test]
+fn full_access_abroad_is_counted_through_views_copies_functions_and_moves() {
+    let all: u64 = demo().superuser("us-trusted", "us", "select count(*) from users").parse().unwrap();
+    demo().superuser(
+        "us-trusted",
+        "us",
+        "create view app_report as select * from users; create materialized view pg_report as select * from users;
+         create table base_of_all (email text); create table part_of_all () inherits (base_of_all);
+         insert into part_of_all select email from users; create schema app; grant usage on schema app to public;
+         create function app.lower(int) returns setof text language sql as 'select email from public.users';
+         grant select on app_report, pg_report, base_of_all, part_of_all to public",
+    );
+    // What is read, and how many it may show at least, of those who cannot be told apart.
+    let reads: &[(&[&str], u64)] = &[
+        (&["select id, title from videos limit 3", "select relname from pg_class", "select 1"], 0),
+        (&["select email from users order by id limit 7"], 7),
+        (&["select email from app_report limit 1"], all),
+        (&["select email from pg_report limit 1"], all),
+        (&["select most_common_vals from pg_stats"], all),
+        (&["select email from part_of_all limit 1"], all),
+        (&["select app.lower(1)"], all),
+        (&["select row_to_json(j) from (users u cross join (select 1) x) j limit 3"], 3),
+        (&["select j.e from (users u cross join (select 1) x) as j(a, b, c, d, e) limit 3"], 3),
+        (&["select * into temp videos from users", "select * from videos limit 1"], all),
+        (&["begin; declare c cursor for select 1 from users where email > '' limit 9", "move all c", "commit"], 9),
+        (&["select json_agg from (select (u.email).json_agg from users u, (select 1 as json_agg) s) t"], all),
+    ];
+    let people: Vec<String> = (0..reads.len()).map(|n| format!("singapore-full-{n}")).collect();
+    let served = serve_full_access("full", &people);
+    for (who, (texts, _)) in people.iter().zip(reads) {
+        let mut wire = connect(&served, who);
+        for sql in *texts {
+            let (_, error) = run(&mut wire, sql, Way::Simple);
+            assert_eq!(error, None, "{sql}");
+        }
+    }
+    let counts = meter("full");
+    for (who, (texts, least)) in people.iter().zip(reads) {
+        let (known, unknown) = count(&counts, who, PEOPLE);
+        let most = if *least == all { u64::MAX } else { *least };
+        assert!((*least..=most).contains(&(known + unknown)), "{texts:?}: {known} and {unknown}, not {least}");
+    }
+    demo().superuser(
+        "us-trusted",
+        "us",
+        "drop view app_report; drop materialized view pg_report; drop table base_of_all cascade; drop schema app cascade",
+    );
 }

@@ -10,7 +10,7 @@ use crate::harness::support::text;
 
 /// The texts that an intent runs: its own, and those that its names stand for, looked up where another
 /// entry of the session has them.
-fn texts(intents: &[Value], intent: &Value) -> Vec<String> {
+pub fn texts(intents: &[Value], intent: &Value) -> Vec<String> {
     let own = std::iter::once((&intent["statement"], &intent["text"]));
     let meant = intent["stands_for"].as_array().into_iter().flatten().map(|m| (&m["statement"], m));
     own.chain(meant)
@@ -132,7 +132,7 @@ fn what_runs_by_a_name_is_on_record_as_what_it_stands_for() {
     for is_pooled in [false, true] {
         for who in [ANALYST, ENGINEER] {
             for (way, batches) in ways(READS) {
-                // In transaction pooling the store knows a Parse by another name.
+                // In transaction pooling the store knows a Parse by another name (`channels.rs`).
                 if is_pooled && matches!(way, "Parse, SQL EXECUTE" | "Parse of EXECUTE") {
                     continue;
                 }

@@ -9,6 +9,8 @@ use ringfence_ledger::{Entry, Kind};
 use ringfence_statement::allow_list::MAX_LENGTH;
 use ringfence_statement::analysis::Analysis;
 use ringfence_statement::names::Effect;
+use ringfence_statement::settings::{Encoding, Settings};
+use ringfence_statement::shape::FUNCTION_CALL;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use crate::flow::{Confirmed, Counted, Described, Flow, InFlight};
@@ -30,6 +32,9 @@ const MAX_NAMES: usize = 10_000;
 const FIRST_OWN_FUNCTION: u32 = 16_384;
 /// The most bytes of texts that one intent has; the ledger holds 4 MiB in an entry, JSON escapes included.
 const MAX_NEW_TEXTS: usize = 2 * MAX_RECORDED;
+/// The longest text that is compared with the next one, in bytes.
+const MAX_REMEMBERED: usize = 4096;
+
 struct Side<'a, W> {
     session: &'a Session,
     store: &'a mut W,
@@ -261,7 +266,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     }
 
     /// Reads the text of a statement. `Err(None)` if the message is malformed.
-    fn read(&self, body: &mut Body<'_>) -> Result<Statement, Option<Refusal>> {
+    fn read(&self, body: &mut Body<'_>) -> Result<Arc<Statement>, Option<Refusal>> {
         let end = body.0.iter().position(|&b| b == 0).ok_or(None)?;
         let (bytes, rest) = body.0.split_at(end);
         body.0 = &rest[1..];
@@ -270,9 +275,16 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             return Err(Some(Refusal::new(code::SYNTAX_ERROR, "the statement is not valid UTF-8")));
         }
         let settings = session.settings();
+        // Drivers that parse a text each time send it again and again.
+        let is_as_sent = bytes.is_ascii() || settings.encoding == Encoding::Utf8;
+        let remembers = is_as_sent && !session.changes_connections() && bytes.len() <= MAX_REMEMBERED;
+        let known = |last: &Arc<Statement>| last.text.as_bytes() == bytes && last.settings == settings;
+        if remembers && let Some(last) = session.flow().last.as_ref().filter(|last| known(last)) {
+            return Ok(Arc::clone(last));
+        }
         let Some(text) = settings.decode(bytes) else {
             let analysis = Arc::new(Analysis::not_understood(settings));
-            return Ok(Statement::of(&String::from_utf8_lossy(bytes), analysis, settings));
+            return Ok(Arc::new(Statement::of(&String::from_utf8_lossy(bytes), analysis, settings)));
         };
         let statements = &session.shared.statements;
         let analysis = if session.is_face() && bytes.len() > MAX_LENGTH {
@@ -284,6 +296,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let mut statement = Statement::of(&text, analysis, settings);
         statement.deallocates_shared =
             session.changes_connections() && self.deallocates_shared(&statement.analysis);
+        let statement = Arc::new(statement);
+        if remembers {
+            session.flow().last = Some(Arc::clone(&statement));
+        }
         Ok(statement)
     }
 
@@ -300,7 +316,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let end = body.0.iter().position(|&b| b == 0)?;
         let (bytes, rest) = body.0.split_at(end);
         body.0 = &rest[1..];
-        Some(match self.session.settings().decode(bytes) {
+        // ASCII reads the same under all settings.
+        let settings = if bytes.is_ascii() { Settings::default() } else { self.session.settings() };
+        Some(match settings.decode(bytes) {
             Some(text) => (bytes, names::name(&text), true),
             None => (bytes, names::undecoded(bytes), false),
         })
@@ -309,7 +327,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     async fn query(&mut self, mut body: Body<'_>) -> std::io::Result<Passage> {
         self.skipping = false;
         let statement = match self.read(&mut body) {
-            Ok(statement) if body.0.is_empty() => Arc::new(statement),
+            Ok(statement) if body.0.is_empty() => statement,
             Err(Some(refusal)) => return Ok(self.refuse_query(&refusal, None)),
             _ => return Err(invalid("a malformed Query message")),
         };
@@ -319,11 +337,11 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let mut begun = Vec::new();
         let running = self.resolver(|resolver| resolver.query(&statement));
         let admitted = match running {
-            Ok(running) => {
+            Ok(mut running) => {
                 if self.session.is_face() {
                     self.session.explain(&statement.analysis);
                 }
-                begun.clone_from(&running.begun);
+                begun = std::mem::take(&mut running.begun);
                 self.admit(&statement, running, &Arc::from([]), None).await
             }
             Err(refusal) => Err(refusal),
@@ -533,7 +551,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let (sent, name, is_decoded) =
             self.name(&mut body).ok_or_else(|| invalid("a malformed Parse message"))?;
         let definition = body.0;
-        let mut statement = match self.read(&mut body) {
+        let statement = match self.read(&mut body) {
             Ok(statement) => statement,
             Err(Some(refusal)) => return Ok(self.refuse_in_batch(&refusal, None)),
             Err(None) => return Err(invalid("a malformed Parse message")),
@@ -550,7 +568,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         }
         if !self.session.changes_connections() {
             let mut flow = self.session.flow();
-            flow.names.parse(name, Arc::new(statement), is_decoded);
+            flow.names.parse(name, statement, is_decoded);
             flow.send(Confirmed::Pass, None);
             return Ok(Passage::Forward);
         }
@@ -575,6 +593,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let parse = (named || statement.deallocates_shared).then(|| stand_in::prepare(&prepared));
         let mut flow = self.session.flow();
         let known = named && flow.is_on_connection(&prepared);
+        let mut statement = Arc::unwrap_or_clone(statement);
         statement.shared = Some(prepared);
         flow.names.parse(name, Arc::new(statement), is_decoded);
         if known {
@@ -723,8 +742,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         }
         let mut begun = Vec::new();
         let admitted = match self.resolver(|resolver| resolver.portal(&name, &portal)) {
-            Ok(running) => {
-                begun.clone_from(&running.begun);
+            Ok(mut running) => {
+                begun = std::mem::take(&mut running.begun);
                 // A portal that goes on has its intent, unless something may have put another in its place.
                 let number = portal.number.filter(|_| portal.is_sure);
                 self.admit(&statement, running, &portal.parameters, number).await
@@ -798,7 +817,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let number = number.cast_unsigned();
         let name = session.function_name(number).await;
         let analysis = Arc::new(Analysis::function_call(&name));
-        let text = format!("-- a function-call message: {name}");
+        let text = format!("{FUNCTION_CALL}{name}");
         let statement = Arc::new(Statement::of(&text, analysis, session.settings()));
         let running = Running::unseen(&statement);
         match self.admit(&statement, running, &Arc::from([]), None).await {

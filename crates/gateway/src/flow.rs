@@ -193,6 +193,8 @@ pub struct Flow {
     pub names: Names,
     /// What the texts that came last say.
     pub recent: Recent,
+    /// The statement that came last, where it may be used again as it is.
+    pub last: Option<Arc<Statement>>,
     /// Which texts are on record.
     pub recorded: RecordedTexts,
     /// Something was sent since the last ReadyForQuery that may change how texts are read.

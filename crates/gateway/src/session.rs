@@ -195,7 +195,7 @@ impl Session {
         self.initial.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.clone())
     }
 
-    /// The name of a function of the store, for a message that has its number only. Asked once.
+    /// A function of the store, by number and name, for a message that has its number only. Asked once.
     pub async fn function_name(&self, number: u32) -> String {
         let key = (self.store.name.clone(), number);
         let known = || self.shared.functions.lock().unwrap_or_else(PoisonError::into_inner);
@@ -206,7 +206,7 @@ impl Session {
             Some(behind) => behind.steward.function_name(number).await.ok().flatten(),
             None => None,
         };
-        let name = found.map_or_else(|| format!("function {number}"), |n| format!("function {number}, {n}"));
+        let name = found.map_or_else(|| number.to_string(), |n| format!("{number}, {n}"));
         if known().len() < MOST_FUNCTIONS {
             known().insert(key, name.clone());
         }

@@ -86,7 +86,7 @@ impl Entry {
             counters: self.counters,
             from: self.crossing.as_ref().map(|c| c.from.to_string()),
             covered: self.crossing.as_ref().is_some_and(|c| c.covered),
-            commitment: hex::encode(commitment(salt, &self.record)),
+            commitment: ringfence_verifier::record::hex_of(&commitment(salt, &self.record)),
         };
         json(&leaf, 256)
     }

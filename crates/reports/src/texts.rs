@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use ringfence_statement::column_refs;
 use ringfence_statement::settings::Settings;
+use ringfence_statement::shape::FUNCTION_CALL;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
@@ -94,9 +95,20 @@ impl Texts {
         !self.stands_for.is_empty()
     }
 
-    /// SHA-256 of the statement's own text, however it is told.
+    /// Whether the gateway could not decode the statement's own text: the store's log has it in letters, and
+    /// the record as far as bytes are ASCII.
+    pub(crate) fn is_undecoded(&self) -> bool {
+        self.settings.as_ref().is_some_and(|under| under.client_encoding == "other")
+    }
+
+    /// SHA-256 of the statement's own text, however it is told; of a function-call message, of what has the
+    /// function's number only.
     pub(crate) fn digest(&self) -> Option<[u8; 32]> {
         match (&self.statement, &self.text) {
+            (Some(text), _) if text.starts_with(FUNCTION_CALL) => {
+                let numbered = text.split(',').next().unwrap_or_default();
+                Some(Sha256::digest(numbered.as_bytes()).into())
+            }
             (Some(text), _) => Some(Sha256::digest(text.as_bytes()).into()),
             (None, Some(of)) => hex::decode(&of.digest).ok()?.try_into().ok(),
             (None, None) => None,

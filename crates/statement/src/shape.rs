@@ -15,6 +15,10 @@ use sha2::{Digest as _, Sha256};
 
 /// The longest text that is scanned for a key, and the longest shape that is kept, in bytes.
 pub const MAX_LENGTH: usize = 16 * 1024;
+/// What the record of a function-call message has in place of a text begins with: the function's number
+/// and, after a comma, its name follow.
+pub const FUNCTION_CALL: &str = "-- a function-call message: function ";
+
 /// What is said in place of a shape's id and text where a text is not understood.
 pub const NOT_UNDERSTOOD: &str = "not understood";
 
@@ -41,7 +45,7 @@ impl Shape {
 
     /// The shape of a function-call message, which has no text.
     pub fn function_call(function: &str) -> Self {
-        let text = format!("function call: {function}");
+        let text = format!("function call: function {function}");
         Self { number: number(&text), is_understood: false, text: text.into() }
     }
 

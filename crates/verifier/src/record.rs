@@ -154,6 +154,14 @@ pub struct Leaf {
     pub commitment: String,
 }
 
+/// A hash in hex. `hex::encode` goes letter by letter, which costs more than some hashes do.
+pub fn hex_of(hash: &[u8; 32]) -> String {
+    let mut letters = vec![0; 64];
+    // It fails only where the lengths do not fit.
+    hex::encode_to_slice(hash, &mut letters).unwrap_or_default();
+    String::from_utf8(letters).unwrap_or_default()
+}
+
 /// An entry with its salt: what a segment stores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sealed {

@@ -48,7 +48,10 @@ fn gist(record: &Value) -> Markup {
     let named = record["text"]["entry"].as_u64().filter(|_| get("statement").is_none());
     html! {
         @if let Some(who) = who { (who) " " }
-        @if let Some(entry) = named { "the text of statement " (entry) " of its session " }
+        @if let Some(entry) = named {
+            "the text of statement " (entry) " of its session, unless that was erased; SHA-256 "
+            code { (record["text"]["digest"].as_str().unwrap_or_default()) } " "
+        }
         @if let Some(what) = what { code { (what.chars().take(160).collect::<String>()) @if what.chars().count() > 160 { "…" } } }
     }
 }

@@ -8,16 +8,19 @@
 //!
 //! Names are compared by their first 63 bytes, as PostgreSQL does (NAMEDATALEN).
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use ringfence_statement::names::Effect;
 use ringfence_statement::scope::QueryScope;
 
+use crate::relay::by_name::ByName;
 use crate::relay::statement::{SharedStatement, Statement};
 
 /// PostgreSQL compares so many bytes of a name.
 const NAME_BYTES: usize = 63;
+
+/// For so many changes memory is kept between batches.
+const KEPT_CHANGES: usize = 16;
 
 /// A name as it is compared.
 pub type Name = Box<str>;
@@ -123,8 +126,8 @@ pub enum Found<T> {
 
 #[derive(Clone, Debug, Default)]
 struct State {
-    statements: HashMap<Name, PreparedStatement>,
-    portals: HashMap<Name, Portal>,
+    statements: ByName<PreparedStatement>,
+    portals: ByName<Portal>,
     /// Savepoints by name, with the number that the next portal had then.
     savepoints: Vec<(Box<str>, u64)>,
     made: u64,
@@ -315,17 +318,21 @@ impl Names {
         // What failed may have changed names before it did: a prepared statement outlives the error of a
         // block that made it. The store skipped everything after it.
         let mut is_unsure = false;
-        for (n, change) in changes.iter().enumerate() {
-            if n < count {
-                self.confirmed.apply(change, rolled_back);
-            }
-            if let Change::Ran { statement: Some(statement), parts, .. } = change {
+        let mut changes = changes;
+        for (n, change) in changes.drain(..).enumerate() {
+            if let Change::Ran { statement: Some(statement), parts, .. } = &change {
                 let failed = if n < count { *parts } else { 0 };
                 let part = statement.analysis.parts.get(failed).filter(|_| n <= count && failure.is_some());
                 let is_syntax = statement.analysis.is_syntax_error() && failure == Some("42601");
                 is_unsure |= part.is_some_and(|p| p.effect == Some(Effect::Unsure)) && !is_syntax;
             }
+            if n < count {
+                self.confirmed.apply_own(change, rolled_back);
+            }
         }
+        // The next batch uses its memory again, unless that is much.
+        changes.shrink_to(KEPT_CHANGES);
+        self.changes = changes;
         if is_unsure {
             self.confirmed.be_unsure();
         }
@@ -348,9 +355,9 @@ impl Names {
         self.len() == 0
     }
 
-    /// The prepared statements, by name, as of what was sent.
+    /// The prepared statements that have a name, as of what was sent.
     pub fn statements(&self) -> impl Iterator<Item = (&str, &PreparedStatement)> {
-        self.sent.statements.iter().map(|(name, prepared)| (&**name, prepared))
+        self.sent.statements.named()
     }
 
     fn change(&mut self, change: Change) {
@@ -369,17 +376,27 @@ fn found<T: Clone>(state: &State, entry: Option<&T>, is_sure: impl Fn(&T) -> boo
 }
 
 impl State {
+    /// As [`Self::apply`], for a change that nobody needs any more.
+    fn apply_own(&mut self, change: Change, rolled_back: bool) {
+        match change {
+            Change::Parse(name, prepared) => self.statements.insert(name, prepared),
+            Change::Bind(name, portal) => {
+                self.made += 1;
+                self.portals.insert(name, Portal { made: self.made, ..portal });
+            }
+            change => self.apply(&change, rolled_back),
+        }
+    }
+
     fn apply(&mut self, change: &Change, rolled_back: bool) {
         match change {
-            Change::Parse(name, prepared) => {
-                self.statements.insert(name.clone(), prepared.clone());
-            }
+            Change::Parse(name, prepared) => self.statements.insert(name.clone(), prepared.clone()),
             Change::Bind(name, portal) => {
                 self.made += 1;
                 self.portals.insert(name.clone(), Portal { made: self.made, ..portal.clone() });
             }
-            Change::CloseStatement(name) => drop(self.statements.remove(name)),
-            Change::ClosePortal(name) => drop(self.portals.remove(name)),
+            Change::CloseStatement(name) => self.statements.remove(name),
+            Change::ClosePortal(name) => self.portals.remove(name),
             Change::Nothing => {}
             Change::Ran { statement, begun, parts } => {
                 let all = statement.as_ref().map_or(&[][..], |s| &s.analysis.parts);
@@ -416,7 +433,7 @@ impl State {
 
     /// Portals end with their transaction; what WITH HOLD keeps outlives one that is committed.
     fn end_transaction(&mut self, rolled_back: bool) {
-        self.portals.retain(|_, portal| portal.is_held || portal.hold && !rolled_back);
+        self.portals.retain(|portal| portal.is_held || portal.hold && !rolled_back);
         self.portals.values_mut().for_each(|portal| portal.is_held = true);
         self.savepoints.clear();
     }
@@ -431,7 +448,7 @@ fn apply(state: &mut State, effect: &Effect, statement: &Arc<Statement>, part: u
                 .statements
                 .insert(name(n), PreparedStatement { statement, scope, in_sql: true, is_sure: true });
         }
-        Effect::Deallocate(Some(n)) => drop(state.statements.remove(&name(n))),
+        Effect::Deallocate(Some(n)) => state.statements.remove(&name(n)),
         Effect::Deallocate(None) => state.statements.clear(),
         Effect::Declare { name: n, hold } => {
             state.made += 1;
@@ -449,7 +466,7 @@ fn apply(state: &mut State, effect: &Effect, statement: &Arc<Statement>, part: u
             };
             state.portals.insert(name(n), portal);
         }
-        Effect::Close(Some(n)) => drop(state.portals.remove(&name(n))),
+        Effect::Close(Some(n)) => state.portals.remove(&name(n)),
         Effect::Close(None) => state.portals.clear(),
         Effect::DiscardAll => {
             state.statements.clear();
@@ -466,7 +483,7 @@ fn apply(state: &mut State, effect: &Effect, statement: &Arc<Statement>, part: u
             Some(at) => {
                 let made = state.savepoints[at].1;
                 state.savepoints.truncate(at + 1);
-                state.portals.retain(|_, portal| portal.made <= made);
+                state.portals.retain(|portal| portal.made <= made);
             }
             None => state.portals.values_mut().for_each(|portal| portal.is_sure = false),
         },

@@ -4,6 +4,8 @@
 
 use std::collections::HashMap;
 
+use ringfence_verifier::record::hex_of;
+
 use crate::records::TextOf;
 use crate::relay::statement::Statement;
 
@@ -39,7 +41,7 @@ impl RecordedTexts {
             self.segment = segment;
         }
         let digest = statement.digest();
-        let of = |entry| TextOf { entry, digest: hex::encode(digest) };
+        let of = |entry| TextOf { entry, digest: hex_of(digest) };
         if let Some(&entry) = self.entries.get(digest) {
             return Told::There(of(entry));
         }
@@ -49,7 +51,7 @@ impl RecordedTexts {
 
     /// How an entry names a text that it has and that no later one names.
     pub fn here(statement: &Statement, n: u64) -> TextOf {
-        TextOf { entry: n, digest: hex::encode(statement.digest()) }
+        TextOf { entry: n, digest: hex_of(statement.digest()) }
     }
 
     /// Whether a text of a Query is recorded as it is.

@@ -44,9 +44,9 @@ pub struct Running {
 }
 
 impl Running {
-    /// Something that the gateway cannot look into.
+    /// Something that the gateway cannot look into. It is recorded as a Query is.
     pub fn unseen(statement: &Statement) -> Self {
-        let mut running = Self::default();
+        let mut running = Self { is_query: true, ..Self::default() };
         running.run(&statement.analysis.scope, false);
         running.not_understood = true;
         running

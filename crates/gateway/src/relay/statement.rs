@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 pub const MAX_RECORDED: usize = 256 * 1024;
 
 /// A statement text and what was found about it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Statement {
     /// The SQL, as records have it: at most [`MAX_RECORDED`] bytes.
     pub text: Box<str>,
@@ -44,7 +44,7 @@ impl Statement {
 pub const SHARED: &str = "ringfence_";
 
 /// A prepared statement that any connection can have.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SharedStatement {
     /// Its number, which makes its name in the store ([`SHARED`]).
     pub number: u64,

@@ -344,7 +344,12 @@ impl Ledgers {
             Kind::Intent => {
                 let intent: IntentRecord = serde_json::from_slice(record)?;
                 if let Some(role) = self.sessions.get(&intent.session) {
-                    let Some(digest) = intent.texts.digest() else { return Ok(()) };
+                    let digest = if intent.texts.is_undecoded() {
+                        Some(digest(shape::NOT_UNDERSTOOD))
+                    } else {
+                        intent.texts.digest()
+                    };
+                    let Some(digest) = digest else { return Ok(()) };
                     let key = key(*role, &digest);
                     self.pending.entry(key).or_default().push_back(leaf.time);
                     self.order.push_back((leaf.time, key));
@@ -531,7 +536,7 @@ impl Reconciliation {
             What::Unknown | What::Statement { of: Via::Fetch(_), .. } => {
                 self.found(line, Problem::NotUnderstood, None, tell);
             }
-            What::FastPath => self.found(line, Problem::FastPath, None, tell),
+            What::FastPath { text } => self.called(line, text, known, tell),
             What::Statement { text, of } => {
                 if let Via::Execute(portal) = of {
                     self.remember_portal(line, portal);
@@ -582,7 +587,11 @@ impl Reconciliation {
             return;
         }
         let (role, kind) = known.unwrap_or((u32::MAX, Role::Recorded));
-        if self.ledgers.take(&key(role, &digest(text)), line.time) {
+        // A text that a gateway could not decode is on record in other letters.
+        let undecoded = || key(role, &digest(shape::NOT_UNDERSTOOD));
+        if self.ledgers.take(&key(role, &digest(text)), line.time)
+            || !text.is_ascii() && self.ledgers.take(&undecoded(), line.time)
+        {
             self.summary.recorded += 1;
         } else if own::stands_for_deallocate(text)
             || is_simple && (own::prepares_connection(text) || own::counts_rows(text))
@@ -592,6 +601,24 @@ impl Reconciliation {
             self.ran(role, line.clone(), text);
         } else {
             self.found(line, Problem::Statement, Some(text), tell);
+        }
+    }
+
+    /// A function-call message: on record as such, or counted as something that is not understood.
+    fn called(
+        &mut self,
+        line: &Line,
+        text: &str,
+        known: Option<(u32, Role)>,
+        tell: &mut impl FnMut(Finding),
+    ) {
+        let Some((role, kind)) = known else { return self.found(line, Problem::FastPath, None, tell) };
+        if self.ledgers.take(&key(role, &digest(text)), line.time) {
+            self.summary.recorded += 1;
+        } else if kind == Role::Counted {
+            self.ran(role, line.clone(), text);
+        } else {
+            self.found(line, Problem::FastPath, None, tell);
         }
     }
 
@@ -635,7 +662,7 @@ impl Reconciliation {
             }
         }
         for line in missing {
-            if let What::Statement { text, .. } = &line.what {
+            if let What::Statement { text, .. } | What::FastPath { text } = &line.what {
                 self.found(&line, Problem::NotCounted, Some(text), tell);
             }
         }

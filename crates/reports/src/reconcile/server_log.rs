@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
+use ringfence_statement::shape::FUNCTION_CALL;
 use ringfence_verifier::manifest::seconds;
 use serde::Deserialize;
 
@@ -46,7 +47,10 @@ pub enum What {
         of: Via,
     },
     /// A function was called by its number, past the grammar (Function Call message).
-    FastPath,
+    FastPath {
+        /// What a record of it has in place of a text, up to the function's number.
+        text: String,
+    },
     /// The session is over.
     Disconnected,
     /// Something about the session that is of no interest here.
@@ -310,8 +314,10 @@ fn classify(severity: &str, message: &str) -> What {
     if message.starts_with("disconnection: ") {
         return What::Disconnected;
     }
-    if message.starts_with("fastpath function call: ") {
-        return What::FastPath;
+    if let Some(rest) = message.strip_prefix("fastpath function call: ") {
+        // `"name" (OID n)`; a name can have anything in it.
+        let number = rest.rsplit_once("(OID ").and_then(|(_, rest)| rest.strip_suffix(')')?.parse::<u32>().ok());
+        return number.map_or(What::Unknown, |n| What::FastPath { text: format!("{FUNCTION_CALL}{n}") });
     }
     let is_quiet = QUIET.iter().any(|quiet| message.starts_with(quiet));
     if is_quiet { What::Other } else { What::Unknown }
@@ -344,7 +350,11 @@ mod tests {
             ("duration: 0.1 ms  statement: select 1", statement("select 1", Via::Simple)),
             ("duration: 0.1 ms  bind <unnamed>: select 1", What::Other),
             ("duration: 0.1 ms", What::Other),
-            ("fastpath function call: \"lo_open\" (OID 952)", What::FastPath),
+            (
+                "fastpath function call: \"lo_open\" (OID 952)",
+                What::FastPath { text: "-- a function-call message: function 952".to_owned() },
+            ),
+            ("fastpath function call: \"x\"", What::Unknown),
             ("Anweisung: select 1", What::Unknown),
         ] {
             assert_eq!(classify("LOG", message), what, "{message}");

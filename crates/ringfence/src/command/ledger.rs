@@ -1,5 +1,6 @@
 //! `ringfence ledger` and `ringfence keys`: files and a public key, nothing else.
 
+use std::collections::HashSet;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,7 @@ use ringfence_ledger::{Kind, Leaf};
 use ringfence_verifier::installation::Judge;
 use ringfence_verifier::manifest::seconds;
 use ringfence_verifier::quorum::Quorum;
+use ringfence_verifier::record::Sealed;
 use ringfence_verifier::{proof, segment, verify};
 use serde_json::{Value, json};
 
@@ -209,6 +211,7 @@ fn show(place: &PlaceArgs, from: i64, grep: Option<&str>) -> Result<(), Failure>
         let contents = segment::read(&one)?;
         entries.extend((one.first..).zip(contents.entries));
     }
+    let held = held_texts(&entries);
     let skip = match from {
         from if from >= 0 => usize::try_from(from).unwrap_or(usize::MAX),
         from => entries.len().saturating_sub(usize::try_from(from.unsigned_abs()).unwrap_or(usize::MAX)),
@@ -230,7 +233,7 @@ fn show(place: &PlaceArgs, from: i64, grep: Option<&str>) -> Result<(), Failure>
             rfc3339(leaf.time),
             leaf.kind.word(),
             leaf.jurisdiction,
-            gist(&leaf, &record)
+            gist(&leaf, &record, &held)
         );
     }
     if place.json {
@@ -239,11 +242,38 @@ fn show(place: &PlaceArgs, from: i64, grep: Option<&str>) -> Result<(), Failure>
     Ok(())
 }
 
+/// The texts that later entries may name, by session and digest.
+type HeldTexts = HashSet<(String, String)>;
+
+fn held_texts(entries: &[(u64, Sealed)]) -> HeldTexts {
+    let mut held = HeldTexts::new();
+    for (_, entry) in entries {
+        let record: Value = serde_json::from_slice(&entry.record).unwrap_or_default();
+        let Some(session) = record["session"].as_str() else { continue };
+        let meant = record["stands_for"].as_array().into_iter().flatten();
+        let texts = meant.map(|meant| (&meant["statement"], &meant["digest"]));
+        for (sql, digest) in texts.chain([(&record["statement"], &record["text"]["digest"])]) {
+            if let (true, Some(digest)) = (sql.is_string(), digest.as_str()) {
+                held.insert((session.to_owned(), digest.to_owned()));
+            }
+        }
+    }
+    held
+}
+
 /// The text of a statement, or which entry has it; and what names in it stand for.
-fn statement(record: &Value) -> String {
+fn statement(record: &Value, held: &HeldTexts) -> String {
+    let get = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let text = |of: &Value, sql: &Value| match sql.as_str() {
         Some(sql) => sql.replace('\n', " "),
-        None => format!("(the text of #{})", of["entry"]),
+        None if held.contains(&(get(&record["session"]), get(&of["digest"]))) => {
+            format!("(the text of #{})", of["entry"])
+        }
+        None => format!(
+            "(the text of #{}, which is not in this log any more; SHA-256 {})",
+            of["entry"],
+            get(&of["digest"])
+        ),
     };
     let mut shown = text(&record["text"], &record["statement"]);
     for meant in record["stands_for"].as_array().into_iter().flatten() {
@@ -257,11 +287,11 @@ fn statement(record: &Value) -> String {
 }
 
 /// A record in one line.
-fn gist(leaf: &Leaf, record: &Value) -> String {
+fn gist(leaf: &Leaf, record: &Value, held: &HeldTexts) -> String {
     let get = |key: &str| record[key].as_str().unwrap_or_default().replace('\n', " ");
     let rows = leaf.counters.rows;
     match leaf.kind {
-        Kind::Intent => format!("{} #{} {}", get("principal"), record["n"], statement(record)),
+        Kind::Intent => format!("{} #{} {}", get("principal"), record["n"], statement(record, held)),
         Kind::Outcome => {
             let charged = record["charged"].as_object().into_iter().flatten();
             let charged: u64 = charged.filter_map(|(_, rows)| rows.as_u64()).sum();
