@@ -427,10 +427,11 @@ fn serve_full_access(name: &str, people: &[String]) -> Served {
     let path = demo.dir.join("registry.toml");
     let original = std::fs::read_to_string(&path).unwrap();
     let block = original.split("[[people]]").find(|b| b.contains(ANALYST)).unwrap();
-    let copies: String =
+    let copies: Vec<String> =
         people.iter().map(|who| format!("\n[[people]]{}", block.replace(ANALYST, who))).collect();
-    std::fs::write(&path, format!("{original}{copies}")).unwrap();
-    let own = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies/default.cedar"));
+    std::fs::write(&path, format!("{original}{}", copies.concat())).unwrap();
+    let own =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies/default.cedar"));
     let permit = "permit (principal is Ringfence::Person, action == Ringfence::Action::\"full_access\", resource)\n\
                   when { principal.location == \"SG\" };";
     let policies = demo.dir.join(format!("{name}.cedar"));
@@ -466,7 +467,14 @@ fn full_access_abroad_is_counted_through_views_copies_functions_and_moves() {
         (&["select row_to_json(j) from (users u cross join (select 1) x) j limit 3"], 3),
         (&["select j.e from (users u cross join (select 1) x) as j(a, b, c, d, e) limit 3"], 3),
         (&["select * into temp videos from users", "select * from videos limit 1"], all),
-        (&["begin; declare c cursor for select 1 from users where email > '' limit 9", "move all c", "commit"], 9),
+        (
+            &[
+                "begin; declare c cursor for select 1 from users where email > '' limit 9",
+                "move all c",
+                "commit",
+            ],
+            9,
+        ),
         (&["select json_agg from (select (u.email).json_agg from users u, (select 1 as json_agg) s) t"], all),
     ];
     let people: Vec<String> = (0..reads.len()).map(|n| format!("singapore-full-{n}")).collect();
@@ -482,7 +490,10 @@ fn full_access_abroad_is_counted_through_views_copies_functions_and_moves() {
     for (who, (texts, least)) in people.iter().zip(reads) {
         let (known, unknown) = count(&counts, who, PEOPLE);
         let most = if *least == all { u64::MAX } else { *least };
-        assert!((*least..=most).contains(&(known + unknown)), "{texts:?}: {known} and {unknown}, not {least}");
+        assert!(
+            (*least..=most).contains(&(known + unknown)),
+            "{texts:?}: {known} and {unknown}, not {least}"
+        );
     }
     demo().superuser(
         "us-trusted",

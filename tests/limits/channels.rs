@@ -42,7 +42,8 @@ fn a_move_costs_the_rows_that_it_passes_over() {
     let place = Place::turn();
     let grant = place.grant(20, 10);
     let mut wire = place.connect(ANALYST, false);
-    let cursor = |rows: u32| format!("declare c cursor for select 1 from users where email > '' limit {rows}");
+    let cursor =
+        |rows: u32| format!("declare c cursor for select 1 from users where email > '' limit {rows}");
     let answer = run(&mut wire, &format!("begin; {}; move all c; commit", cursor(6)));
     assert_eq!(answer.sqlstate(), None, "{answer:?}");
     assert_eq!(grant.settled(), 6);

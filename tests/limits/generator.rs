@@ -173,17 +173,19 @@ pub fn reading(random: &mut Random, mode: &str, depth: u32) -> String {
             0 => format!(
                 "select (u.email).json_agg from (select * from users order by id limit {limit}) u, (select 1 as json_agg) s"
             ),
-            _ => format!("select s.string from (select u.email as string from users u order by id limit {limit}) s"),
+            _ => format!(
+                "select s.string from (select u.email as string from users u order by id limit {limit}) s"
+            ),
         },
         "join name" => match random.below(2) {
-            0 => format!(
-                "select row_to_json(j) from (users u cross join (select 1) x) j limit {limit}"
-            ),
+            0 => format!("select row_to_json(j) from (users u cross join (select 1) x) j limit {limit}"),
             _ => format!("select (j).email from (users cross join (select 1) x) j limit {limit}"),
         },
         "both sides" => {
             let set = *random.one(&["intersect", "except", "except all"]);
-            format!("(select email from users order by id limit {limit}) {set} (select email from users where id < 0)")
+            format!(
+                "(select email from users order by id limit {limit}) {set} (select email from users where id < 0)"
+            )
         }
         _ if depth > 0 && random.is(3) => {
             format!("select * from ({}) s", reading(random, mode, depth - 1))
@@ -263,7 +265,12 @@ fn way(random: &mut Random, sql: &str, is_pooled: bool, mode: &str) -> Vec<Vec<V
             vec![query("fetch 2 from c; move all in c")],
             vec![query("commit")],
         ],
-        15 => vec![vec![parse("", &format!("copy ({sql}) to stdout")), bind("", "", &[]), execute("", 0), sync()]],
+        15 => vec![vec![
+            parse("", &format!("copy ({sql}) to stdout")),
+            bind("", "", &[]),
+            execute("", 0),
+            sync(),
+        ]],
         // A pipeline: an error skips the rest.
         12 => vec![vec![
             parse("a", "select 1 / 0"),
@@ -499,7 +506,11 @@ impl Logs {
                 }
             }
             if !all && (did.people.len() as u64) > reached {
-                wrong.push(format!("{} people at the client, {reached} reached: {:?}", did.people.len(), did.ran));
+                wrong.push(format!(
+                    "{} people at the client, {reached} reached: {:?}",
+                    did.people.len(),
+                    did.ran
+                ));
             }
             at[place_of] = (last + 1, all);
         }

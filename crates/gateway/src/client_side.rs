@@ -431,15 +431,12 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         };
         let watch = watch.filter(|watch| !watch.is_empty()).map(Box::new);
         let is_checked = session.is_governed();
-        let mut texts = Vec::new();
-        if is_checked {
-            texts.push(Arc::clone(statement));
-            texts.extend(running.meant.iter().map(|(_, meant)| Arc::clone(meant)));
-        }
+        let meant = running.meant.into_iter().filter(|_| is_checked).map(|(_, meant)| meant).collect();
         Ok(InFlight {
             number: Some(number),
             charges,
-            texts,
+            text: is_checked.then(|| Arc::clone(statement)),
+            meant,
             parameters: is_checked.then(|| Arc::clone(parameters)),
             watch,
             traced,

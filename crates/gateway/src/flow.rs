@@ -64,9 +64,10 @@ pub struct InFlight {
     pub counted: Option<Counted>,
     /// What it costs of grants' row limits.
     pub charges: Charges,
-    /// The texts that an error may quote: its own and those of what it stands for. [`Flow::begin`] takes
-    /// them.
-    pub texts: Vec<Arc<Statement>>,
+    /// The text that an error may quote; [`Flow::begin`] takes it.
+    pub text: Option<Arc<Statement>>,
+    /// Those of what it stands for, likewise.
+    pub meant: Vec<Arc<Statement>>,
     /// The parameters that an error may quote; likewise.
     pub parameters: Option<Arc<[Box<str>]>>,
     /// Rows let through.
@@ -293,7 +294,8 @@ impl Flow {
     pub fn begin(&mut self, mut statement: InFlight) {
         let is_simple = statement.is_simple;
         statement.place = self.place();
-        self.texts.append(&mut statement.texts);
+        self.texts.extend(statement.text.take());
+        self.texts.append(&mut statement.meant);
         self.parameters.extend(statement.parameters.take());
         self.awaited.push_back(Awaited::Statement(statement));
         if is_simple {

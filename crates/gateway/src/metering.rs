@@ -334,11 +334,7 @@ impl Session {
                     if known.len() >= REMEMBERED {
                         known.pop_front();
                     }
-                    known.push_back(Known {
-                        scope: Arc::clone(&one.scope),
-                        goes_on: one.goes_on,
-                        subjects,
-                    });
+                    known.push_back(Known { scope: Arc::clone(&one.scope), goes_on: one.goes_on, subjects });
                 }
             }
             runs => {

@@ -1,6 +1,7 @@
 //! The private records of ledger entries. They stay in the jurisdiction; the public leaf only commits to them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ringfence_verifier::enrolment::Enrolled;
 
@@ -92,7 +93,7 @@ pub struct TextOf {
     /// The number of the statement in the session.
     pub entry: u64,
     /// SHA-256 of the text, in hex.
-    pub digest: String,
+    pub digest: Arc<str>,
 }
 
 /// What a name stands for.

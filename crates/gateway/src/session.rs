@@ -2,7 +2,7 @@
 //! face's role, opens the session in the ledger, and runs the two sides until one of them is done.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -287,13 +287,17 @@ impl Session {
 }
 
 impl Source for Session {
-    fn take_tickets(&self) -> VecDeque<Ticket> {
+    fn tickets(&self) -> usize {
         let mut flow = self.flow();
         if self.metering.is_some() {
             let tickets = flow.current().map(|current| self.record_new(current)).unwrap_or_default();
             flow.tickets.extend(tickets);
         }
-        std::mem::take(&mut flow.tickets)
+        flow.tickets.len()
+    }
+
+    fn take_ticket(&self) -> Option<Ticket> {
+        self.flow().tickets.pop_front()
     }
 
     fn take_notices(&self) -> Vec<u8> {

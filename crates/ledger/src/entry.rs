@@ -70,8 +70,11 @@ impl Entry {
         let is_short = |value: &serde_json::Value| {
             !value.is_array() && !value.is_object() && value.as_str().is_none_or(|text| text.len() <= SHORT)
         };
-        let mut short: serde_json::Map<_, _> =
-            record.into_iter().filter(|(name, value)| name.len() <= SHORT && is_short(value)).take(64).collect();
+        let mut short: serde_json::Map<_, _> = record
+            .into_iter()
+            .filter(|(name, value)| name.len() <= SHORT && is_short(value))
+            .take(64)
+            .collect();
         short.insert("too_large".to_owned(), self.record.len().into());
         Self { record: json(&short, 512), ..self.clone() }
     }

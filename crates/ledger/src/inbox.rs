@@ -47,6 +47,8 @@ struct State {
     last_awaited: usize,
     /// How many awaited entries the journal thread sleeps for; 0 while it does not sleep.
     wanted: usize,
+    /// It sleeps until it is woken, however long that takes.
+    sleeps: bool,
     closing: bool,
     failure: Option<Unavailable>,
     /// What was promised since the log was opened. What was refused again does not count; what was lost does.
@@ -116,7 +118,7 @@ impl Inbox {
         if state.waiting.len() >= MAX_KEPT {
             return false;
         }
-        if state.waiting.is_empty() && state.wanted > 0 {
+        if state.sleeps {
             self.arrived.notify_one();
         }
         state.waiting.push_back(Waiting { entry, promise: None });
@@ -130,7 +132,7 @@ impl Inbox {
             return;
         }
         let entry = make(&state.promised);
-        if state.waiting.is_empty() && state.wanted > 0 {
+        if state.sleeps {
             self.arrived.notify_one();
         }
         state.promise(entry.kind);
@@ -168,18 +170,22 @@ impl Inbox {
     /// The next group; `None` once it is closed and empty. `sync` is how long the last one took.
     pub(crate) fn next_group(&self, sync: Duration) -> Option<Vec<Waiting>> {
         let mut state = self.gather(self.state(), sync);
+        // An outcome that comes soon after its intent wakes nobody: the next intent does, or the time.
+        let mut is_quiet = false;
         while state.awaited == 0 && state.failure.is_none() && !state.closing {
-            let is_empty = state.waiting.is_empty();
             state.wanted = 1;
-            if is_empty {
+            if is_quiet && state.waiting.is_empty() {
+                state.sleeps = true;
                 state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.sleeps = false;
             } else {
                 let waited = self.arrived.wait_timeout(state, LINGER);
                 let (woken, result) = waited.unwrap_or_else(PoisonError::into_inner);
                 state = woken;
-                if result.timed_out() {
+                if result.timed_out() && !state.waiting.is_empty() {
                     break;
                 }
+                is_quiet = result.timed_out();
             }
         }
         state.wanted = 0;

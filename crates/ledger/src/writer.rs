@@ -477,7 +477,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let settings = settings(dir.path());
         let ledger = Ledger::open(&settings).unwrap();
-        let record = |n: u64, bytes: usize| serde_json::json!({ "n": n, "long": "x".repeat(bytes), "ids": [1] });
+        let record =
+            |n: u64, bytes: usize| serde_json::json!({ "n": n, "long": "x".repeat(bytes), "ids": [1] });
         let large = |n: u64| Entry::new(Kind::Outcome, "us", &record(n, 5 << 20));
         ledger.record(large(7));
         // What somebody waits for is refused, so that the statement does not run.

@@ -507,10 +507,7 @@ mod tests {
             ("select (u).array_agg from users u", "all"),
             // What stands in parentheses, or has a schema, is not one of the columns here.
             ("select (u.email).json_agg from users u, (select 1 as json_agg) s", "all"),
-            (
-                "select (select rf_x.users.json_agg from (select 1 as json_agg) users) from rf_x.users",
-                "all",
-            ),
+            ("select (select rf_x.users.json_agg from (select 1 as json_agg) users) from rf_x.users", "all"),
             (
                 "select string_agg((select email from users order by id offset t.n limit 1), ',') \
                  from (select ('1:9:1,2,3'::txid_snapshot).txid_snapshot_xip as n) t",
@@ -521,10 +518,7 @@ mod tests {
             ("select email from users where id = 1 except select email from users where id = 2", "2"),
             ("select email from users where id = 1 union select email from users where id = 2", "1"),
             // A table with a schema may lack the column that one of the same name has.
-            (
-                "select (select string_agg(email, ',') from other.messages limit 1) from users",
-                "all",
-            ),
+            ("select (select string_agg(email, ',') from other.messages limit 1) from users", "all"),
             ("select (select u.json_agg) from users u", "all"),
             ("select s.count from (select count(*) as count from videos) s, users", "1"),
             // Names that an item does not have.

@@ -72,7 +72,7 @@ impl<T> ByName<T> {
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.named.len() + usize::from(self.unnamed.is_some())
     }
 }
@@ -87,11 +87,11 @@ mod tests {
         for (name, n) in [("", 1), ("a", 2), ("", 3)] {
             all.insert(name.into(), n);
         }
-        assert_eq!((all.get(""), all.get("a"), all.get("b"), all.len()), (Some(&3), Some(&2), None, 2));
+        assert_eq!((all.get(""), all.get("a"), all.get("b"), all.count()), (Some(&3), Some(&2), None, 2));
         all.values_mut().for_each(|n| *n += 10);
         all.retain(|n| *n != 12);
-        assert_eq!((all.get(""), all.get("a"), all.len()), (Some(&13), None, 1));
+        assert_eq!((all.get(""), all.get("a"), all.count()), (Some(&13), None, 1));
         all.remove("");
-        assert_eq!(all.len(), 0);
+        assert_eq!(all.count(), 0);
     }
 }

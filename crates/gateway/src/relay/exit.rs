@@ -4,7 +4,6 @@
 //! who is new in the rows is on record. It does not matter what kind of message the bytes are: errors and
 //! notices can carry values as rows do.
 
-use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
 use ringfence_ledger::Ticket;
@@ -22,9 +21,11 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// What stands behind the bytes of a session's answers.
 pub trait Source {
-    /// Takes what must be durable before the next byte, the people in the rows that are about to pass
-    /// included.
-    fn take_tickets(&self) -> VecDeque<Ticket>;
+    /// Puts on record the people in the rows that are about to pass, and says how many tickets must be
+    /// durable before the next byte.
+    fn tickets(&self) -> usize;
+    /// Takes the first of them.
+    fn take_ticket(&self) -> Option<Ticket>;
     /// Takes the gateway's own notices, to be shown before the next frame.
     fn take_notices(&self) -> Vec<u8>;
     /// So many bytes went to the client.
@@ -69,7 +70,8 @@ impl<'a, S: Source, W: AsyncWrite + Unpin> Exit<'a, S, W> {
         if bytes.is_empty() {
             return Ok(());
         }
-        for ticket in self.source.take_tickets() {
+        for _ in 0..self.source.tickets() {
+            let Some(ticket) = self.source.take_ticket() else { break };
             ticket.durable().await.map_err(|e| Shut::Unrecorded(unrecorded(&e)))?;
         }
         let durable = SystemTime::now();
@@ -115,7 +117,8 @@ impl<'a, S: Source, W: AsyncWrite + Unpin> Exit<'a, S, W> {
 /// other byte; if that cannot be written, the client hears this instead.
 pub async fn last_words<S: Source, W: AsyncWrite + Unpin>(source: &S, client: &mut W, refusal: Refusal) {
     let durable = async {
-        for ticket in source.take_tickets() {
+        for _ in 0..source.tickets() {
+            let Some(ticket) = source.take_ticket() else { break };
             ticket.durable().await.map_err(|e| unrecorded(&e))?;
         }
         Ok(())

@@ -347,7 +347,7 @@ impl Names {
 
     /// How many names are kept.
     pub fn len(&self) -> usize {
-        self.sent.statements.len() + self.sent.portals.len() + self.sent.savepoints.len()
+        self.sent.statements.count() + self.sent.portals.count() + self.sent.savepoints.len()
     }
 
     /// Whether no name is kept.

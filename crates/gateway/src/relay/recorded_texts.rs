@@ -3,8 +3,7 @@
 //! is. Pure.
 
 use std::collections::HashMap;
-
-use ringfence_verifier::record::hex_of;
+use std::sync::Arc;
 
 use crate::records::TextOf;
 use crate::relay::statement::Statement;
@@ -40,8 +39,8 @@ impl RecordedTexts {
             self.entries.clear();
             self.segment = segment;
         }
-        let digest = statement.digest();
-        let of = |entry| TextOf { entry, digest: hex_of(digest) };
+        let (digest, hex) = statement.digest();
+        let of = |entry| TextOf { entry, digest: Arc::clone(hex) };
         if let Some(&entry) = self.entries.get(digest) {
             return Told::There(of(entry));
         }
@@ -51,7 +50,7 @@ impl RecordedTexts {
 
     /// How an entry names a text that it has and that no later one names.
     pub fn here(statement: &Statement, n: u64) -> TextOf {
-        TextOf { entry: n, digest: hex_of(statement.digest()) }
+        TextOf { entry: n, digest: Arc::clone(statement.digest().1) }
     }
 
     /// Whether a text of a Query is recorded as it is.
@@ -62,8 +61,6 @@ impl RecordedTexts {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use ringfence_statement::analysis::Analysis;
     use ringfence_statement::settings::Settings;
 

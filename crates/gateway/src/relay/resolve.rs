@@ -229,10 +229,11 @@ impl Resolver<'_> {
         let Some(prepared) = self.found(found, name, absent, running)? else { return Ok(()) };
         // The store knows it by another name: what it has under this one is something else.
         if self.is_pooled && prepared.shared().is_some() {
-            return Err(absent().detail(
-                "A Parse message prepared it. In transaction pooling SQL does not reach such statements.",
-            )
-            .hint("Run it by a Bind message, or prepare it by PREPARE."));
+            return Err(absent()
+                .detail(
+                    "A Parse message prepared it. In transaction pooling SQL does not reach such statements.",
+                )
+                .hint("Run it by a Bind message, or prepare it by PREPARE."));
         }
         running.meant.push((name.into(), Arc::clone(&prepared.statement)));
         if prepared.in_sql {

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use ringfence_statement::analysis::Analysis;
 use ringfence_statement::settings::Settings;
+use ringfence_verifier::record::hex_of;
 use sha2::{Digest as _, Sha256};
 
 /// The longest statement text in a record, in bytes; the digest of a longer one would say less than its
@@ -23,7 +24,7 @@ pub struct Statement {
     pub shared: Option<SharedStatement>,
     /// It is a `DEALLOCATE` of a prepared statement that has a shared name in the store.
     pub deallocates_shared: bool,
-    digest: OnceLock<[u8; 32]>,
+    digest: OnceLock<([u8; 32], Arc<str>)>,
 }
 
 impl Statement {
@@ -34,9 +35,13 @@ impl Statement {
         Self { text, analysis, settings, shared: None, deallocates_shared: false, digest: OnceLock::new() }
     }
 
-    /// SHA-256 of the text.
-    pub fn digest(&self) -> &[u8; 32] {
-        self.digest.get_or_init(|| Sha256::digest(self.text.as_bytes()).into())
+    /// SHA-256 of the text, and the same in hex.
+    pub fn digest(&self) -> (&[u8; 32], &Arc<str>) {
+        let (digest, hex) = self.digest.get_or_init(|| {
+            let digest = Sha256::digest(self.text.as_bytes()).into();
+            (digest, hex_of(&digest).into())
+        });
+        (digest, hex)
     }
 }
 

@@ -316,7 +316,8 @@ fn classify(severity: &str, message: &str) -> What {
     }
     if let Some(rest) = message.strip_prefix("fastpath function call: ") {
         // `"name" (OID n)`; a name can have anything in it.
-        let number = rest.rsplit_once("(OID ").and_then(|(_, rest)| rest.strip_suffix(')')?.parse::<u32>().ok());
+        let number =
+            rest.rsplit_once("(OID ").and_then(|(_, rest)| rest.strip_suffix(')')?.parse::<u32>().ok());
         return number.map_or(What::Unknown, |n| What::FastPath { text: format!("{FUNCTION_CALL}{n}") });
     }
     let is_quiet = QUIET.iter().any(|quiet| message.starts_with(quiet));
