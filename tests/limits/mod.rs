@@ -7,6 +7,7 @@ mod generator;
 mod golden;
 mod names;
 mod properties;
+mod records;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -156,15 +157,14 @@ impl Grant<'_> {
 impl Grant<'_> {
     /// The same once sessions have given back what they leased and did not charge.
     pub fn settled(&self) -> u64 {
-        let mut last = self.charged();
-        loop {
+        let (mut last, mut same) = (self.charged(), 0);
+        while same < 12 {
             std::thread::sleep(std::time::Duration::from_millis(25));
             let now = self.charged();
-            if now == last {
-                return now;
-            }
+            same = if now == last { same + 1 } else { 0 };
             last = now;
         }
+        last
     }
 }
 
