@@ -443,6 +443,31 @@ fn serve_full_access(name: &str, people: &[String]) -> Served {
     served
 }
 
+/// Notices, notifications and reported settings tell somebody abroad no value, full access or not.
+fn nothing_but_rows_has_a_value(served: &Served, who: &str) {
+    let mut wire = connect(served, who);
+    let (_, error) = run(&mut wire, "listen chan", Way::Simple);
+    assert_eq!(error, None);
+    // The gateway's own notices about the meter have come.
+    let before = wire.received.len();
+    demo().superuser("us-trusted", "us", "notify chan, 'payload@example'");
+    for sql in [
+        "select 1",
+        "do $$ begin raise notice '%', (select email from users limit 1); end $$",
+        "select length(set_config('application_name', (select email from users limit 1), false))",
+        "set application_name = 'own'",
+        "do $$ begin raise exception '%', (select email from users limit 1); end $$",
+    ] {
+        run(&mut wire, sql, Way::Simple);
+    }
+    let bytes = &wire.received[before..];
+    let all = tags(bytes);
+    assert!(all.contains(&b'A') && !all.contains(&b'N'), "{all:?}");
+    let said = String::from_utf8_lossy(bytes);
+    assert!(said.contains("chan") && said.contains("application_name\0own"), "{said}");
+    assert!(!said.contains('@'), "{said}");
+}
+
 #[test]
 fn full_access_abroad_is_counted_through_views_copies_functions_and_moves() {
     let all: u64 = demo().superuser("us-trusted", "us", "select count(*) from users").parse().unwrap();
@@ -477,7 +502,7 @@ fn full_access_abroad_is_counted_through_views_copies_functions_and_moves() {
         ),
         (&["select json_agg from (select (u.email).json_agg from users u, (select 1 as json_agg) s) t"], all),
     ];
-    let people: Vec<String> = (0..reads.len()).map(|n| format!("singapore-full-{n}")).collect();
+    let people: Vec<String> = (0..=reads.len()).map(|n| format!("singapore-full-{n}")).collect();
     let served = serve_full_access("full", &people);
     for (who, (texts, _)) in people.iter().zip(reads) {
         let mut wire = connect(&served, who);
@@ -486,6 +511,7 @@ fn full_access_abroad_is_counted_through_views_copies_functions_and_moves() {
             assert_eq!(error, None, "{sql}");
         }
     }
+    nothing_but_rows_has_a_value(&served, &people[reads.len()]);
     let counts = meter("full");
     for (who, (texts, least)) in people.iter().zip(reads) {
         let (known, unknown) = count(&counts, who, PEOPLE);

@@ -1,7 +1,7 @@
 //! Values leave by rows only: an error says no more than the client knows.
 
 use super::{ANALYST, ENGINEER, Place};
-use crate::harness::client::{bind, end, execute, parse, run, send, sync};
+use crate::harness::client::{bind, describe, end, execute, parse, run, send, sync};
 
 /// Expressions whose error would have a value in it.
 const CARRIERS: &[&str] = &[
@@ -58,8 +58,31 @@ fn an_error_shows_no_value() {
                     crate::harness::client::query("execute x"),
                 ],
                 vec![crate::harness::client::query(&format!("copy ({sql}) to stdout"))],
+                vec![parse("", &sql), bind("", "", &[]), describe(""), execute("", 1), sync()],
+                // FETCH runs what was declared or bound.
+                vec![
+                    crate::harness::client::query(&format!("begin; declare c cursor for {sql}")),
+                    crate::harness::client::query("fetch all from c"),
+                    crate::harness::client::query("rollback"),
+                ],
+                vec![
+                    crate::harness::client::query("begin"),
+                    [parse("", &sql), bind("p", "", &[]), sync()].concat(),
+                    crate::harness::client::query("fetch 1 from p"),
+                    crate::harness::client::query("rollback"),
+                ],
+                // Behind another answer of the same batch.
+                vec![
+                    parse("", "select 1"),
+                    bind("", "", &[]),
+                    execute("", 0),
+                    parse("", &sql),
+                    bind("", "", &[]),
+                    execute("", 0),
+                    sync(),
+                ],
             ] {
-                let one_by_one = messages.len() == 2;
+                let one_by_one = messages.iter().filter(|m| matches!(m[0], b'Q')).count() > 1;
                 let answers = if one_by_one {
                     messages.iter().map(|m| send(&mut wire, std::slice::from_ref(m))).collect()
                 } else {

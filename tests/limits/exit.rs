@@ -9,9 +9,9 @@ use std::time::Duration;
 use ringfence_verifier::record::Kind;
 
 use super::{ANALYST, ENGINEER, Place};
-use crate::harness::client::{bind, describe, execute, parse, query, run, send, sync};
+use crate::harness::client::{bind, call, describe, execute, parse, query, run, send, sync};
 use crate::harness::ledger;
-use crate::harness::support::wire::Wire;
+use crate::harness::support::wire::{Wire, frame};
 
 /// A folder whose files stall or fail a gateway's syncs.
 struct Disk {
@@ -78,10 +78,40 @@ fn kinds() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("parameter", vec![query("set application_name = 'other'")]),
         ("nothing", vec![query("")]),
         ("cursor", vec![query("begin; declare c cursor for select id from users; fetch 2 from c; commit")]),
+        ("portal suspended", vec![parse("", "select id from users"), bind("", "", &[]), execute("", 1), sync()]),
+        (
+            "pieces of a portal",
+            vec![
+                parse("", "select id from users limit 5"),
+                bind("", "", &[]),
+                execute("", 2),
+                execute("", 2),
+                execute("", 2),
+                sync(),
+            ],
+        ),
+        (
+            "an error behind rows",
+            vec![query("select id from users order by id limit 2; select 1 / (id - id) from users limit 1")],
+        ),
         (
             "prepared in SQL",
             vec![query("prepare x as select id from users limit 2; execute x; deallocate x")],
         ),
+    ]
+}
+
+/// Answers that only full access has.
+fn kinds_of_full_access() -> Vec<(&'static str, Vec<Vec<u8>>)> {
+    let returning = "insert into follows values (-1, -2) on conflict (follower_id, followee_id) do update \
+                     set followee_id = -2 returning follower_id";
+    vec![
+        ("returning", vec![query(returning)]),
+        ("returning, extended", vec![parse("", returning), bind("", "", &[]), execute("", 0), sync()]),
+        ("copy in", vec![query("copy follows from stdin"), frame(b'c', b"")]),
+        ("function call", vec![call(1299)]), // now()
+        ("notification", vec![query("listen chan; notify chan, 'a'")]),
+        ("fatal", vec![query("select pg_terminate_backend(pg_backend_pid())")]),
     ]
 }
 
@@ -101,7 +131,9 @@ fn no_byte_leaves_before_its_intent_is_durable() {
                 let before = vec![query("begin"), parse("s", &sql), bind("p", "s", &[]), sync()];
                 (what, before, vec![execute("p", 0), sync()])
             });
-            let whole = kinds().into_iter().map(|(what, messages)| (what, vec![query("select 1")], messages));
+            let more = if who == ENGINEER { kinds_of_full_access() } else { Vec::new() };
+            let whole = kinds().into_iter().chain(more);
+            let whole = whole.map(|(what, messages)| (what, vec![query("select 1")], messages));
             for (what, before, messages) in whole.chain(bound) {
                 let prepare = |wire: &mut Wire| {
                     for part in before.split_inclusive(|message| matches!(message[0], b'Q' | b'S')) {

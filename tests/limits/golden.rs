@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ringfence_reports::index;
 use ringfence_reports::question::{Question, ask};
 use ringfence_reports::reconcile::{Reconciliation, Settings};
-use ringfence_verifier::bundle;
+use ringfence_verifier::{bundle, verify};
 use serde_json::Value;
 
 fn golden() -> PathBuf {
@@ -19,6 +19,9 @@ fn json(name: &str) -> Value {
 #[test]
 fn an_old_log_verifies_and_answers_as_before() {
     let vkey = std::fs::read_to_string(golden().join("ledger.vkey")).unwrap();
+    let report = verify::verify(&golden().join("ledger"), vkey.trim());
+    assert_eq!(report.problems, Vec::<String>::new());
+    assert!(report.entries > 0);
     let dir = tempfile::tempdir().unwrap();
     index::update(dir.path(), &golden().join("ledger"), vkey.trim(), |_| {}).unwrap();
     for (name, column) in [("who.json", None), ("who-email.json", Some("users.email"))] {

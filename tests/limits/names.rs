@@ -198,10 +198,13 @@ fn a_name_that_is_not_known_is_refused_or_recorded_as_not_understood() {
         let hidden = "do $$ begin execute 'prepare h as select id, email from users limit 2'; end $$";
         assert_eq!(run(&mut wire, hidden).sqlstate(), None);
         assert_eq!(run(&mut wire, "execute h").rows.len(), 2);
+        send(&mut wire, &[crate::harness::client::call(1299)]); // now()
         end(wire);
-        let intents = ledger::wait_for(&log, from, Kind::Intent, 2);
-        let executed = intents.iter().find(|i| i["statement"] == "execute h").unwrap();
-        assert_eq!(executed["not_understood"], true, "{executed}");
+        let intents = ledger::wait_for(&log, from, Kind::Intent, 3);
+        for text in ["execute h", "-- a function-call message: function 1299, now()"] {
+            let executed = intents.iter().find(|i| i["statement"] == text).unwrap();
+            assert_eq!(executed["not_understood"], true, "{executed}");
+        }
     }
 }
 
@@ -326,6 +329,10 @@ fn what_a_workload_runs_unread_is_counted_as_not_understood() {
     run(&mut wire, "select id from users limit 2");
     send(&mut wire, &[frame(b'Q', b"select '\x83\x5c', email from users limit 3\0")]);
     send(&mut wire, &[crate::harness::client::call(1299)]); // now()
+    run(&mut wire, "do $$ begin execute 'prepare h as select email from users limit 6'; end $$");
+    assert_eq!(run(&mut wire, "execute h /* hidden */").rows.len(), 6);
+    end(wire);
+    let mut wire = place.connect(WORKLOAD, false);
     run(&mut wire, "prepare x as select email from users limit 5");
     run(&mut wire, "execute x");
     end(wire);
@@ -335,7 +342,7 @@ fn what_a_workload_runs_unread_is_counted_as_not_understood() {
         let counted = ledger::records(&log, from, Kind::Counted);
         let shapes: Vec<Value> =
             counted.iter().flat_map(|c| c["shapes"].as_array().cloned().unwrap_or_default()).collect();
-        if shapes.iter().any(|s| s["statement"].as_str().is_some_and(|t| t.starts_with("execute"))) {
+        if shapes.iter().any(|s| s["statement"].as_str().is_some_and(|t| t.starts_with("execute x"))) {
             break shapes;
         }
         assert!(std::time::Instant::now() < until, "{shapes:?}");
@@ -350,6 +357,9 @@ fn what_a_workload_runs_unread_is_counted_as_not_understood() {
     assert!(shapes.iter().any(|s| is(s, "function 1299, now()")), "{shapes:?}");
     let executed = shapes.iter().find(|s| is(s, "execute x")).unwrap();
     assert!(is(&executed["stands_for"], "select email from users"), "{executed}");
+    // A name that a block made unseen.
+    let hidden = shapes.iter().find(|s| is(s, "execute h")).unwrap();
+    assert_eq!(hidden["stands_for"]["fingerprint"], "not understood", "{hidden}");
 }
 
 /// A text that reads differently under `standard_conforming_strings = off` is read as the store reads it.
