@@ -652,10 +652,12 @@ impl Reconciliation {
                     break;
                 }
                 let Some(line) = ran.waiting.pop_front() else { break };
-                if self.ledgers.take_count(*role, shape) {
-                    self.summary.counted += 1;
-                } else if line.time > counts_until {
+                // What is not counted yet must not take the count of another statement: some counts stand
+                // for statements of any shape.
+                if line.time > counts_until {
                     self.summary.not_yet += 1;
+                } else if self.ledgers.take_count(*role, shape) {
+                    self.summary.counted += 1;
                 } else {
                     missing.push(line);
                 }
