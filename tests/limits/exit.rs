@@ -78,7 +78,10 @@ fn kinds() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("parameter", vec![query("set application_name = 'other'")]),
         ("nothing", vec![query("")]),
         ("cursor", vec![query("begin; declare c cursor for select id from users; fetch 2 from c; commit")]),
-        ("portal suspended", vec![parse("", "select id from users"), bind("", "", &[]), execute("", 1), sync()]),
+        (
+            "portal suspended",
+            vec![parse("", "select id from users"), bind("", "", &[]), execute("", 1), sync()],
+        ),
         (
             "pieces of a portal",
             vec![

@@ -34,7 +34,12 @@ fn charged_rows_are_shown_under_that_word() {
     assert_eq!(grant.settled(), 14);
     // The checkpoint that the audit reads follows, and witnesses confirm it.
     std::thread::sleep(Duration::from_secs(4));
-    let requests: Value = serde_json::from_str(&said(place.place, "ringfence", &["requests", "--as", "us-approver-1", "--json"])).unwrap();
+    let requests: Value = serde_json::from_str(&said(
+        place.place,
+        "ringfence",
+        &["requests", "--as", "us-approver-1", "--json"],
+    ))
+    .unwrap();
     let mine = requests.as_array().unwrap().iter().find(|r| r["id"] == *grant.id).unwrap();
     assert_eq!(mine["charged"], 14, "{mine}");
     let printed = said(place.place, "ringfence", &["requests", "--as", "us-approver-1"]);
@@ -89,7 +94,8 @@ fn an_erased_text_shows_in_each_entry_that_names_it() {
     let (holds, before) = ask("texts-bundle");
     assert!(holds && !before.contains("not shown"), "{before}");
     let reached = ["audit", "who-accessed", "--column", "messages.body", "--json"];
-    let who = |answer: &str| serde_json::from_str::<Value>(answer).unwrap()["people"].as_array().unwrap().len();
+    let who =
+        |answer: &str| serde_json::from_str::<Value>(answer).unwrap()["people"].as_array().unwrap().len();
     assert_eq!(who(&said(place.place, "texts", &reached)), 0);
     // Without the text nobody can tell what the others reached.
     let entry = first.to_string();
