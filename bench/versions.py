@@ -1,6 +1,6 @@
 """Two versions of the program in one run, interleaved: proxy CPU for a point read. Writes bench/VERSIONS.md.
 
-Usage: versions.py OLD-PROGRAM [SECONDS] [RUNS]; the new one is target/release/ringfence. Both gateways stand in front of the
+Usage: versions.py OLD-PROGRAM OLD-COMMIT [SECONDS] [RUNS]; the new one is target/release/ringfence. Both gateways stand in front of the
 same store, with a log each. Full access is the counted workload; governed are the person with full access whose statements
 are logged one by one, and the person at a masked face.
 """
@@ -9,18 +9,20 @@ import statistics
 import sys
 
 import rig
-from rig import Contender, PROGRAM, Rig
+from rig import Contender, PROGRAM, Rig, sh
 
 OLD = sys.argv[1]
-SECONDS = int(sys.argv[2]) if len(sys.argv) > 2 else 5
-RUNS = int(sys.argv[3]) if len(sys.argv) > 3 else 5
+OLD_COMMIT = sys.argv[2]
+SECONDS = int(sys.argv[3]) if len(sys.argv) > 3 else 5
+RUNS = int(sys.argv[4]) if len(sys.argv) > 4 else 5
 CLIENTS = 8
 WHO = [("full access", "feed-service"), ("durable intents", "us-engineer"), ("masked face", "singapore-analyst")]
 
 
 def main():
+    new = sh("git", "-C", str(rig.ROOT), "rev-parse", "--short", "HEAD").strip()
     lines = ["# Two versions side by side", "",
-             f"Point reads, {CLIENTS} clients, {RUNS} runs of {SECONDS} s each, interleaved; medians with their spread. Proxy CPU in µs for a statement.", "",
+             f"Old is {OLD_COMMIT}, new is {new}. Point reads, {CLIENTS} clients, {RUNS} runs of {SECONDS} s each, interleaved; medians with their spread. Proxy CPU in µs for a statement.", "",
              "| protocol | contender | old | new | new to old |", "| --- | --- | --- | --- | --- |"]
     with contextlib.ExitStack() as stack:
         bench = Rig(stack)

@@ -29,6 +29,12 @@ fn a_notice_does_not_tell_a_bit_of_a_value() {
             assert_eq!(answer.sqlstate(), None, "{answer:?}");
             assert_eq!(notices(&answer), Vec::<&String>::new());
         }
+        // COMMIT runs the rest of a cursor WITH HOLD.
+        run(&mut wire, "begin");
+        run(&mut wire, &format!("declare h cursor with hold for {sql}"));
+        let answer = run(&mut wire, "commit");
+        assert_eq!((answer.sqlstate(), notices(&answer)), (None, Vec::new()));
+        run(&mut wire, "close h");
         // One that no row stands behind passes.
         let answer = run(&mut wire, "commit");
         assert_eq!(notices(&answer), ["there is no transaction in progress"]);

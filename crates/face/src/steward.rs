@@ -63,13 +63,13 @@ pub type Relations = HashMap<u32, Relation>;
 /// What a relation's name stands for in a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named {
-    /// PostgreSQL's own relations, which have nothing of any user.
+    /// PostgreSQL's own relations and sequences, which have nothing of any user.
     System,
     /// Tables that hold rows of their own.
     Table,
     /// A table that holds rows of another one, too: a partition or a child.
     Child,
-    /// A view, which can show rows of any table; also where a table has the same name.
+    /// A view or a foreign table, which can show rows of any table; also where a table has the same name.
     View,
 }
 
@@ -337,14 +337,14 @@ impl Steward {
             .query(
                 "SELECT c.relname::text, bool_or(c.is_view), bool_or(c.is_child), bool_and(c.is_system)
                  FROM (SELECT c.relname,
-                              NOT s.is_system AND c.relkind NOT IN ('r', 'p', 'f') AS is_view,
+                              NOT s.is_system AND c.relkind NOT IN ('r', 'p', 'S') AS is_view,
                               EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid) AS is_child,
                               s.is_system
                        FROM pg_class c
                        JOIN pg_namespace n ON n.oid = c.relnamespace,
                        LATERAL (SELECT n.nspname IN ('pg_catalog', 'information_schema')
-                                AND c.relname <> ALL ($1) AS is_system) s
-                       WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm')
+                                AND c.relname <> ALL ($1) OR c.relkind = 'S' AS is_system) s
+                       WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm', 'S')
                          AND n.nspname NOT LIKE 'rf\\_%' AND n.nspname NOT LIKE 'pg\\_toast%') c
                  GROUP BY c.relname",
                 &[&SHOW_VALUES],

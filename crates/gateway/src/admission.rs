@@ -59,8 +59,7 @@ impl Admission {
             let relations = Arc::new(steward.relations(&login.face).await?);
             *self.relations.lock().unwrap_or_else(PoisonError::into_inner) = relations;
             if !self.is_face() {
-                let names = Arc::new(steward.names().await?);
-                *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
+                self.look_for_names(steward).await?;
             }
         }
         *self.login.lock().unwrap_or_else(PoisonError::into_inner) = Some((login.clone(), Instant::now()));
@@ -70,6 +69,13 @@ impl Admission {
     /// The tables that results come from.
     pub fn relations(&self) -> Arc<Relations> {
         Arc::clone(&self.relations.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Asks the store again what names of relations stand for.
+    pub async fn look_for_names(&self, steward: &Steward) -> Result<(), ringfence_face::Error> {
+        let names = Arc::new(steward.names().await?);
+        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
+        Ok(())
     }
 
     /// What names of relations stand for in the store.

@@ -402,6 +402,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         if !session.quota.is_empty() {
             charges = session.quota.admit(&running.runs, &|t, c| session.has_column(t, c)).await?;
         }
+        if let Err(refusal) = session.look_for_names(&running.runs).await {
+            session.quota.take_back(&charges);
+            return Err(refusal);
+        }
         let watch = session.watch(&running.runs);
         let number = match number {
             Some(number) => number, // a portal that goes on

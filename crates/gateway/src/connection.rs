@@ -102,6 +102,7 @@ async fn dial(
             }
             // The store's own words may be those of a trigger of others.
             BackendError::Refused { code: sqlstate, .. } => {
+                tracing::warn!(%sqlstate, store = %key.store, role = %key.role, "the store refused a connection");
                 let known =
                     if sqlstate == "53300" { code::TOO_MANY_CONNECTIONS } else { code::CANNOT_CONNECT };
                 let text = format!("the store refused the connection (SQLSTATE {sqlstate})");

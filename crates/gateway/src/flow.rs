@@ -178,7 +178,7 @@ pub struct Flow {
     pub unsynced: bool,
     /// Something is left in the connection that the session may rely on (transaction pooling).
     pub pinned: bool,
-    /// What was sent before the last statement that pins.
+    /// The place of the last message that was sent before the last statement that pins.
     pinned_after: u64,
     /// The client ran DISCARD ALL, which leaves a full-access login in its own role (transaction pooling).
     pub discarded: bool,

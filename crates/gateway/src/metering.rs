@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ringfence_face::{Named, Relations};
+use ringfence_face::{Named, Names, Relations};
 use ringfence_ledger::{Counters, Entry, Kind, Ticket};
 use ringfence_meter::record::MAX_IDS;
 use ringfence_meter::subject::Id;
@@ -91,6 +91,8 @@ struct Subjects {
 struct Known {
     scope: Arc<QueryScope>,
     goes_on: bool,
+    /// What names of relations stood for.
+    names: Arc<Names>,
     subjects: Vec<Arc<Subjects>>,
 }
 
@@ -126,7 +128,11 @@ impl Watched {
 
 /// What is watched of one statement.
 #[derive(Debug)]
-pub struct Watch(Vec<Watched>);
+pub struct Watch {
+    watched: Vec<Watched>,
+    /// It names a relation that the store does not have, so no row of it may pass.
+    is_absent: bool,
+}
 
 /// What becomes of a row.
 pub enum Row {
@@ -139,22 +145,22 @@ pub enum Row {
 impl Watch {
     /// Whether a RowDescription could tell whom rows are about.
     pub fn wants_description(&self) -> bool {
-        self.0.iter().any(|watched| !watched.of.carriers.is_empty())
+        self.watched.iter().any(|watched| !watched.of.carriers.is_empty())
     }
 
     /// Whether nothing is watched.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.watched.is_empty() && !self.is_absent
     }
 
     /// Whether a row may show all people of some table.
     pub fn has_unbounded(&self) -> bool {
-        self.0.iter().any(|watched| watched.of.max_rows == UNBOUNDED)
+        self.watched.iter().any(|watched| watched.of.max_rows == UNBOUNDED)
     }
 
     /// Counts rows that show no person's key. A limit does not hold them back.
     pub fn count_unknown(&mut self, session: &Session, metering: &Metering) {
-        for watched in &mut self.0 {
+        for watched in &mut self.watched {
             let seen = Seen::Rows(watched.of.max_rows);
             if let Ok(is_new) = metering.count(session, &watched.of.meaning, seen) {
                 watched.is_new |= is_new;
@@ -170,7 +176,8 @@ impl Watch {
         session: &Session,
         metering: &Metering,
     ) -> Result<(), Box<Refusal>> {
-        for watched in &mut self.0 {
+        self.must_be_known()?;
+        for watched in &mut self.watched {
             let rows = watched.of.max_rows.saturating_mul(count);
             watched.is_new |= metering.count(session, &watched.of.meaning, Seen::Rows(rows))?;
             watched.rows = watched.rows.saturating_add(rows);
@@ -178,10 +185,22 @@ impl Watch {
         Ok(())
     }
 
+    fn must_be_known(&self) -> Result<(), Box<Refusal>> {
+        if !self.is_absent {
+            return Ok(());
+        }
+        let message = "the answer is of a relation that the store did not have when the statement was sent";
+        Err(Box::new(
+            Refusal::new(code::NOT_IN_PREREQUISITE_STATE, message)
+                .detail("Whose data it shows cannot be counted, so it is held back and the session is over.")
+                .hint("Connect again. Across the border, read tables and views that are committed."),
+        ))
+    }
+
     /// A RowDescription came: finds the keys in it.
     pub fn describe(&mut self, body: &[u8], relations: &Relations, session: &Session) {
         let fields = description(body).unwrap_or_default();
-        for watched in &mut self.0 {
+        for watched in &mut self.watched {
             let carriers = watched.of.carriers.iter().enumerate();
             watched.place = carriers.into_iter().find_map(|(number, carrier)| {
                 fields.iter().enumerate().find_map(|(position, field)| {
@@ -205,13 +224,14 @@ impl Watch {
         session: &Session,
         metering: &Metering,
     ) -> Result<Row, Box<Refusal>> {
-        for watched in &self.0 {
+        self.must_be_known()?;
+        for watched in &self.watched {
             let Some(place) = &watched.place else { continue };
             if matches!(value(row, place.position), Value::Cut) && !is_whole && row.len() < MAX_BEFORE_KEY {
                 return Ok(Row::More);
             }
         }
-        for watched in &mut self.0 {
+        for watched in &mut self.watched {
             let id = watched.place.as_ref().and_then(|place| match value(row, place.position) {
                 Value::There(bytes) => {
                     Some(watched.of.carriers[place.carrier].key.id(&place.reading.text(bytes)))
@@ -233,12 +253,12 @@ impl Watch {
     /// What must be on record now.
     fn take_new(&mut self) -> Vec<Group> {
         let new = |watched: &mut Watched| std::mem::take(&mut watched.is_new).then(|| watched.take());
-        self.0.iter_mut().filter_map(new).flatten().collect()
+        self.watched.iter_mut().filter_map(new).flatten().collect()
     }
 
     /// What is not on record yet.
     pub fn take_rest(&mut self) -> Vec<Group> {
-        self.0.iter_mut().filter_map(Watched::take).collect()
+        self.watched.iter_mut().filter_map(Watched::take).collect()
     }
 }
 
@@ -325,7 +345,12 @@ impl Session {
         match runs {
             [one] => {
                 let mut known = metering.known.lock().unwrap_or_else(PoisonError::into_inner);
-                let is_it = |k: &&Known| Arc::ptr_eq(&k.scope, &one.scope) && k.goes_on == one.goes_on;
+                let names = self.admission.names();
+                let is_it = |k: &&Known| {
+                    Arc::ptr_eq(&k.scope, &one.scope)
+                        && k.goes_on == one.goes_on
+                        && Arc::ptr_eq(&k.names, &names)
+                };
                 if let Some(found) = known.iter().find(is_it) {
                     watched.extend(found.subjects.iter().map(Watched::of));
                 } else {
@@ -334,7 +359,8 @@ impl Session {
                     if known.len() >= REMEMBERED {
                         known.pop_front();
                     }
-                    known.push_back(Known { scope: Arc::clone(&one.scope), goes_on: one.goes_on, subjects });
+                    let (scope, goes_on) = (Arc::clone(&one.scope), one.goes_on);
+                    known.push_back(Known { scope, goes_on, names, subjects });
                 }
             }
             runs => {
@@ -348,10 +374,13 @@ impl Session {
                 }
             }
         }
-        (!watched.is_empty()).then_some(Watch(watched))
+        let names = self.admission.names();
+        let is_absent = runs.iter().any(|run| self.is_absent(&names, run));
+        (!watched.is_empty() || is_absent).then_some(Watch { watched, is_absent })
     }
 
-    /// Whom a query shows. It depends on nothing that changes while the session goes on.
+    /// Whom a query shows. But for the names of relations, what it depends on stays as it is while the
+    /// session goes on.
     fn subjects(&self, scope: &QueryScope, goes_on: bool) -> Vec<Arc<Subjects>> {
         let mut subjects = Vec::new();
         let Some((_, catalogue)) = self.policy.store(&self.store.name) else { return subjects };
@@ -359,12 +388,19 @@ impl Session {
         // Outside a face, a function that is not known may read any table, and so may a view.
         let names = if self.is_face() { None } else { Some(self.admission.names()) };
         let named = |table: &str| names.as_ref().map(|names| names.get(table).copied());
+        // A name that the store does not have is for the store to refuse; `is_absent` holds back its rows.
         let is_strange = |table: &String| match named(table) {
-            None | Some(Some(Named::Table | Named::System)) => false,
+            None | Some(None | Some(Named::Table | Named::System)) => false,
             Some(Some(Named::Child)) => !catalogue.tables.contains_key(table),
-            Some(Some(Named::View) | None) => true,
+            Some(Some(Named::View)) => true,
         };
-        let is_strange = names.is_some() && (scope.calls_unknown || scope.tables.keys().any(is_strange));
+        // A copy in the same row is read later by the name of another column.
+        let is_protected = |table: &String| {
+            let class = |column: &str| catalogue.column(table, column).and_then(Column::protected);
+            scope.copied.iter().any(|column| column == "*" || class(column).is_some())
+        };
+        let is_strange = names.is_some()
+            && (scope.calls_unknown || scope.tables.keys().any(|t| is_strange(t) || is_protected(t)));
         let is_unknown = scope.is_unknown || is_strange;
         let mentions: Vec<(&String, &Mention)> = if is_unknown {
             catalogue.tables.keys().map(|table| (table, &whole)).collect()
@@ -396,6 +432,25 @@ impl Session {
             }
         }
         subjects
+    }
+
+    /// Whether a query names a relation that the store does not have, as far as is known: a temporary view
+    /// of the transaction under way can be one.
+    fn is_absent(&self, names: &Names, run: &Run) -> bool {
+        !self.is_face() && run.scope.tables.keys().any(|table| !names.contains_key(table))
+    }
+
+    /// Looks again for the names of relations that a query has and the store did not have.
+    pub async fn look_for_names(&self, runs: &[Run]) -> Result<(), Refusal> {
+        if self.metering.is_none() || self.is_face() {
+            return Ok(());
+        }
+        let names = self.admission.names();
+        if !runs.iter().any(|run| self.is_absent(&names, run)) {
+            return Ok(());
+        }
+        let Some(behind) = self.shared.stores.get(&self.store.name) else { return Ok(()) };
+        self.admission.look_for_names(&behind.steward).await.map_err(|e| cannot_connect(&e))
     }
 
     /// The categories that a mention shows, and whether in clear.
@@ -494,7 +549,7 @@ impl Session {
         let Some((_, catalogue)) = self.policy.store(&self.store.name) else { return Ok(()) };
         let login = self.admission.login(&behind.steward, &self.policy).await;
         let login = login.map_err(|e| cannot_connect(&e))?;
-        for Watched { of, .. } in watch.0.iter().filter(|watched| watched.of.max_rows == UNBOUNDED) {
+        for Watched { of, .. } in watch.watched.iter().filter(|watched| watched.of.max_rows == UNBOUNDED) {
             let classified = catalogue.tables.get(&of.group.table);
             let (_, key) = key_of(classified, of.group.unit);
             let key = key.filter(|key| self.shows(&of.group.table, key) != Visibility::Absent);
@@ -520,7 +575,7 @@ impl Session {
                 groups.push(Group { all: people, ..of.group.clone() });
             }
         }
-        watch.0.retain(|watched| watched.of.max_rows != UNBOUNDED);
+        watch.watched.retain(|watched| watched.of.max_rows != UNBOUNDED);
         Ok(())
     }
 
@@ -542,7 +597,8 @@ impl Session {
         let mut entries = entries_of(watch.take_rest());
         let last = entries.pop().unwrap_or_default();
         for reached in entries {
-            self.shared.ledger.record(self.reached(n, reached));
+            // They are counted in public already.
+            self.shared.ledger.record(self.reached(n, reached).counting(Counters::default()));
         }
         last
     }

@@ -163,7 +163,11 @@ impl Quota {
             let before = all.max(begin);
             if let Err(left) = self.take(grant, before).await {
                 self.take_back(&charges);
-                return Err(refused(limited, all, left));
+                return Err(if all >= begin {
+                    refused(limited, all, left)
+                } else {
+                    too_many(limited, begin, left)
+                });
             }
             let paid = if all == 0 { paid } else { 0 };
             charges.push(Charge { grant, per_row, charged: before, paid, declared: 0 });
@@ -285,6 +289,20 @@ impl Quota {
             grant.unlease(rows);
         }
     }
+}
+
+/// The refusal of a text whose statements cost their least, and more than is left.
+fn too_many(limited: &Limited, begin: u64, left: u64) -> Refusal {
+    if left == 0 {
+        return refused(limited, 0, 0);
+    }
+    let (id, table) = (limited.id(), limited.table());
+    Refusal::new(
+        code::LIMIT_EXCEEDED,
+        format!("this text costs at least {begin} rows of {table}, and grant {id} has {left} left"),
+    )
+    .detail("Each statement of a text that reads the table costs at least 1 row.")
+    .hint("Send fewer statements, or ask for a new grant with a higher --max-rows.")
 }
 
 fn refused(limited: &Limited, all: u64, left: u64) -> Refusal {

@@ -10,6 +10,7 @@ use ringfence_face::{Login, Steward};
 use ringfence_ledger::{Crossing, Entry, Kind, Ticket};
 use ringfence_meter::Who;
 use ringfence_policy::{Device, Policy, Principal, Proof, Standing, Store, Visibility};
+use ringfence_statement::scope::IN_SCHEMA;
 use ringfence_statement::settings::Settings;
 use tokio::io::{AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, watch};
@@ -167,14 +168,22 @@ impl Session {
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the session sees a column in a table.
+    /// Whether the session sees a column in a table; a table with a schema must be of the one that is
+    /// shown.
     pub fn has_column(&self, table: &str, column: &str) -> bool {
+        let (schema, table) = table.split_once(IN_SCHEMA).map_or((None, table), |(s, t)| (Some(s), t));
+        if let (Some(schema), Some(_)) = (schema, &self.admission.outcome)
+            && !schema.starts_with("rf_")
+        {
+            return false;
+        }
         if let Some(outcome) = &self.admission.outcome {
             let seen = outcome.tables.get(table).and_then(|columns| columns.get(column));
             return seen.is_some_and(|c| !c.granted_by.is_empty() || c.base != Visibility::Absent);
         }
         let catalogue = self.policy.store(&self.store.name).map(|(_, catalogue)| catalogue);
         let classified = catalogue.and_then(|catalogue| catalogue.tables.get(table));
+        let classified = classified.filter(|table| schema.is_none_or(|schema| table.schema == schema));
         classified.is_some_and(|classified| classified.columns.contains_key(column))
     }
 

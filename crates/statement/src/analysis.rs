@@ -186,10 +186,12 @@ fn sets_by_function(value: &Value) -> bool {
         Value::Array(items) => items.iter().any(sets_by_function),
         Value::Object(fields) => fields.iter().any(|(key, inner)| {
             let may_set = || {
-                matches!(
-                    functions::of_call(inner),
-                    functions::Function::Unknown | functions::Function::RunsSql
-                )
+                let last = inner["funcname"].as_array().and_then(|parts| parts.last());
+                last.is_some_and(|name| name["node"]["String"]["sval"] == "set_config")
+                    || matches!(
+                        functions::of_call(inner),
+                        functions::Function::Unknown | functions::Function::RunsSql
+                    )
             };
             (key == "FuncCall" && may_set()) || sets_by_function(inner)
         }),

@@ -9,7 +9,7 @@
 //! section 4.2.7), which can be a query around the one that it stands in. Where the text alone does not
 //! tell, [`Bounds::doubts`] says what must be looked up.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::rc::Rc;
 
 use serde_json::Value;
@@ -83,6 +83,9 @@ const MAX_ITEMS: usize = 300;
 const MAX_NAMES: usize = 300;
 const MAX_DOUBTS: usize = 50;
 
+/// Stands between a schema and a table in [`Doubt::tables`]; no name has it.
+pub const IN_SCHEMA: char = '\0';
+
 type Rows = BTreeMap<String, u64>;
 
 /// What was found about a statement.
@@ -95,6 +98,8 @@ pub(crate) struct Bounds {
     /// A constant's value was looked at: another text of the same shape may have other bounds.
     pub(crate) reads_constants: bool,
     pub(crate) doubts: Vec<Doubt>,
+    /// Columns of the changed row from which the statement fills others.
+    pub(crate) copied: BTreeSet<String>,
 }
 
 /// A query's result.
@@ -254,6 +259,11 @@ impl Reader {
         }
         let assigned = ["target_list", "on_conflict_clause"];
         for list in assigned {
+            let mut refs = Vec::new();
+            column_refs(&fields[list], &mut refs, &mut false);
+            // What the client sends (`excluded`) is not read from the table.
+            let own = refs.iter().filter(|parts| parts.first() != Some(&"excluded"));
+            self.bounds.copied.extend(own.filter_map(|parts| parts.last()).map(|c| (*c).to_owned()));
             let before = std::mem::take(&mut level.holds);
             self.expression(&fields[list], &mut level, &names);
             copies |= !level.holds.is_empty();
@@ -488,8 +498,12 @@ impl Reader {
             level.items.push(Item { columns: rows.columns.clone(), ..item(fields, None) });
             return rows;
         }
-        // Which columns a table of a schema that is named has, its name alone does not say.
-        level.items.push(item(fields, Some(name).filter(|_| !is_qualified)));
+        let mut own = item(fields, Some(name));
+        // Another table of this name can have other columns.
+        if let (Some(table), Some(schema)) = (&mut own.table, filled(fields, "schemaname")) {
+            *table = format!("{schema}{IN_SCHEMA}{table}");
+        }
+        level.items.push(own);
         table_rows(name)
     }
 

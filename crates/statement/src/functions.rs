@@ -1,5 +1,6 @@
 //! What is known of functions: PostgreSQL's own, by name. A function that is called with another schema
-//! is not one of them. A face reaches PostgreSQL's own functions only.
+//! is not one of them; one that is called without a schema may be somebody else's, outside a face. A face
+//! reaches PostgreSQL's own functions only.
 
 use serde_json::Value;
 
@@ -68,6 +69,10 @@ const RUNS_SQL: &[&str] = &[
     "pg_ls_",
     "currtid2",
     "plpgsql_",
+    "pg_cursor",
+    "pg_prepared_statement",
+    "pg_stat_get_activity",
+    "pg_stat_get_backend_activity",
 ];
 
 const SCALAR: &[&str] = &[
@@ -332,6 +337,7 @@ const SCALAR: &[&str] = &[
     "scale",
     "set_bit",
     "set_byte",
+    "set_config",
     "set_masklen",
     "setval",
     "setweight",
@@ -519,17 +525,23 @@ const CATALOGUE: &[&str] = &[
     "current_schemas",
     "current_user",
     "format_type",
+    "getdatabaseencoding",
     "has_any_column_privilege",
     "has_column_privilege",
     "has_database_privilege",
+    "has_foreign_data_wrapper_privilege",
     "has_function_privilege",
+    "has_language_privilege",
     "has_schema_privilege",
     "has_sequence_privilege",
+    "has_server_privilege",
     "has_table_privilege",
     "has_tablespace_privilege",
     "has_type_privilege",
     "inet_client_addr",
+    "inet_client_port",
     "inet_server_addr",
+    "inet_server_port",
     "makeaclitem",
     "obj_description",
     "oidvectortypes",
@@ -542,6 +554,7 @@ const CATALOGUE: &[&str] = &[
     "to_regprocedure",
     "to_regrole",
     "to_regtype",
+    "txid_current_snapshot",
     "user",
     "version",
 ];

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+pub use crate::bounds::IN_SCHEMA;
 use crate::bounds::{self, Bounds};
 use crate::column_refs;
 
@@ -56,7 +57,7 @@ pub struct Equal {
 pub struct Doubt {
     /// Column names without a table.
     pub columns: Vec<String>,
-    /// The tables of the subquery.
+    /// The tables of the subquery; one with a schema has that before [`IN_SCHEMA`].
     pub tables: Arc<[String]>,
 }
 
@@ -77,6 +78,8 @@ pub struct QueryScope {
     pub equal: Vec<Equal>,
     /// It calls functions that are not known; outside a face those may read any table.
     pub calls_unknown: bool,
+    /// Columns of a row that is changed, from which others of it are filled; `*` for all.
+    pub copied: BTreeSet<String>,
     /// Aggregates whose query is in doubt.
     pub doubts: Vec<Doubt>,
     /// [`Mention::max_rows`] by table, if the doubts are not resolved.
@@ -107,6 +110,7 @@ impl QueryScope {
         self.is_plain &= other.is_plain && !(self.has_rows && other.has_rows);
         self.has_rows |= other.has_rows;
         self.calls_unknown |= other.calls_unknown;
+        self.copied.extend(other.copied.iter().cloned());
         self.doubts.extend(other.doubts.iter().cloned());
         if other.has_rows {
             self.equal.clone_from(&other.equal);
@@ -118,7 +122,8 @@ impl QueryScope {
         let columns = |m: &Mention| m.columns.iter().map(|c| c.len() + 48).sum::<usize>();
         let tables = self.tables.iter().map(|(table, m)| table.len() + 96 + columns(m)).sum::<usize>();
         let doubts = self.doubts.iter().map(|d| 64 * (1 + d.columns.len() + d.tables.len())).sum::<usize>();
-        tables + doubts + 96 * (self.equal.len() + self.in_doubt.len())
+        let copied = self.copied.iter().map(|column| column.len() + 48).sum::<usize>();
+        tables + doubts + copied + 96 * (self.equal.len() + self.in_doubt.len())
     }
 
     /// Whether the result can combine many rows of some table in one row.
@@ -173,6 +178,7 @@ fn read(kind: &str, fields: &Value, constants: &mut bool) -> QueryScope {
     *constants |= own.reads_constants;
     scope.is_unknown = own.is_unknown;
     scope.calls_unknown = own.calls_unknown;
+    scope.copied.clone_from(&own.copied);
     if own.doubts.is_empty() {
         scope.take(&own, |mention, most| mention.max_rows = most);
     } else {
@@ -518,7 +524,7 @@ mod tests {
             ("select email from users where id = 1 except select email from users where id = 2", "2"),
             ("select email from users where id = 1 union select email from users where id = 2", "1"),
             // A table with a schema may lack the column that one of the same name has.
-            ("select (select string_agg(email, ',') from other.messages limit 1) from users", "all"),
+            ("select (select string_agg(email, ',') from other.messages limit 1) from users", "1|all"),
             ("select (select u.json_agg) from users u", "all"),
             ("select s.count from (select count(*) as count from videos) s, users", "1"),
             // Names that an item does not have.
@@ -605,6 +611,20 @@ mod tests {
             "copy users to stdout",
         ] {
             assert!(!scope(text).is_unknown, "{text}");
+        }
+        let other = scope("select (select max(email) from other.messages) from users");
+        let of_public = |table: &str, column: &str| table == "messages" && column == "email";
+        assert_eq!(other.max_rows("users", &of_public), UNBOUNDED);
+        let of_other = |table: &str, column: &str| table == "other\0messages" && column == "email";
+        assert_eq!(other.max_rows("users", &of_other), 1);
+        // From which columns a statement fills others of the row.
+        for (text, copied) in [
+            ("update devices set model = ip::text", "ip"),
+            ("update devices set n = n + 1, m = 'x' where ip = '::1'", "n"),
+            ("insert into devices values (1) on conflict (id) do update set model = devices.ip::text", "ip"),
+            ("insert into devices values (1) on conflict (id) do update set model = excluded.model", ""),
+        ] {
+            assert_eq!(Vec::from_iter(scope(text).copied).join(","), copied, "{text}");
         }
         // PostgreSQL's own functions, and others that have their names.
         assert_eq!(scope("select pg_catalog.lower(email) from users").tables["users"].max_rows, 1);

@@ -313,12 +313,11 @@ impl Names {
     /// transaction was rolled back, and `in_transaction` that one is open.
     pub fn ready(&mut self, failure: Option<&str>, rolled_back: bool, in_transaction: bool) {
         let count = std::mem::take(&mut self.count);
-        let changes = std::mem::take(&mut self.changes);
+        let mut changes = std::mem::take(&mut self.changes);
         let is_whole = changes.is_empty() || count == changes.len() && failure.is_none() && !rolled_back;
         // What failed may have changed names before it did: a prepared statement outlives the error of a
         // block that made it. The store skipped everything after it.
         let mut is_unsure = false;
-        let mut changes = changes;
         for (n, change) in changes.drain(..).enumerate() {
             if let Change::Ran { statement: Some(statement), parts, .. } = &change {
                 let failed = if n < count { *parts } else { 0 };
@@ -358,6 +357,13 @@ impl Names {
     /// The prepared statements that have a name, as of what was sent.
     pub fn statements(&self) -> impl Iterator<Item = (&str, &PreparedStatement)> {
         self.sent.statements.named()
+    }
+
+    /// The cursors WITH HOLD whose queries COMMIT runs to their end, as of what was sent.
+    pub fn held_by_commit(&self) -> Vec<(Name, Portal)> {
+        let is_new = |portal: &&Portal| portal.hold && !portal.is_held;
+        let named = self.sent.portals.named().filter(|(_, portal)| is_new(portal));
+        named.map(|(name, portal)| (name.into(), portal.clone())).collect()
     }
 
     fn change(&mut self, change: Change) {

@@ -171,6 +171,15 @@ impl Resolver<'_> {
                 self.prepared_by(name, running, depth)?;
             }
             Some(Effect::Fetch { name, .. }) => self.fetched(name, running, depth)?,
+            // It runs the rest of cursors WITH HOLD: their errors and notices come now.
+            Some(Effect::Commit) => {
+                running.run(&part.scope, false);
+                for (name, portal) in self.names.held_by_commit() {
+                    running.not_understood |= !portal.is_sure;
+                    running.run(&portal.scope, true);
+                    running.meant.push((name, portal.statement));
+                }
+            }
             Some(Effect::Declare { name, .. } | Effect::Deallocate(Some(name))) => {
                 self.must_be_theirs(name)?;
                 running.run(&part.scope, false);
