@@ -98,7 +98,9 @@ impl Texts {
     /// Whether the gateway could not decode the statement's own text: the store's log has it in letters, and
     /// the record as far as bytes are ASCII.
     pub(crate) fn is_undecoded(&self) -> bool {
-        self.settings.as_ref().is_some_and(|under| under.client_encoding == "other")
+        // ASCII reads the same in all encodings.
+        let is_foreign = self.statement.as_ref().is_none_or(|text| !text.is_ascii());
+        is_foreign && self.settings.as_ref().is_some_and(|under| under.client_encoding == "other")
     }
 
     /// SHA-256 of the statement's own text, however it is told; of a function-call message, of what has the
