@@ -464,7 +464,7 @@ fn nothing_but_rows_has_a_value(served: &Served, who: &str) {
     assert!(tags(bytes).contains(&b'A'));
     let said = String::from_utf8_lossy(bytes);
     // The only notices are the gateway's own about the meter.
-    let notices = tags(bytes).iter().filter(|tag| **tag == b'N').count();
+    let notices = tags(bytes).into_iter().map(char::from).filter(|tag| *tag == 'N').count();
     assert_eq!(notices, said.matches("of the threshold for").count(), "{said}");
     assert!(said.contains("chan") && said.contains("application_name\0own"), "{said}");
     assert!(!said.contains('@'), "{said}");
