@@ -29,7 +29,7 @@ const UNCLASSIFIED: &str = "unclassified";
 /// A row that is longer than this before its key comes is counted without it.
 pub const MAX_BEFORE_KEY: usize = 64 * 1024;
 
-/// How many queries of a session are remembered with whom they show.
+/// How many queries a session remembers, each with the people that it shows.
 const REMEMBERED: usize = 8;
 
 /// What a session needs to be metered.
@@ -37,7 +37,7 @@ pub struct Metering {
     reader: Reader,
     /// When its newest grant was asked for.
     asked: Option<u64>,
-    /// Whom the session's last queries show.
+    /// The people that the session's last queries show.
     known: Mutex<VecDeque<Known>>,
     /// What it has been warned of, and what it is yet to hear.
     warned: Mutex<(BTreeSet<String>, Vec<Refusal>)>,
@@ -76,7 +76,7 @@ struct Place {
     carrier: usize,
 }
 
-/// People of one table whom a query shows: what is the same each time it runs.
+/// The people of one table that a query shows: what stays the same each time it runs.
 #[derive(Debug)]
 struct Subjects {
     /// The table and what of it is shown, without people.
@@ -87,7 +87,7 @@ struct Subjects {
     carriers: Vec<Carrier>,
 }
 
-/// Whom a query shows, as long as its session goes on.
+/// The people that a query of this session shows.
 struct Known {
     scope: Arc<QueryScope>,
     goes_on: bool,
@@ -100,7 +100,7 @@ struct Known {
 #[derive(Debug)]
 struct Watched {
     of: Arc<Subjects>,
-    /// Those who are told apart and are not on record yet.
+    /// The people whose keys were seen, and who are not on record yet.
     ids: Vec<Id>,
     /// How many more there are at most.
     rows: u64,
@@ -341,11 +341,11 @@ impl Session {
     /// What a statement shows of whom; `None` where nothing is counted.
     pub fn watch(&self, runs: &[Run]) -> Option<Watch> {
         let metering = self.metering.as_ref()?;
+        let names = self.admission.names();
         let mut watched: Vec<Watched> = Vec::new();
         match runs {
             [one] => {
                 let mut known = metering.known.lock().unwrap_or_else(PoisonError::into_inner);
-                let names = self.admission.names();
                 let is_it = |k: &&Known| {
                     Arc::ptr_eq(&k.scope, &one.scope)
                         && k.goes_on == one.goes_on
@@ -354,12 +354,13 @@ impl Session {
                 if let Some(found) = known.iter().find(is_it) {
                     watched.extend(found.subjects.iter().map(Watched::of));
                 } else {
-                    let subjects = self.subjects(&one.scope, one.goes_on);
+                    let subjects = self.subjects(&one.scope, one.goes_on, &names);
                     watched.extend(subjects.iter().map(Watched::of));
                     if known.len() >= REMEMBERED {
                         known.pop_front();
                     }
                     let (scope, goes_on) = (Arc::clone(&one.scope), one.goes_on);
+                    let names = Arc::clone(&names);
                     known.push_back(Known { scope, goes_on, names, subjects });
                 }
             }
@@ -370,23 +371,21 @@ impl Session {
                     let theirs = runs.iter().filter(|run| run.goes_on == goes_on);
                     theirs.for_each(|run| scope.merge(&run.scope));
                     scope.is_plain &= runs.iter().filter(|run| run.scope.has_rows).count() <= 1;
-                    watched.extend(self.subjects(&scope, goes_on).iter().map(Watched::of));
+                    watched.extend(self.subjects(&scope, goes_on, &names).iter().map(Watched::of));
                 }
             }
         }
-        let names = self.admission.names();
         let is_absent = runs.iter().any(|run| self.is_absent(&names, run));
         (!watched.is_empty() || is_absent).then_some(Watch { watched, is_absent })
     }
 
-    /// Whom a query shows. But for the names of relations, what it depends on stays as it is while the
-    /// session goes on.
-    fn subjects(&self, scope: &QueryScope, goes_on: bool) -> Vec<Arc<Subjects>> {
+    /// The people that a query shows. In one session they depend on the query and on `names` only.
+    fn subjects(&self, scope: &QueryScope, goes_on: bool, names: &Names) -> Vec<Arc<Subjects>> {
         let mut subjects = Vec::new();
         let Some((_, catalogue)) = self.policy.store(&self.store.name) else { return subjects };
         let whole = Mention { max_rows: UNBOUNDED, all_columns: true, ..Mention::default() };
         // Outside a face, a function that is not known may read any table, and so may a view.
-        let names = if self.is_face() { None } else { Some(self.admission.names()) };
+        let names = (!self.is_face()).then_some(names);
         let named = |table: &str| names.as_ref().map(|names| names.get(table).copied());
         // A name that the store does not have is for the store to refuse; `is_absent` holds back its rows.
         let is_strange = |table: &String| match named(table) {

@@ -70,10 +70,7 @@ impl<'a, S: Source, W: AsyncWrite + Unpin> Exit<'a, S, W> {
         if bytes.is_empty() {
             return Ok(());
         }
-        for _ in 0..self.source.tickets() {
-            let Some(ticket) = self.source.take_ticket() else { break };
-            ticket.durable().await.map_err(|e| Shut::Unrecorded(unrecorded(&e)))?;
-        }
+        durable(self.source).await.map_err(Shut::Unrecorded)?;
         let durable = SystemTime::now();
         if !self.within_frame {
             let notices = self.source.take_notices();
@@ -113,17 +110,19 @@ impl<'a, S: Source, W: AsyncWrite + Unpin> Exit<'a, S, W> {
     }
 }
 
+/// Waits until all that was announced up to now is durable.
+async fn durable<S: Source>(source: &S) -> Result<(), Refusal> {
+    for _ in 0..source.tickets() {
+        let Some(ticket) = source.take_ticket() else { break };
+        ticket.durable().await.map_err(|e| unrecorded(&e))?;
+    }
+    Ok(())
+}
+
 /// The last words to a client: the reason why its session is over. They wait for the ledger like any
 /// other byte; if that cannot be written, the client hears this instead.
 pub async fn last_words<S: Source, W: AsyncWrite + Unpin>(source: &S, client: &mut W, refusal: Refusal) {
-    let durable = async {
-        for _ in 0..source.tickets() {
-            let Some(ticket) = source.take_ticket() else { break };
-            ticket.durable().await.map_err(|e| unrecorded(&e))?;
-        }
-        Ok(())
-    };
-    let refusal = match tokio::time::timeout(LAST_WORDS, durable).await {
+    let refusal = match tokio::time::timeout(LAST_WORDS, durable(source)).await {
         Ok(Ok(())) => refusal,
         Ok(Err(unrecorded)) => unrecorded,
         Err(_) => Refusal::new(code::ADMIN_SHUTDOWN, "this session is over")

@@ -386,10 +386,7 @@ impl State {
     fn apply_own(&mut self, change: Change, rolled_back: bool) {
         match change {
             Change::Parse(name, prepared) => self.statements.insert(name, prepared),
-            Change::Bind(name, portal) => {
-                self.made += 1;
-                self.portals.insert(name, Portal { made: self.made, ..portal });
-            }
+            Change::Bind(name, portal) => self.bind(name, portal),
             change => self.apply(&change, rolled_back),
         }
     }
@@ -397,10 +394,7 @@ impl State {
     fn apply(&mut self, change: &Change, rolled_back: bool) {
         match change {
             Change::Parse(name, prepared) => self.statements.insert(name.clone(), prepared.clone()),
-            Change::Bind(name, portal) => {
-                self.made += 1;
-                self.portals.insert(name.clone(), Portal { made: self.made, ..portal.clone() });
-            }
+            Change::Bind(name, portal) => self.bind(name.clone(), portal.clone()),
             Change::CloseStatement(name) => self.statements.remove(name),
             Change::ClosePortal(name) => self.portals.remove(name),
             Change::Nothing => {}
@@ -420,6 +414,11 @@ impl State {
                 }
             }
         }
+    }
+
+    fn bind(&mut self, name: Name, portal: Portal) {
+        self.made += 1;
+        self.portals.insert(name, Portal { made: self.made, ..portal });
     }
 
     fn begin(&mut self, begun: &Begun) {
