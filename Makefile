@@ -41,7 +41,7 @@ test-long: build ## What takes long and is not in CI: generated sessions, Postgr
 
 generated: ## Generated sessions against limits, meter and record: SESSIONS (100000)
 	@scripts/install.sh build test
-	RF_GENERATED_SESSIONS=$${SESSIONS:-100000} RF_GENERATED_QUERIES=20000 cargo test -p ringfence --locked --test suite -- generated properties
+	scripts/generated.sh $${SESSIONS:-100000}
 
 soak: build ## An hour of mixed load; says whether anything grew (bench/SOAK.md)
 	@scripts/install.sh bench

@@ -10,19 +10,26 @@
 
 use std::collections::BTreeSet;
 use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ringfence_verifier::record::Kind;
 use serde_json::Value;
 use sha2::Digest as _;
 
-use super::{ANALYST, ENGINEER, Grant, Place, WORKLOAD, lock, words_in};
+use super::{ANALYST, ENGINEER, Grant, Place, READERS, WORKLOAD, lock, words_in};
 use crate::harness::client::{Answer, bind, call, close, describe, end, execute, parse, query, send, sync};
 use crate::harness::ledger;
 use crate::harness::support::text;
 
 /// How many sessions are compared at a time.
 const GROUP: u64 = 8;
+/// How many sessions a grant has, at most: a reader for each group.
+const MOST_AT_GRANT: u64 = 400;
+
+/// Which group of its grant a session belongs to: the last session of a group has a multiple of [`GROUP`].
+fn group_of(at_grant: u64) -> usize {
+    usize::try_from((at_grant - 1) / GROUP).unwrap() % READERS
+}
 
 /// SplitMix64: small, and the same everywhere.
 pub struct Random(pub u64);
@@ -436,15 +443,21 @@ fn inside(random: &mut Random, place: &Place, mode: &str) {
     end(wire);
 }
 
-/// What the logs of both gateways say of the analyst, as far as they were read.
+/// What the logs of both gateways say of those who read.
 struct Logs {
-    /// The next entry of each log, and whether all people of a table were counted there.
-    at: [(u64, bool); 2],
+    tails: [ledger::Tail; 2],
+    /// The entries since the last time.
+    entries: [Vec<ledger::Entry>; 2],
+    /// Whether all people of a table were counted there for the analyst: nobody is counted for them then.
+    all_are_known: [bool; 2],
 }
 
-/// What the analyst's sessions of one gateway did since the last time.
+/// What somebody's sessions of one gateway did since the last time.
 #[derive(Default)]
 struct Did {
+    /// Who.
+    who: String,
+    is_pooled: bool,
     /// Texts that gave rows or were given a name by SQL, each time.
     ran: Vec<String>,
     /// People whom the client had.
@@ -455,77 +468,81 @@ struct Did {
 
 impl Logs {
     fn at_end(place: &Place) -> Self {
-        Self { at: [false, true].map(|is_pooled| (ledger::size(&place.log(is_pooled)), false)) }
+        let tails = [false, true].map(|is_pooled| ledger::Tail::at_end(&place.log(is_pooled)));
+        Self { tails, entries: Default::default(), all_are_known: [false; 2] }
     }
 
-    /// Compares what was done by way of each gateway with what its log says. Entries that nobody waits for
-    /// come a moment later.
-    fn compare(&mut self, place: &Place, did: &mut [Did; 2]) -> Vec<String> {
-        let did = std::mem::take(did);
-        let mut left = 30;
+    /// Compares what was done with what the logs say. Entries that nobody waits for come a moment later.
+    fn compare(&mut self, did: &[Did]) -> Vec<String> {
+        let mut left = 300;
         loop {
-            let (wrong, at) = self.look(place, &did);
+            for (tail, entries) in self.tails.iter_mut().zip(&mut self.entries) {
+                entries.extend(tail.read());
+            }
+            let (wrong, all_are_known) = self.look(did);
             if wrong.is_empty() || left == 0 {
-                self.at = at;
+                self.all_are_known = all_are_known;
+                self.entries = Default::default();
                 return wrong;
             }
             left -= 1;
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 
-    fn look(&self, place: &Place, did: &[Did; 2]) -> (Vec<String>, [(u64, bool); 2]) {
-        let (mut wrong, mut at) = (Vec::new(), self.at);
-        for is_pooled in [false, true] {
-            let place_of = usize::from(is_pooled);
-            let did = &did[place_of];
-            let (from, all_are_known) = self.at[place_of];
-            let entries = ledger::entries(&place.log(is_pooled), from);
-            let Some((last, ..)) = entries.last() else { continue };
-            let mine = |kind: Kind| {
-                let of_kind = entries.iter().filter(move |(_, leaf, _)| leaf.kind == kind);
-                of_kind.map(|(.., record)| record).filter(|record| record["principal"] == ANALYST)
-            };
-            let intents: Vec<Value> = mine(Kind::Intent).cloned().collect();
-            let recorded: Vec<Vec<String>> =
-                intents.iter().map(|intent| super::names::texts(&intents, intent)).collect();
-            for sql in &did.ran {
-                let ran = did.ran.iter().filter(|other| *other == sql).count();
-                let on_record = recorded.iter().filter(|texts| texts.iter().any(|t| t.contains(sql))).count();
-                if on_record < ran {
-                    wrong.push(format!("ran {ran} times, on record {on_record} times: {sql}"));
-                }
-            }
-            let mut charged = 0;
-            for record in mine(Kind::Outcome) {
-                let of_grants = record["charged"].as_object().into_iter().flatten();
-                charged += of_grants.map(|(_, rows)| rows.as_u64().unwrap()).sum::<u64>();
-            }
-            if did.clear > charged {
-                wrong.push(format!("{} clear values, {charged} charged: {:?}", did.clear, did.ran));
-            }
-            let mut reached = 0;
-            let mut all = all_are_known;
-            for record in mine(Kind::Reached).chain(mine(Kind::Outcome)) {
-                for group in record["reached"].as_array().into_iter().flatten() {
-                    if group["table"] == "users" && group["unit"] != "device" {
-                        let ids = group["ids"].as_str().map_or(0, |ids| ids.len() as u64 * 3 / 4 / 8);
-                        reached += ids + group["rows"].as_u64().unwrap_or(0);
-                        all |= group["all"].as_u64().is_some_and(|all| all > 0);
-                    }
-                }
-            }
-            if !all && (did.people.len() as u64) > reached {
-                wrong.push(format!(
-                    "{} people at the client, {reached} reached: {:?}",
-                    did.people.len(),
-                    did.ran
-                ));
-            }
-            at[place_of] = (last + 1, all);
+    fn look(&self, did: &[Did]) -> (Vec<String>, [bool; 2]) {
+        let mut wrong = Vec::new();
+        let mut all_are_known = self.all_are_known;
+        for did in did {
+            let at = usize::from(did.is_pooled);
+            let mut of_reader = false;
+            let known = if did.who == ANALYST { &mut all_are_known[at] } else { &mut of_reader };
+            wrong.extend(differences(did, &self.entries[at], known));
         }
-        (wrong, at)
+        (wrong, all_are_known)
     }
+}
+
+/// Where what somebody's sessions did is more than what the log's entries say of them.
+fn differences(did: &Did, entries: &[ledger::Entry], all_are_known: &mut bool) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let theirs = |kind: Kind| {
+        let of_kind = entries.iter().filter(move |(_, leaf, _)| leaf.kind == kind);
+        of_kind.map(|(.., record)| record).filter(|record| record["principal"] == *did.who)
+    };
+    let intents: Vec<Value> = theirs(Kind::Intent).cloned().collect();
+    let recorded: Vec<Vec<String>> =
+        intents.iter().map(|intent| super::names::texts(&intents, intent)).collect();
+    for sql in &did.ran {
+        let ran = did.ran.iter().filter(|other| *other == sql).count();
+        let on_record = recorded.iter().filter(|texts| texts.iter().any(|t| t.contains(sql))).count();
+        if on_record < ran {
+            wrong.push(format!("{}: ran {ran} times, on record {on_record} times: {sql}", did.who));
+        }
+    }
+    let mut charged = 0;
+    for record in theirs(Kind::Outcome) {
+        let of_grants = record["charged"].as_object().into_iter().flatten();
+        charged += of_grants.map(|(_, rows)| rows.as_u64().unwrap()).sum::<u64>();
+    }
+    if did.clear > charged {
+        wrong.push(format!("{}: {} clear values, {charged} charged: {:?}", did.who, did.clear, did.ran));
+    }
+    let mut reached = 0;
+    for record in theirs(Kind::Reached).chain(theirs(Kind::Outcome)) {
+        for group in record["reached"].as_array().into_iter().flatten() {
+            if group["table"] == "users" && group["unit"] != "device" {
+                let ids = group["ids"].as_str().map_or(0, |ids| ids.len() as u64 * 3 / 4 / 8);
+                reached += ids + group["rows"].as_u64().unwrap_or(0);
+                *all_are_known |= group["all"].as_u64().is_some_and(|all| all > 0);
+            }
+        }
+    }
+    if !*all_are_known && (did.people.len() as u64) > reached {
+        let people = did.people.len();
+        wrong.push(format!("{}: {people} people at the client, {reached} reached: {:?}", did.who, did.ran));
+    }
+    wrong
 }
 
 #[test]
@@ -537,7 +554,7 @@ fn generated_sessions_stay_within_what_is_charged_metered_and_on_record() {
     let mode = std::env::var("RF_GENERATOR_MODE").unwrap_or_default();
     assert_ne!(mode, "h6", "messages that are replaced are in exit.rs");
     // What other tests ran at gateways whose logs are not compared is before this second.
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    std::thread::sleep(Duration::from_millis(1100));
     let since = now();
     let mut random = Random(seed);
     let mut totals = Totals {
@@ -552,13 +569,16 @@ fn generated_sessions_stay_within_what_is_charged_metered_and_on_record() {
     let (mut before, mut seen, mut texts) = (0_u64, 0_u64, Vec::new());
     let mut wrong = Vec::new();
     let mut logs = Logs::at_end(&place);
-    let mut did = <[Did; 2]>::default();
+    let mut did: Vec<Did> = Vec::new();
+    let (mut readers, mut round) = (Vec::new(), 0);
     while done < sessions {
         // Some sessions are under a grant, some see masks, some are inside the country.
-        if grant.is_none() || texts.is_empty() && (at_grant >= 400 || before > 2500) {
+        if grant.is_none() || texts.is_empty() && (at_grant >= MOST_AT_GRANT || before > 2500) {
             drop(grant.take());
             seen = 0;
             totals.clear.clear();
+            readers = place.readers(round);
+            round += 1;
             grant = Some(place.grant(40, 3000));
             (at_grant, before) = (0, 0);
             totals.tokens = tokens(&place);
@@ -571,18 +591,30 @@ fn generated_sessions_stay_within_what_is_charged_metered_and_on_record() {
             continue;
         }
         let is_pooled = random.is(2);
-        let mut wire = place.connect(ANALYST, is_pooled);
+        // Who has no grant, and reads nothing but in this group: all whom they see are new to them.
+        let is_reader = random.is(3);
+        let who = if is_reader { &*readers[group_of(at_grant)] } else { ANALYST };
+        let mut wire = place.connect(who, is_pooled);
+        let place_of = did.iter().position(|did| did.who == who && did.is_pooled == is_pooled);
+        let place_of = place_of.unwrap_or_else(|| {
+            did.push(Did { who: who.to_owned(), is_pooled, ..Did::default() });
+            did.len() - 1
+        });
         for _ in 0..=random.below(2) {
             let sql = reading(&mut random, &mode, 2);
             let batches = way(&mut random, &sql, is_pooled, &mode);
             texts.push(format!("{sql}  [{} batches]", batches.len()));
             for batch in batches {
                 let answer = run(&mut wire, &batch);
-                let clear = totals.add(&answer.bytes) as u64;
-                seen += clear;
-                let did = &mut did[usize::from(is_pooled)];
-                did.clear += clear;
+                let did = &mut did[place_of];
                 did.people.extend(totals.people_in(&answer.bytes));
+                if is_reader {
+                    did.clear += place.emails_in(&answer.bytes).len() as u64;
+                } else {
+                    let clear = totals.add(&answer.bytes) as u64;
+                    seen += clear;
+                    did.clear += clear;
+                }
                 // PREPARE and DECLARE give no row, and have the text.
                 let sent = String::from_utf8_lossy(&batch.concat()).into_owned();
                 let names_it = sent.starts_with('Q') && sent.contains(&sql) && !sent.contains("fetch ");
@@ -596,7 +628,8 @@ fn generated_sessions_stay_within_what_is_charged_metered_and_on_record() {
         }
         end(wire);
         if at_grant.is_multiple_of(GROUP) || done == sessions {
-            wrong.extend(logs.compare(&place, &mut did));
+            wrong.extend(logs.compare(&did));
+            did.clear();
             // What sessions lease is more than what they charge.
             let used = active.charged();
             if seen > used {
@@ -614,7 +647,7 @@ fn generated_sessions_stay_within_what_is_charged_metered_and_on_record() {
     }
     drop(grant);
     // The checkpoint that the meter reads follows within a second.
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(3));
     let people = totals.people.len() as u64;
     let by_meter = metered(&place, "ringfence") + metered(&place, "pooled");
     if people > by_meter {

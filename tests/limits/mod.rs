@@ -11,7 +11,9 @@ mod records;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::harness::database::Database;
 use crate::harness::support::wire::Wire;
@@ -20,6 +22,8 @@ use crate::harness::support::{Demo, Served, text};
 pub const ANALYST: &str = "singapore-analyst";
 pub const ENGINEER: &str = "us-engineer";
 pub const WORKLOAD: &str = "feed-service";
+/// How many people [`Place::readers`] lets in at a time.
+pub const READERS: usize = 64;
 
 /// One demo for all of this file's tests, with a gateway in each pool mode. Tests that need a grant of the
 /// analyst's take turns.
@@ -84,13 +88,45 @@ impl Place {
         self.demo.dir.join(if is_pooled { "ledger-pooled" } else { "ledger" })
     }
 
+    /// The names of colleagues of the analyst's whom nothing has counted yet. The registry has them instead of
+    /// those of the round before, and both gateways have read it.
+    pub fn readers(&self, round: u64) -> Vec<String> {
+        let names: Vec<String> = (0..READERS).map(|n| format!("reader-{round}-{n}")).collect();
+        let read = |name: &str| std::fs::read_to_string(self.demo.dir.join(name)).unwrap();
+        let registry = read("registry.toml");
+        let of_readers = "\n# Readers.\n";
+        let without = registry.split(of_readers).next().unwrap();
+        let name = format!("name = \"{ANALYST}\"");
+        let entries = without.split("[[people]]\n");
+        let analyst = entries.map(str::trim_end).find(|person| person.starts_with(&name)).unwrap();
+        let mut text = format!("{without}{of_readers}");
+        for reader in &names {
+            text += &format!("[[people]]\n{}\n\n", analyst.replace(ANALYST, reader));
+        }
+        for registry in ["registry.toml", "registry-pooled.toml"] {
+            std::fs::write(self.demo.dir.join(registry), &text).unwrap();
+        }
+        for process in [self.demo.process(), self.pooled.child.id()] {
+            let sent = Command::new("kill").arg("-HUP").arg(process.to_string()).status();
+            assert!(sent.is_ok_and(|sent| sent.success()));
+        }
+        for port in [self.demo.port, self.pooled.port] {
+            let until = Instant::now() + Duration::from_secs(20);
+            while Wire::connect(port, &names[READERS - 1], "us").is_err() {
+                assert!(Instant::now() < until, "the registry was not read");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        names
+    }
+
     /// A grant for the e-mail addresses of the first `rows` people.
     pub fn grant(&self, rows: usize, most: u64) -> Grant<'_> {
         let last = self.ids[rows - 1];
         let condition = format!("id <= {last}");
         let id = self.demo.grant(ANALYST, "users.email", &condition, &["--max-rows", &most.to_string()]);
         // The other gateway has it within a second.
-        std::thread::sleep(std::time::Duration::from_millis(1200));
+        std::thread::sleep(Duration::from_millis(1200));
         Grant { place: self, id }
     }
 
@@ -159,7 +195,7 @@ impl Grant<'_> {
     pub fn settled(&self) -> u64 {
         let (mut last, mut same) = (self.charged(), 0);
         while same < 12 {
-            std::thread::sleep(std::time::Duration::from_millis(25));
+            std::thread::sleep(Duration::from_millis(25));
             let now = self.charged();
             same = if now == last { same + 1 } else { 0 };
             last = now;

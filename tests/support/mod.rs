@@ -79,6 +79,11 @@ impl Demo {
         text[at..].chars().take_while(char::is_ascii_digit).collect::<String>().parse().expect("a port")
     }
 
+    /// The program's process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills the program as a crash would; the clusters run on, as after any crash.
     pub fn kill(&mut self) {
         self.child.kill().expect("it runs");

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use ringfence_verifier::Error;
 use ringfence_verifier::segment::{self, Segment};
-use rustix::fs::FallocateFlags;
 
 /// A new file begins once one is this large.
 const ROTATE_AT: u64 = 64 << 20;
-/// How much room is reserved at a time.
-const RESERVE: u64 = 4 << 20;
+/// How much of the file is written ahead with zeros at a time. A later sync overwrites what is there:
+/// the file system need not note anything about the file, and writes the data alone.
+const ROOM: usize = 512 << 10;
+static ZEROS: [u8; ROOM] = [0; ROOM];
 
 /// The open end of the journal.
 pub(crate) struct Journal {
@@ -20,7 +21,7 @@ pub(crate) struct Journal {
     path: PathBuf,
     /// Up to here all is whole and durable.
     offset: u64,
-    /// Up to here there is room in the file.
+    /// Up to here the file has zeros.
     room: u64,
     /// How many entries the log has.
     next: u64,
@@ -115,14 +116,13 @@ impl Journal {
 
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         let end = self.offset + bytes.len() as u64;
-        if end > self.room {
-            let more = RESERVE.max(end - self.room);
-            // Where the file system has no such thing, or no room, the write itself says what is wrong, if anything is.
-            if rustix::fs::fallocate(&self.file, FallocateFlags::empty(), self.room, more).is_ok() {
-                self.room += more;
-            }
-        }
         self.file.write_all_at(bytes, self.offset)?;
+        if end > self.room {
+            let more = ROOM - usize::try_from(end % ROOM as u64).unwrap_or(0);
+            // Where there is no room for zeros, there may be for the next entries.
+            let has_more = self.file.write_all_at(&ZEROS[..more], end).is_ok();
+            self.room = if has_more { end + more as u64 } else { end };
+        }
         self.file.sync_data()
     }
 

@@ -3,8 +3,8 @@
 //! A frame is `u32 length ‖ u16 leaf length ‖ leaf ‖ 32 bytes of salt ‖ record`, numbers big-endian; `length` counts what
 //! follows it. There is no checksum: a whole frame proves itself, since its leaf commits to its record. A frame that does
 //! not is a torn write when it is the last, and damage when it lies under the checkpoint. A record that was erased leaves its
-//! leaf, zeros for a salt, and nothing. The open segment may end in zeros:
-//! room that is reserved ahead, so that a sync need not wait for the file system to note that the file grew.
+//! leaf, zeros for a salt, and nothing. The open segment may end in zeros
+//! that are written ahead, so that a sync need not wait for the file system to note that the file grew.
 
 use std::fs::{self, File};
 use std::io::Read;
