@@ -13,6 +13,7 @@ use support::{Demo, Served};
 #[test]
 fn connections_are_shared_in_turn_and_nothing_else_is() {
     let demo = Demo::start("pools");
+    connections_that_wait_make_room(&demo);
     let settings =
         "pool_mode = \"transaction\"\npool_size = 2\npool_wait = 2\nstore_wait = 10\nfull_access_role";
     let mut pooled = demo.serve_with("pools", "", |text| {
@@ -91,6 +92,39 @@ fn a_session_knows_its_own_notifications(gateway: &Served) {
 }
 
 const PID: &str = "select pg_backend_pid()";
+
+/// A store that has as many connections as it takes: those that wait for people who are gone make room.
+fn connections_that_wait_make_room(demo: &Demo) {
+    let mut gateway = demo.serve_with("room", "", |text| {
+        let text = text.replace("full_access_role", "pool_size = 200\nfull_access_role");
+        text.replace("[gateway]\n", "[gateway]\nmax_connections_per_principal = 200\n")
+    });
+    let roles = || {
+        let sql = "select count(distinct usename) from pg_stat_activity where datname = 'us' and usename like 'rf%'";
+        demo.superuser("us-trusted", "us", sql)
+    };
+    let mut analyst = client(&gateway, "singapore-analyst");
+    for who in ["us-engineer", "beijing-engineer"] {
+        ask(&mut client(&gateway, who), "select 1");
+    }
+    assert_eq!(roles(), "3");
+    let mut workload = Vec::new();
+    let full = loop {
+        match Wire::connect(gateway.port, "feed-service", "us") {
+            Ok(wire) => workload.push(wire),
+            Err(error) => break error,
+        }
+        assert!(workload.len() < 150, "the store takes 100");
+    };
+    assert!(full.contains("the store refused") && full.contains("53300"), "{full}");
+    assert_eq!(roles(), "2", "the analyst and the workload");
+    // So they do for a count, which takes a connection of its own.
+    drop(workload.pop());
+    std::thread::sleep(Duration::from_millis(300));
+    let counted = ask(&mut analyst, "select 'of ' || count(email) from users");
+    assert!(counted.starts_with("of "), "{counted}");
+    gateway.kill();
+}
 
 fn many_clients_share_few_connections(gateway: &Served) {
     // Whatever one leaves behind, the next starts as after a login.

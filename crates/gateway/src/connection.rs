@@ -9,7 +9,7 @@ use ringfence_policy::Policy;
 use crate::admission::Admission;
 use crate::backend::{Backend, BackendError};
 use crate::cancel::{Running, Target};
-use crate::pool::{Exhausted, Key, Slot};
+use crate::pool::{Exhausted, Key, NOTICED, Slot};
 use crate::refusal::{Refusal, code};
 use crate::server::{Behind, Shared};
 use crate::session::{End, Session};
@@ -84,10 +84,12 @@ async fn dial(
             Err(e) => BackendError::Unready(e.to_string()),
         };
         match &failed {
-            // Connections of the same role that wait, for clients with other start parameters, make room.
-            BackendError::Refused { code, .. } if code == "53300" && room > 0 && shared.pool.evict(key) => {
+            // Connections that wait make room: of the same role with other start parameters, or of others.
+            BackendError::Refused { code, .. }
+                if code == "53300" && room > 0 && shared.pool.make_room(key) =>
+            {
                 room -= 1;
-                tokio::time::sleep(Duration::from_millis(100)).await; // the store needs a moment to see them go
+                tokio::time::sleep(NOTICED).await;
             }
             // The role was dropped with its face, or by hand: it is made anew, once.
             BackendError::Refused { code, .. } if code.starts_with("28") && logins > 1 => {

@@ -554,8 +554,9 @@ impl Session {
             let key = key.filter(|key| self.shows(&of.group.table, key) != Visibility::Absent);
             let schema = classified.map_or("public", |t| t.schema.as_str());
             let place = (schema, of.group.table.as_str());
-            let people =
-                self.shared.meter.people(&behind.steward, (&self.store.name, &login), place, key).await;
+            let by = (self.store.name.as_str(), &login);
+            let count = || self.shared.meter.people(&behind.steward, by, place, key);
+            let people = self.shared.pool.with_room(&self.store.name, count).await;
             let people = people.map_err(|error| {
                 tracing::warn!(%error, store = %self.store.name, "cannot count the people that a statement reaches");
                 Refusal::new(code::CANNOT_CONNECT, "the store did not count the people that this statement reaches")

@@ -92,6 +92,9 @@ struct Queued {
 /// How much later somebody may have come who gets a connection first, because it need not move to another worker.
 const NEAR: Duration = Duration::from_millis(5);
 
+/// How long a store needs to notice that a connection was closed.
+pub const NOTICED: Duration = Duration::from_millis(100);
+
 struct Handed {
     slot: Slot,
     backend: Option<Backend>,
@@ -260,8 +263,49 @@ impl Pool {
     }
 
     /// Closes all waiting connections of a key's role; whether there were any.
-    pub fn evict(&self, key: &Key) -> bool {
+    fn evict(&self, key: &Key) -> bool {
         self.evict_where(|other| other.store == key.store && other.role == key.role)
+    }
+
+    /// Closes the connection to a store that has waited longest, whatever its role; whether there was one.
+    fn evict_oldest(&self, store: &str) -> bool {
+        let mut groups = self.groups();
+        let waiting = groups.iter().filter(|(key, _)| key.store == store);
+        let of_group = |(key, group): (&Arc<Key>, &Group)| {
+            group.idle.iter().map(|idle| idle.since).min().map(|since| (since, Arc::clone(key)))
+        };
+        let Some((since, key)) = waiting.filter_map(of_group).min_by_key(|(since, _)| *since) else {
+            return false;
+        };
+        let Some(group) = groups.get_mut(&key) else { return false };
+        let before = group.idle.len();
+        group.idle.retain(|idle| idle.since != since);
+        group.idle.len() < before
+    }
+
+    /// Closes a waiting connection, so that the store has room for one of the key's role: it may have as
+    /// many as it takes in all, or as many of the role. Whether there was one.
+    pub fn make_room(&self, key: &Key) -> bool {
+        self.evict(key) || self.evict_oldest(&key.store)
+    }
+
+    /// Runs what takes a connection of its own to a store. Where it gets none, the connection that has
+    /// waited longest makes room for it.
+    pub async fn with_room<T, F>(
+        &self,
+        store: &str,
+        attempt: impl Fn() -> F,
+    ) -> Result<T, ringfence_face::Error>
+    where
+        F: Future<Output = Result<T, ringfence_face::Error>>,
+    {
+        match attempt().await {
+            Err(ringfence_face::Error::Unreachable(_)) if self.evict_oldest(store) => {
+                tokio::time::sleep(NOTICED).await;
+                attempt().await
+            }
+            done => done,
+        }
     }
 
     /// Closes the waiting connections of roles that nobody comes back to, because a grant of theirs is over.

@@ -14,6 +14,7 @@ use ringfence_face::{Login, Steward};
 use ringfence_statement::scope::UNBOUNDED;
 
 use crate::grants::{ActiveGrant, LiveGrants};
+use crate::pool::Pool;
 use crate::refusal::{Refusal, code};
 use crate::relay::resolve::Run;
 
@@ -87,28 +88,45 @@ impl Limited {
     }
 }
 
+/// What counts the rows that a face shows: the face's own login.
+pub struct Counter {
+    /// The store's name.
+    pub store: String,
+    /// What connects to it.
+    pub steward: Arc<Steward>,
+    /// What makes room there.
+    pub pool: Arc<Pool>,
+    /// Who counts.
+    pub login: Login,
+}
+
+impl Counter {
+    async fn rows_shown(&self, table: &str, limit: u64) -> Result<u64, ringfence_face::Error> {
+        let count = || self.steward.rows_shown(&self.login, table, limit);
+        self.pool.with_room(&self.store, count).await
+    }
+}
+
 /// The limits that a session is under.
 pub struct Quota {
     control: Arc<Control>,
-    steward: Arc<Steward>,
+    counter: Counter,
     active: Arc<LiveGrants>,
-    login: Login,
     grants: Vec<Limited>,
     /// Rows leased and not charged, by grant.
     leased: Mutex<Vec<u64>>,
 }
 
 impl Quota {
-    /// The limits of a session that logs in to the store as `login`.
+    /// The limits of a session whose rows `counter` counts.
     pub fn new(
         control: Arc<Control>,
-        steward: Arc<Steward>,
+        counter: Counter,
         active: Arc<LiveGrants>,
-        login: Login,
         grants: Vec<Limited>,
     ) -> Self {
         let leased = Mutex::new(vec![0; grants.len()]);
-        Self { control, steward, active, login, grants, leased }
+        Self { control, counter, active, grants, leased }
     }
 
     /// Whether there is no limit at all.
@@ -187,8 +205,7 @@ impl Quota {
     /// How many rows of the granted table the face shows now, counted by the face's own login up to one
     /// more than the limit.
     async fn shown(&self, limited: &Limited) -> Result<u64, Refusal> {
-        let shown =
-            self.steward.rows_shown(&self.login, limited.table(), limited.max.saturating_add(1)).await;
+        let shown = self.counter.rows_shown(limited.table(), limited.max.saturating_add(1)).await;
         shown.map_err(|error| {
             tracing::warn!(%error, grant = limited.id(), "cannot count what a grant shows");
             Refusal::new(code::CANNOT_CONNECT, "the store did not count what this statement could use")

@@ -26,7 +26,7 @@ use crate::frame::{Body, Buffer, put, put_parameter, put_ready};
 use crate::grants::{ActiveGrant, Cut, Dependent, Passed};
 use crate::metering::Metering;
 use crate::pool::{Key, PoolMode};
-use crate::quota::{Limited, Quota};
+use crate::quota::{Counter, Limited, Quota};
 use crate::records::{ClosedRecord, OutcomeRecord, RefusedRecord, SessionRecord, outcome};
 use crate::refusal::{Refusal, code};
 use crate::relay::cuts::{Deadline, expiry, next_cut};
@@ -486,7 +486,7 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         admission,
         pool_mode,
         route,
-        quota: Arc::new(quota(shared, &behind.steward, &login, &grants)),
+        quota: Arc::new(quota(shared, (&wanted, &behind.steward), &login, &grants)),
         flow: Arc::new(Mutex::new(Flow::new())),
         settings: Mutex::new(settings_of(&parameters)),
         shown: Mutex::default(),
@@ -523,7 +523,12 @@ fn must_be_utf8(parameters: &Parameters) -> Result<(), Refusal> {
     .hint("Faces, and access across the border, need a database with the encoding UTF8."))
 }
 
-fn quota(shared: &Shared, steward: &Arc<Steward>, login: &Login, grants: &[Arc<ActiveGrant>]) -> Quota {
+fn quota(
+    shared: &Shared,
+    (store, steward): (&str, &Arc<Steward>),
+    login: &Login,
+    grants: &[Arc<ActiveGrant>],
+) -> Quota {
     let limited = grants
         .iter()
         .filter_map(|g| {
@@ -532,7 +537,9 @@ fn quota(shared: &Shared, steward: &Arc<Steward>, login: &Login, grants: &[Arc<A
         })
         .collect();
     let (control, active) = (Arc::clone(&shared.control), Arc::clone(&shared.grants));
-    Quota::new(control, Arc::clone(steward), active, login.clone(), limited)
+    let (steward, pool) = (Arc::clone(steward), Arc::clone(&shared.pool));
+    let counter = Counter { store: store.to_owned(), steward, pool, login: login.clone() };
+    Quota::new(control, counter, active, limited)
 }
 
 fn rand_u64() -> u64 {
