@@ -298,10 +298,10 @@ impl Demo {
         std::fs::copy(self.dir.join("registry.toml"), registry).expect("the folder is ours");
         let child = Command::new("sh")
             .arg("-c")
-            .arg(format!("{shell} exec \"$0\" serve --config \"$1\""))
+            .arg(format!("{ENDS_WITH_US} {shell} exec \"$0\" serve --config \"$1\" 3<&-"))
             .arg(program())
             .arg(&config)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(told())
             .spawn()
@@ -321,6 +321,11 @@ impl Demo {
         if output.status.success() { Ok(text(&output)) } else { Err(text(&output)) }
     }
 }
+
+/// For the shell that becomes a gateway: whatever becomes of the process of the tests, the gateway ends
+/// with it. A pipe from the tests ends then.
+const ENDS_WITH_US: &str =
+    "exec 3<&0 </dev/null; (read -r _ <&3; grep -qs serve /proc/$$/cmdline && kill -9 $$) &";
 
 /// A gateway without a demo.
 pub struct Served {
