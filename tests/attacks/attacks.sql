@@ -57,6 +57,12 @@ SELECT relname, pg_get_viewdef(oid) FROM pg_class WHERE relkind = 'v' AND relnam
 SELECT * FROM pg_rules WHERE schemaname LIKE 'rf\_%'
 SELECT * FROM pg_policies
 SELECT polname, pg_get_expr(polqual, polrelid) FROM pg_policy
+SELECT * FROM pg_policy
+SELECT * FROM pg_rewrite
+SELECT pg_get_ruledef(oid) FROM pg_rewrite
+SELECT view_definition FROM information_schema.views
+SELECT polname, pg_get_expr(polwithcheck, polrelid, true), polqual::text FROM pg_policy
+SELECT attrelid::regclass, attname FROM pg_attribute WHERE attrelid::regclass::text LIKE 'ringfence.%'
 --! face / own owner role
 SET ROLE postgres
 SELECT rolname FROM pg_roles WHERE rolname LIKE 'rf\_%'

@@ -2,11 +2,13 @@
 
 use sha2::{Digest, Sha256};
 
+use crate::condition;
 use crate::mask::KEY_TABLE;
-use crate::spec::FaceSpec;
+use crate::spec::{FaceSpec, Rows, Shown, View};
 use crate::sql::{ident, literal};
 
-/// The group that every face's login role is in.
+/// The group that every login role of ours is in: it may connect. PostgreSQL keeps the rights on a database
+/// in one row, which has no room for some thousand roles.
 pub const FACES: &str = "ringfence_faces";
 /// The group of the roles that were there before: what PUBLIC loses, it keeps.
 pub const OTHERS: &str = "ringfence_others";
@@ -41,6 +43,11 @@ pub fn owner_name(digest: &str) -> String {
     format!("rf_{digest}_owner")
 }
 
+/// The group of a face's login roles: it may read the views.
+pub fn group_name(digest: &str) -> String {
+    format!("rf_{digest}_group")
+}
+
 /// The login role of one principal at one face. One each: a role sees and may cancel the statements of its own kind.
 pub fn login_name(digest: &str, principal: &str) -> String {
     format!("rf_{digest}_{}", hex::encode(&Sha256::digest(principal)[..6]))
@@ -51,81 +58,88 @@ pub fn full_login_name(principal: &str) -> String {
     format!("rf_full_{}", hex::encode(&Sha256::digest(principal)[..6]))
 }
 
-/// Creates owner, schema, grants, policies and views.
-pub fn create(spec: &FaceSpec, digest: &str) -> Vec<String> {
+/// Creates owner, group and schema.
+pub fn create_owner(digest: &str) -> Vec<String> {
     let (schema, owner) = (ident(&schema_name(digest)), ident(&owner_name(digest)));
-    let mut sql = vec![
+    vec![
         format!("CREATE ROLE {owner} NOLOGIN NOINHERIT"),
         format!("GRANT {owner} TO CURRENT_USER"),
+        format!("CREATE ROLE {} NOLOGIN", ident(&group_name(digest))),
         format!("CREATE SCHEMA {schema} AUTHORIZATION {owner}"),
         format!("GRANT USAGE ON SCHEMA ringfence TO {owner}"),
         format!("GRANT SELECT ON {KEY_TABLE} TO {owner}"),
-    ];
+    ]
+}
+
+/// Creates grants, policies and views. `rows` is the SQL of a choice of a view's rows.
+pub fn create_views(
+    spec: &FaceSpec,
+    digest: &str,
+    mut rows: impl FnMut(&View, &Rows) -> String,
+) -> Vec<String> {
+    let (schema, owner) = (ident(&schema_name(digest)), ident(&owner_name(digest)));
+    let mut sql = Vec::new();
     for view in &spec.views {
         let table = format!("{}.{}", ident(&view.schema), ident(&view.table));
         let reads: Vec<String> = view.reads.iter().map(|c| ident(c)).collect();
         sql.push(format!("GRANT USAGE ON SCHEMA {} TO {owner}", ident(&view.schema)));
         sql.push(format!("GRANT SELECT ({}) ON {table} TO {owner}", reads.join(", ")));
         // Without effect until row-level security is enabled on the table; then the only rows this owner sees.
-        let rows = view.rows.as_deref().unwrap_or("true");
-        sql.push(format!("CREATE POLICY {schema} ON {table} FOR SELECT TO {owner} USING ({rows})"));
-        let columns: Vec<String> =
-            view.columns.iter().map(|(name, e)| format!("{e} AS {}", ident(name))).collect();
+        let shown = view.rows.as_ref().map_or_else(|| "true".to_owned(), |chosen| rows(view, chosen));
+        sql.push(format!("CREATE POLICY {schema} ON {table} FOR SELECT TO {owner} USING ({shown})"));
+        let mut column = |(name, shown): &(String, Shown)| {
+            let expression = match shown {
+                Shown::Always(expression) => expression.clone(),
+                Shown::In { rows: chosen, then, otherwise } => {
+                    format!("CASE WHEN {} THEN {then} ELSE {otherwise} END", rows(view, chosen))
+                }
+            };
+            format!("{expression} AS {}", ident(name))
+        };
+        let columns: Vec<String> = view.columns.iter().map(&mut column).collect();
         let name = format!("{schema}.{}", ident(&view.table));
         sql.push(format!("CREATE VIEW {name} AS SELECT {} FROM {table}", columns.join(", ")));
         sql.push(format!("ALTER VIEW {name} OWNER TO {owner}"));
     }
+    let group = ident(&group_name(digest));
+    sql.push(format!("GRANT USAGE ON SCHEMA {schema} TO {group}"));
+    sql.push(format!("GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {group}"));
     sql
 }
 
 /// Creates the login role of a principal at a face. `verifier` is a SCRAM-SHA-256 verifier.
-pub fn create_login(
-    digest: &str,
-    principal: &str,
-    verifier: &str,
-    database: &str,
-    limits: Limits,
-) -> Vec<String> {
+pub fn create_login(digest: &str, principal: &str, verifier: &str, limits: Limits) -> Vec<String> {
     let login = ident(&login_name(digest, principal));
-    let schema = ident(&schema_name(digest));
+    let (schema, group) = (ident(&schema_name(digest)), ident(&group_name(digest)));
     vec![
         format!(
-            "CREATE ROLE {login} LOGIN INHERIT CONNECTION LIMIT {} PASSWORD {} IN ROLE {FACES}",
+            "CREATE ROLE {login} LOGIN INHERIT CONNECTION LIMIT {} PASSWORD {} IN ROLE {FACES}, {group}",
             // Two more, with which the gateway counts as this login.
             limits.connections.saturating_add(2),
             literal(verifier)
         ),
-        format!("GRANT CONNECT ON DATABASE {} TO {login}", ident(database)),
-        format!("GRANT USAGE ON SCHEMA {schema} TO {login}"),
-        format!("GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {login}"),
         format!("ALTER ROLE {login} SET search_path = {schema}"),
         format!("ALTER ROLE {login} SET default_transaction_read_only = on"),
         format!("ALTER ROLE {login} SET statement_timeout = {}", limits.statement_timeout_ms),
         format!("ALTER ROLE {login} SET idle_in_transaction_session_timeout = '10min'"),
         format!("ALTER ROLE {login} SET temp_file_limit = {}", limits.temp_file_kib),
         format!("ALTER ROLE {login} SET track_activities = off"),
+        format!("ALTER ROLE {login} SET track_counts = off"),
     ]
 }
 
 /// Creates the login role of a principal with full access: every session becomes `role`, while the server's log and
 /// `session_user` still name the principal's own.
-pub fn create_full_login(
-    principal: &str,
-    role: &str,
-    verifier: &str,
-    database: &str,
-    limits: Limits,
-) -> Vec<String> {
+pub fn create_full_login(principal: &str, role: &str, verifier: &str, limits: Limits) -> Vec<String> {
     let login = ident(&full_login_name(principal));
     let role = ident(role);
     vec![
         format!(
             // INHERIT: a client's own DISCARD ALL ends the SET ROLE below, and must not end its rights.
-            "CREATE ROLE {login} LOGIN INHERIT CONNECTION LIMIT {} PASSWORD {} IN ROLE {role}",
+            "CREATE ROLE {login} LOGIN INHERIT CONNECTION LIMIT {} PASSWORD {} IN ROLE {role}, {FACES}",
             limits.connections,
             literal(verifier)
         ),
-        format!("GRANT CONNECT ON DATABASE {} TO {login}", ident(database)),
         format!("ALTER ROLE {login} SET role = {role}"),
     ]
 }
@@ -140,12 +154,14 @@ pub fn drop_login(login: &str) -> Vec<String> {
     ]
 }
 
-/// Removes what [`create`] made; logins go first. `DROP OWNED` takes the policies and grants along.
+/// Removes what [`create_owner`] and [`create_views`] made; logins go first. `DROP OWNED` takes the policies and grants along.
 pub fn drop_face(digest: &str) -> Vec<String> {
     let owner = ident(&owner_name(digest));
     vec![
         format!("DROP SCHEMA {} CASCADE", ident(&schema_name(digest))),
         format!("DROP OWNED BY {owner}"),
+        format!("DROP ROLE IF EXISTS {}", ident(&group_name(digest))),
+        format!("DROP TABLE IF EXISTS {}", condition::table(digest)),
         format!("DROP ROLE {owner}"),
     ]
 }

@@ -1,7 +1,7 @@
 //! Faces: a policy outcome, compiled into views and roles that the store itself enforces.
 //!
-//! In the order of the files: [`schema`] is what the store has, [`mask`] how a protected column is shown, [`spec`] the
-//! face that outcome and schema make, [`ddl`] its SQL, [`steward`] the connection that carries it out. Around them:
+//! In the order of the files: [`schema`] is what the store has, [`mask`] how a protected column is shown, [`condition`]
+//! which rows a grant opens, [`spec`] the face that outcome and schema make, [`ddl`] its SQL, [`steward`] the connection that carries it out. Around them:
 //! [`install`] prepares a store (and puts everything back), [`preflight`] names what would let a face around its views,
 //! [`draft`] proposes a catalogue for a live database.
 //!
@@ -9,6 +9,7 @@
 //! columns the views show, row-level-security policies for that owner, and one login role per principal, which may read
 //! just the views. Why so: ARCHITECTURE.md, "Why a face holds".
 
+pub mod condition;
 pub mod connection;
 pub mod ddl;
 pub mod draft;
@@ -21,6 +22,7 @@ pub mod spec;
 pub mod sql;
 pub mod steward;
 
+pub use condition::{Number, Piece};
 pub use connection::Target;
 pub use spec::{FaceSpec, Filter};
 pub use steward::{FULL, Login, Named, Names, Relation, Relations, Steward};

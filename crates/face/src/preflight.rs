@@ -146,9 +146,19 @@ async fn reachable(client: &Client) -> Result<Vec<Finding>, Error> {
             "PUBLIC may write functions in it; revoke it",
         ));
     }
+    for parameter in ["track_activities", "track_counts", "temp_file_limit"] {
+        let sql = format!("SELECT has_parameter_privilege('ringfence', '{parameter}', 'SET')");
+        let may_set = rows(client, &sql).await?.first().is_some_and(|row| row.get(0));
+        if !may_set {
+            let problem = "cannot be set for faces, so no face can be made: \
+                           GRANT SET ON PARAMETER it TO ringfence (`ringfence install` does)";
+            found.push(error(format!("the parameter {parameter}"), problem));
+        }
+    }
     let faces = "SELECT r.rolname::text, m.rolname::text FROM pg_auth_members a
         JOIN pg_roles r ON r.oid = a.member JOIN pg_roles m ON m.oid = a.roleid
-        WHERE r.rolname LIKE 'rf\\_%' AND r.rolname NOT LIKE 'rf\\_full\\_%' AND m.rolname <> 'ringfence_faces'";
+        WHERE r.rolname LIKE 'rf\\_%' AND r.rolname NOT LIKE 'rf\\_full\\_%' AND m.rolname <> 'ringfence_faces'
+          AND m.rolname <> regexp_replace(r.rolname, '^(rf_[0-9a-f]+)_.*$', '\\1_group')";
     for row in rows(client, faces).await? {
         let (face, role): (String, String) = (row.get(0), row.get(1));
         found

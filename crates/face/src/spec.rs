@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use hmac::{Hmac, Mac as _};
 use ringfence_policy::decision::ColumnOutcome;
 use ringfence_policy::{Catalogue, Outcome, Visibility};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 
 use crate::Error;
+use crate::condition::Piece;
 use crate::mask;
 use crate::schema::StoreSchema;
 use crate::sql::ident;
@@ -20,7 +22,7 @@ pub struct Filter {
     /// The table.
     pub table: String,
     /// A condition over the table's columns; `None` opens all rows.
-    pub condition: Option<String>,
+    pub condition: Option<Vec<Piece>>,
     /// The columns that the condition reads.
     pub reads: BTreeSet<String>,
 }
@@ -33,11 +35,36 @@ pub struct View {
     /// The base table, and the view's name.
     pub table: String,
     /// Column names and their expressions, in the table's order.
-    pub columns: Vec<(String, String)>,
+    pub columns: Vec<(String, Shown)>,
     /// The base columns that the owner must be able to read.
     pub reads: BTreeSet<String>,
     /// Which rows; `None` is all.
-    pub rows: Option<String>,
+    pub rows: Option<Rows>,
+}
+
+/// What a view shows in a column.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum Shown {
+    /// The same in each row: an expression.
+    Always(String),
+    /// One expression in some rows, and another one in all others.
+    In {
+        /// Which rows.
+        rows: Rows,
+        /// What is shown there.
+        then: String,
+        /// What is shown elsewhere.
+        otherwise: String,
+    },
+}
+
+/// Rows that one of several conditions chooses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum Rows {
+    /// All of them.
+    All,
+    /// Those of any of the conditions.
+    AnyOf(Vec<Vec<Piece>>),
 }
 
 /// Everything that a face is made of.
@@ -92,23 +119,62 @@ impl FaceSpec {
             let schema = table.schema.clone();
             views.push(View { schema, table: name.clone(), columns: shown, reads, rows });
         }
-        Ok(Self { version: 1, views })
+        Ok(Self { version: 2, views })
     }
 
-    /// A short name for exactly this face.
-    pub fn digest(&self) -> String {
+    /// The conditions in it, with the views that have them.
+    pub fn conditions(&self) -> Vec<(&View, &Vec<Piece>)> {
+        let mut found = Vec::new();
+        for view in &self.views {
+            let of_column = |shown| match shown {
+                &(_, Shown::In { ref rows, .. }) => Some(rows),
+                (_, Shown::Always(_)) => None,
+            };
+            for rows in view.rows.iter().chain(view.columns.iter().filter_map(of_column)) {
+                if let Rows::AnyOf(conditions) = rows {
+                    found.extend(conditions.iter().map(|condition| (view, condition)));
+                }
+            }
+        }
+        found
+    }
+
+    /// The same face with no constant of a condition, for the register of faces.
+    pub fn without_constants(&self) -> Self {
+        let mut bare = self.clone();
+        let hide = |rows: &mut Rows| {
+            let Rows::AnyOf(conditions) = rows else { return };
+            for piece in conditions.iter_mut().flatten() {
+                if let Piece::Constant { value, .. } = piece {
+                    value.clear();
+                }
+            }
+        };
+        for view in &mut bare.views {
+            view.rows.iter_mut().for_each(hide);
+            for (_, shown) in &mut view.columns {
+                if let Shown::In { rows, .. } = shown {
+                    hide(rows);
+                }
+            }
+        }
+        bare
+    }
+
+    /// A short name for exactly this face. Everybody in the database can read it, so it is keyed: nobody can
+    /// try whether a condition has a constant.
+    pub fn digest(&self, secret: &[u8]) -> String {
         let text = serde_json::to_string(self).expect("plain data with string keys");
-        hex::encode(&Sha256::digest(text)[..8])
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");
+        mac.update(b"ringfence/face/v2\n");
+        mac.update(text.as_bytes());
+        hex::encode(&mac.finalize().into_bytes()[..8])
     }
 }
 
-fn any_of(grants: &[&Filter]) -> String {
-    if grants.iter().any(|g| g.condition.is_none()) {
-        return "true".to_owned();
-    }
-    let conditions: Vec<String> =
-        grants.iter().filter_map(|g| g.condition.as_ref()).map(|c| format!("({c})")).collect();
-    conditions.join(" OR ")
+fn any_of(grants: &[&Filter]) -> Rows {
+    let conditions: Option<Vec<_>> = grants.iter().map(|grant| grant.condition.clone()).collect();
+    conditions.map_or(Rows::All, Rows::AnyOf)
 }
 
 /// What a view shows in a column; `None` if it is absent. `grants` are those that open rows of the table: only their rows
@@ -118,21 +184,21 @@ fn column_expression(
     seen: &ColumnOutcome,
     masked: Option<String>,
     grants: &[&Filter],
-) -> Option<String> {
+) -> Option<Shown> {
     let plain = ident(column);
     if seen.base == Visibility::Clear {
-        return Some(plain);
+        return Some(Shown::Always(plain));
     }
     let opening: Vec<&Filter> =
         grants.iter().copied().filter(|g| seen.granted_by.contains(&g.grant)).collect();
     if opening.is_empty() {
-        return masked;
+        return masked.map(Shown::Always);
     }
     if opening.len() == grants.len() {
-        return Some(plain);
+        return Some(Shown::Always(plain));
     }
     let otherwise = masked.unwrap_or_else(|| "NULL".to_owned());
-    Some(format!("CASE WHEN {} THEN {plain} ELSE {otherwise} END", any_of(&opening)))
+    Some(Shown::In { rows: any_of(&opening), then: plain, otherwise })
 }
 
 #[cfg(test)]
@@ -168,7 +234,8 @@ mod tests {
 
     fn filter(grant: &str, condition: &str) -> Filter {
         let reads = BTreeSet::from(["id".to_owned()]);
-        Filter { grant: grant.into(), table: "users".into(), condition: Some(condition.into()), reads }
+        let condition = vec![Piece::Sql(condition.into())];
+        Filter { grant: grant.into(), table: "users".into(), condition: Some(condition), reads }
     }
 
     #[test]
@@ -179,7 +246,7 @@ mod tests {
         let names: Vec<_> = spec.views[0].columns.iter().map(|(n, _)| n.as_str()).collect();
         assert_eq!(names, ["id", "email"]);
         assert_eq!(spec.views[0].rows, None);
-        assert!(spec.views[0].columns[1].1.contains("masked.invalid"));
+        assert!(matches!(&spec.views[0].columns[1].1, Shown::Always(e) if e.contains("masked.invalid")));
     }
 
     #[test]
@@ -189,9 +256,15 @@ mod tests {
         let filters = [filter("a", "id = 1"), filter("b", "id = 2")];
         let spec = FaceSpec::build(&outcome, &catalogue, &schema, &filters).unwrap();
         let view = &spec.views[0];
-        assert_eq!(view.rows.as_deref(), Some("(id = 1) OR (id = 2)"));
-        assert_eq!(view.columns[1].1, "\"email\"");
-        assert_eq!(view.columns[2].1, "CASE WHEN (id = 2) THEN \"phone\" ELSE NULL END");
+        let rows =
+            |ids: &[u8]| Rows::AnyOf(ids.iter().map(|id| vec![Piece::Sql(format!("id = {id}"))]).collect());
+        assert_eq!(view.rows, Some(rows(&[1, 2])));
+        assert_eq!(view.columns[1].1, Shown::Always("\"email\"".to_owned()));
+        let (then, otherwise) = ("\"phone\"".to_owned(), "NULL".to_owned());
+        assert_eq!(view.columns[2].1, Shown::In { rows: rows(&[2]), then, otherwise });
+        // The name of a face says nothing to those who do not have the secret.
+        assert_eq!(spec.digest(b"a"), spec.digest(b"a"));
+        assert_ne!(spec.digest(b"a"), spec.digest(b"b"));
     }
 
     #[test]

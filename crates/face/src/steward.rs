@@ -14,11 +14,12 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio_postgres::{Client, Transaction};
 
 use crate::Error;
+use crate::condition::{self, Constants, Piece};
 use crate::connection::Target;
 use crate::ddl::{self, Limits};
 use crate::drift::{self, Drift};
 use crate::schema;
-use crate::spec::{FaceSpec, Filter};
+use crate::spec::{FaceSpec, Filter, Rows};
 use crate::sql::ident;
 
 /// How to log in to a store for one principal.
@@ -166,7 +167,7 @@ impl Steward {
         let client = guard.as_mut().expect("connected above");
         let has = schema::read(client).await?;
         let spec = FaceSpec::build(outcome, catalogue, &has, filters)?;
-        let digest = spec.digest();
+        let digest = spec.digest(&self.secret);
         let role = ddl::login_name(&digest, principal);
         // The update keeps the face from being dropped meanwhile, by whichever gateway: see `prune`.
         let used = client
@@ -184,18 +185,15 @@ impl Steward {
                 .map_err(Error::refused("read the faces"))?
                 .is_none();
             if fresh {
-                let text = serde_json::to_string(&spec).expect("plain data with string keys");
-                run(&tx, "compile a face", &ddl::create(&spec, &digest)).await?;
-                tx.execute("INSERT INTO ringfence.faces (digest, spec) VALUES ($1, $2)", &[&digest, &text])
-                    .await
-                    .map_err(Error::refused("register a face"))?;
+                create(&tx, &spec, &digest).await?;
             }
             for view in spec.views.iter().filter(|v| v.rows.is_some()) {
                 enable_row_security(&tx, &view.schema, &view.table).await?;
             }
             if !role_exists(&tx, &role).await? {
                 let verifier = scram_sha_256(password.as_bytes());
-                let sql = ddl::create_login(&digest, principal, &verifier, &self.database, self.limits);
+                self.may_connect(&tx).await?;
+                let sql = ddl::create_login(&digest, principal, &verifier, self.limits);
                 run(&tx, "create a login", &sql).await?;
             }
             tx.commit().await.map_err(Error::refused("commit a face"))?;
@@ -222,11 +220,23 @@ impl Steward {
         lock(&tx).await?;
         if !role_exists(&tx, &role).await? {
             let verifier = scram_sha_256(password.as_bytes());
-            let sql = ddl::create_full_login(principal, full_role, &verifier, &self.database, limits);
+            self.may_connect(&tx).await?;
+            let sql = ddl::create_full_login(principal, full_role, &verifier, limits);
             run(&tx, "create a login", &sql).await?;
         }
         tx.commit().await.map_err(Error::refused("commit a login"))?;
         Ok(Login { role, password, face: FULL.to_owned() })
+    }
+
+    /// Makes sure that the group of our logins may connect.
+    async fn may_connect(&self, tx: &Transaction<'_>) -> Result<(), Error> {
+        let may = "SELECT has_database_privilege($1, current_database(), 'CONNECT')";
+        let row = tx.query_one(may, &[&ddl::FACES]).await.map_err(Error::refused("say who may connect"))?;
+        if row.get(0) {
+            return Ok(());
+        }
+        let sql = format!("GRANT CONNECT ON DATABASE {} TO {}", ident(&self.database), ddl::FACES);
+        run(tx, "let our logins connect", &[sql]).await
     }
 
     /// Where the store and `catalogue` have come apart, as it is now.
@@ -246,13 +256,10 @@ impl Steward {
     }
 
     /// Asks the store whether `condition` makes sense for a table, without looking at a row. The error is PostgreSQL's.
-    pub async fn try_condition(&self, schema: &str, table: &str, condition: &str) -> Result<(), Error> {
-        let mut guard = self.client().await?;
-        let client = guard.as_mut().expect("connected above");
-        let (schema, table) = (ident(schema), ident(table));
-        let sql = format!("SELECT 1 FROM {schema}.{table} WHERE {condition} LIMIT 0");
-        client.prepare(&sql).await.map_err(Error::refused("understand the condition"))?;
-        Ok(())
+    pub async fn try_condition(&self, schema: &str, table: &str, condition: &[Piece]) -> Result<(), Error> {
+        let guard = self.client().await?;
+        let client = guard.as_ref().ok_or(Error::NotInstalled)?;
+        types_of_strings(client, (schema, table), condition).await.map(drop)
     }
 
     /// How many rows of `table` the face of `login` shows now, counted up to `limit` by that login itself.
@@ -391,6 +398,51 @@ impl Steward {
     }
 }
 
+/// Makes a face and registers it. Constants reach the store as parameters, and its table of them alone.
+async fn create(tx: &Transaction<'_>, spec: &FaceSpec, digest: &str) -> Result<(), Error> {
+    let mut types = HashMap::new();
+    for (view, condition) in spec.conditions() {
+        let of_strings = types_of_strings(tx, (&view.schema, &view.table), condition).await?;
+        types.insert((&view.table, condition), of_strings);
+    }
+    let mut constants = Constants::default();
+    let views = ddl::create_views(spec, digest, |view, rows| {
+        let Rows::AnyOf(conditions) = rows else { return "true".to_owned() };
+        let one = |condition: &Vec<Piece>| {
+            let of_strings = types.get(&(&view.table, condition)).map(Vec::as_slice).unwrap_or_default();
+            format!("({})", condition::bind(condition, of_strings, digest, &mut constants))
+        };
+        conditions.iter().map(one).collect::<Vec<_>>().join(" OR ")
+    });
+    run(tx, "make a face's owner", &ddl::create_owner(digest)).await?;
+    if !constants.is_empty() {
+        let owner = ident(&ddl::owner_name(digest));
+        run(tx, "make the table of a face's constants", &constants.create(digest, &owner)).await?;
+        for (sql, value) in constants.insert(digest) {
+            tx.execute(&sql, &[&value]).await.map_err(Error::refused("keep a condition's constant"))?;
+        }
+    }
+    run(tx, "compile a face", &views).await?;
+    let text = serde_json::to_string(&spec.without_constants()).expect("plain data with string keys");
+    tx.execute("INSERT INTO ringfence.faces (digest, spec) VALUES ($1, $2)", &[&digest, &text])
+        .await
+        .map_err(Error::refused("register a face"))?;
+    Ok(())
+}
+
+/// The types that the strings of a condition take in a table. Only parses: nothing is evaluated.
+async fn types_of_strings(
+    client: &impl tokio_postgres::GenericClient,
+    (schema, table): (&str, &str),
+    condition: &[Piece],
+) -> Result<Vec<String>, Error> {
+    let (schema, table) = (ident(schema), ident(table));
+    let sql = format!("SELECT 1 FROM {schema}.{table} WHERE {} LIMIT 0", condition::probe(condition));
+    let prepared = client.prepare(&sql).await.map_err(Error::refused("understand a condition"))?;
+    let name = |of: &tokio_postgres::types::Type| format!("{}.{}", ident(of.schema()), ident(of.name()));
+    Ok(prepared.params().iter().map(name).collect())
+}
+
 async fn count(client: &Client, query: &str) -> Result<u64, Error> {
     let sql = format!("SELECT count(*) FROM ({query}) AS r");
     let rows = client.simple_query(&sql).await.map_err(Error::refused("count what a statement reaches"))?;
@@ -476,12 +528,12 @@ async fn calm_row_security(client: &mut Client) -> Result<(), Error> {
 
 /// Drops a face if it is still unused; whoever takes it into use at the same moment waits for the row, then makes it anew.
 async fn drop_face(client: &mut Client, digest: &str, idle_seconds: f64) -> Result<bool, Error> {
-    let owner = ddl::owner_name(digest);
+    let (owner, group) = (ddl::owner_name(digest), ddl::group_name(digest));
     let pattern = format!("rf_{digest}_%");
     let rows = client
         .query(
-            "SELECT rolname::text FROM pg_roles WHERE rolname LIKE $1 AND rolname <> $2",
-            &[&pattern, &owner],
+            "SELECT rolname::text FROM pg_roles WHERE rolname LIKE $1 AND rolname NOT IN ($2, $3)",
+            &[&pattern, &owner, &group],
         )
         .await
         .map_err(Error::refused("list a face's logins"))?;

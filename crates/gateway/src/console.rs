@@ -17,7 +17,9 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
 use crate::backend::Stream;
+use crate::facts::Facts;
 use crate::frame::{Body, Buffer, HEADER, put, put_parameter, put_ready, put_str};
+use crate::grants::Cut;
 use crate::refusal::{Refusal, code};
 use crate::route::{self, Hold, Progress, Route};
 use crate::server::Shared;
@@ -132,7 +134,26 @@ pub async fn run(
     put_ready(&mut out, b'I');
     client.write_all(&out).await?;
     let mut skipping = false;
-    while let Some(head) = buffer.frame(&mut client, MAX_COMMAND).await? {
+    let name = principal.name.clone();
+    let facts = Facts::of(&shared.policy(), &principal);
+    let mut rules_changed = shared.rules_changed();
+    loop {
+        let head = tokio::select! {
+            biased;
+            _ = rules_changed.changed() => None,
+            head = buffer.frame(&mut client, MAX_COMMAND) => match head? {
+                Some(head) => Some(head),
+                None => break,
+            },
+        };
+        // The person as the rules have them now, for each command and each time that they change.
+        let policy = shared.policy();
+        let today = policy.registry().principal(&name).filter(|p| Facts::of(&policy, p) == facts);
+        let Some(principal) = today.cloned() else {
+            client.write_all(&Cut::PolicyChanged.refusal().fatal()).await?;
+            break;
+        };
+        let Some(head) = head else { continue };
         let body = buffer.data()[HEADER..head.total].to_vec();
         buffer.consume(head.total);
         out.clear();

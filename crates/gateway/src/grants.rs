@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::certificate::Shown;
+use crate::facts::Facts;
 use crate::refusal::{Refusal, code};
 
 /// Why a session is cut.
@@ -161,6 +162,8 @@ pub struct Dependent {
     pub session: String,
     /// Where the person is.
     pub location: String,
+    /// What the rules said of the person when it was opened.
+    pub facts: Facts,
     /// When they were given what they came in by, if a login gave it: milliseconds since 1970.
     pub given: Option<u64>,
     /// What they come with.
@@ -333,8 +336,16 @@ const TAKE_OVER: Duration = Duration::from_secs(5);
 /// How much a clock may run ahead before it counts as set.
 const CLOCK_SLACK: Duration = Duration::from_secs(1);
 
-/// Whether the signatures of a stored request suffice under `policy`; the error says what is wrong.
+/// Whether the signatures of a stored request suffice under `policy`, and are about the requester as they
+/// are now; the error says what is wrong.
 pub fn verify(policy: &Policy, stored: &Stored) -> Result<(), String> {
+    let requester = stored.request.requester.as_str();
+    let facts = Facts::today(policy, requester);
+    if !facts.is_some_and(|facts| facts.are_those_of(&stored.request)) {
+        return Err(format!(
+            "{requester}'s location, employer or coverage is not what was signed: they must ask again"
+        ));
+    }
     let mut good = std::collections::BTreeSet::new();
     for approval in &stored.approvals {
         let name = approval.approver.as_str();

@@ -32,6 +32,7 @@ pub mod console;
 pub mod counting;
 pub(crate) mod enrolment;
 pub mod explain;
+pub mod facts;
 pub mod flow;
 pub mod frame;
 pub mod grants;

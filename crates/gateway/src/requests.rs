@@ -108,7 +108,9 @@ impl Desk<'_> {
         }
         let table =
             self.policy.store(&request.store).and_then(|(_, catalogue)| catalogue.tables.get(&request.table));
-        if let (Some(condition), Some(table)) = (&request.condition, table) {
+        let filter = self.policy.store(&request.store).map(|(_, catalogue)| request.filter(catalogue));
+        let condition = filter.transpose().map_err(|e| bad(&e))?.and_then(|filter| filter.condition);
+        if let (Some(condition), Some(table)) = (&condition, table) {
             let behind = self.shared.stores.get(&store.name);
             let steward = &behind.ok_or_else(|| broken(&"the store is not configured"))?.steward;
             steward.try_condition(&table.schema, &request.table, condition).await.map_err(|e| bad(&e))?;

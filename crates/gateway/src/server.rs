@@ -25,6 +25,7 @@ use crate::certificate::Tls;
 use crate::config::Config;
 use crate::counting::Counting;
 use crate::enrolment::Before;
+use crate::facts::Facts;
 use crate::flow::Traffic;
 use crate::grants::{Cut, LiveGrants};
 use crate::handover::{self, Inherited, Older};
@@ -55,6 +56,8 @@ pub struct Shared {
     /// The settings.
     pub config: Config,
     policy: RwLock<Arc<Policy>>,
+    /// Rung when rules were read again.
+    rules_changed: watch::Sender<()>,
     tls: RwLock<Option<Arc<Tls>>>,
     /// The log.
     pub ledger: Ledger,
@@ -121,6 +124,11 @@ impl Shared {
     /// The rules as they are now.
     pub fn policy(&self) -> Arc<Policy> {
         Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Rings when rules were read again.
+    pub fn rules_changed(&self) -> watch::Receiver<()> {
+        self.rules_changed.subscribe()
     }
 
     /// Milliseconds since 1970; never before the newest entry of the ledger, so a clock that was set back opens nothing.
@@ -335,6 +343,7 @@ impl Gateway {
             tls: RwLock::new(config.tls.clone()),
             config,
             policy: RwLock::new(Arc::new(policy)),
+            rules_changed: watch::channel(()).0,
             ledger,
             control,
             stores,
@@ -442,7 +451,7 @@ impl Gateway {
 
     /// Puts new rules in force, unless they count by other thresholds: what was reached in twelve months would have to be read
     /// anew, which is for a start. Sessions through faces are cut, so that no one goes on under the old ones; so are those of
-    /// people who have no full access any more.
+    /// people who have no full access any more, or of whom the rules say something else.
     pub fn replace_policy(&self, policy: Policy) -> Result<(), String> {
         Before::of(&self.shared.policy()).must_allow(&policy)?;
         if !self.shared.meter.replace_limits(policy.registry()) {
@@ -451,13 +460,15 @@ impl Gateway {
         let changed = policy.digest() != self.shared.policy().digest();
         *self.shared.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
         self.shared.ledger.record(policy_entry(&self.shared.policy()));
+        self.shared.rules_changed.send_replace(());
         if changed {
             let policy = self.shared.policy();
             self.shared.admissions.forget_all();
             self.shared.grants.cut_where(&Cut::PolicyChanged, |session| {
                 let (who, store, device) = (&session.principal, &session.store, session.device.as_ref());
                 let is_as_before = || {
-                    matches!(policy.access(who, store, device), Ok(Access::Full))
+                    Facts::today(&policy, who).as_ref() == Some(&session.facts)
+                        && matches!(policy.access(who, store, device), Ok(Access::Full))
                         && (!session.is_counted || policy.is_counted(who, store, device).unwrap_or(false))
                 };
                 session.is_face || !is_as_before()

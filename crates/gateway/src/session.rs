@@ -21,6 +21,7 @@ use crate::cancel::Target;
 use crate::certificate::Shown;
 use crate::connection::{self, Connection, cannot_connect};
 use crate::counting::Workload;
+use crate::facts::Facts;
 use crate::flow::{Awaited, Flow, InFlight};
 use crate::frame::{Body, Buffer, put, put_parameter, put_ready};
 use crate::grants::{ActiveGrant, Cut, Dependent, Passed};
@@ -396,6 +397,7 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
     let who = Dependent {
         session: id.clone(),
         location: principal.place().to_owned(),
+        facts: Facts::of(&policy, &principal),
         given,
         device: device.clone(),
         shown,
@@ -415,8 +417,9 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         // After it is in the list of sessions that are cut when the border closes.
         shared.border.is_open_to(shared, &store.jurisdiction).map_err(|cut| cut.refusal())?;
     }
-    if shared.policy().digest() != policy.digest() {
-        // The rules changed between the decision and the list of sessions that a change cuts.
+    // The rules changed between the login or the decision and the list of sessions that a change cuts.
+    let is_as_proven = policy.registry().principal(&name) == Some(&principal);
+    if !is_as_proven || shared.policy().digest() != policy.digest() {
         return Err(Cut::PolicyChanged.refusal());
     }
     let login = admission.login(&behind.steward, &policy).await.map_err(|e| cannot_connect(&e))?;

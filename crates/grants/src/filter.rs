@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::a_const::Val;
-use pg_query::protobuf::{AExpr, AExprKind, Node, SelectStmt, TypeName};
+use pg_query::protobuf::{AExpr, AExprKind, Node, ParamRef, SelectStmt, Token, TypeName};
+use ringfence_face::{Number, Piece};
 
 use crate::Error;
 
@@ -40,6 +41,8 @@ pub struct Condition {
     pub text: String,
     /// The columns it reads.
     pub reads: BTreeSet<String>,
+    /// The text with its constants apart: NULL, true and false say nothing and stay in it.
+    pub pieces: Vec<Piece>,
 }
 
 impl Condition {
@@ -68,7 +71,9 @@ impl Condition {
         if text.len() > MAX_LENGTH {
             return Err(refuse(format!("is longer than {MAX_LENGTH} bytes when spelled out")));
         }
-        Ok(Self { text, reads })
+        let pieces =
+            apart(condition).ok_or_else(|| refuse("cannot be told apart from its constants".into()))?;
+        Ok(Self { text, reads, pieces })
     }
 }
 
@@ -98,6 +103,60 @@ fn spell(condition: &Node) -> Option<String> {
     select.where_clause = Some(Box::new(condition.clone()));
     let sql = parsed.deparse(pg_query::DeparseOptions::default()).ok()?;
     Some(sql.split_once(" WHERE ")?.1.to_owned())
+}
+
+/// A condition with its constants apart.
+fn apart(mut condition: Node) -> Option<Vec<Piece>> {
+    let mut constants = Vec::new();
+    take_constants(&mut condition, &mut constants);
+    let text = spell(&condition)?;
+    let mut pieces = Vec::new();
+    let mut at = 0;
+    for token in pg_query::scan(&text).ok()?.tokens {
+        if token.token() != Token::Param {
+            continue;
+        }
+        let (start, end) = (usize::try_from(token.start).ok()?, usize::try_from(token.end).ok()?);
+        let number: usize = text.get(start..end)?.strip_prefix('$')?.parse().ok()?;
+        pieces.push(Piece::Sql(text.get(at..start)?.to_owned()));
+        pieces.push(constants.get(number.checked_sub(1)?)?.clone());
+        at = end;
+    }
+    pieces.push(Piece::Sql(text.get(at..)?.to_owned()));
+    let kept = pieces.iter().filter(|piece| matches!(piece, Piece::Constant { .. })).count();
+    (kept == constants.len()).then_some(pieces)
+}
+
+/// Puts a parameter in the place of each constant. Looks where [`check`] looks.
+fn take_constants(node: &mut Node, constants: &mut Vec<Piece>) {
+    if let Some(NodeEnum::AConst(constant)) = &node.node {
+        let (value, number) = match &constant.val {
+            Some(Val::Sval(text)) => (text.sval.clone(), None),
+            Some(Val::Ival(number)) => (number.ival.to_string(), Some(Number::Int4)),
+            Some(Val::Fval(number)) => {
+                let is_integer = number.fval.parse::<i64>().is_ok();
+                (number.fval.clone(), Some(if is_integer { Number::Int8 } else { Number::Numeric }))
+            }
+            _ => return,
+        };
+        constants.push(Piece::Constant { value, number });
+        let number = i32::try_from(constants.len()).unwrap_or(i32::MAX);
+        node.node = Some(NodeEnum::ParamRef(ParamRef { number, location: -1 }));
+        return;
+    }
+    match &mut node.node {
+        Some(NodeEnum::BoolExpr(e)) => e.args.iter_mut().for_each(|n| take_constants(n, constants)),
+        Some(NodeEnum::AExpr(e)) => {
+            for side in [&mut e.lexpr, &mut e.rexpr].into_iter().flatten() {
+                take_constants(side, constants);
+            }
+        }
+        Some(NodeEnum::NullTest(e)) => e.arg.iter_mut().for_each(|n| take_constants(n, constants)),
+        Some(NodeEnum::BooleanTest(e)) => e.arg.iter_mut().for_each(|n| take_constants(n, constants)),
+        Some(NodeEnum::List(list)) => list.items.iter_mut().for_each(|n| take_constants(n, constants)),
+        Some(NodeEnum::TypeCast(e)) => e.arg.iter_mut().for_each(|n| take_constants(n, constants)),
+        _ => {}
+    }
 }
 
 fn check(
@@ -210,6 +269,8 @@ fn strings(nodes: &[Node]) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
+    use ringfence_face::sql::literal;
+
     use super::*;
 
     fn parse(text: &str) -> Result<Condition, Error> {
@@ -228,9 +289,28 @@ mod tests {
             "id > -5",
             "country = 'US'::bpchar(2)",
             "country IS DISTINCT FROM 'US'",
+            "id = 99999999999 OR id > 1.5 OR id < 1e400",
+            "country = 'it''s $1' AND email = E'a\\\\b' AND email IS NOT NULL",
+            "(country = 'x') IS TRUE OR country = 'y' IS NOT FALSE",
+            "country NOT IN ('DE', 'FR') AND created_at NOT BETWEEN '2026-01-01' AND '2026-02-01'",
         ] {
             let once = parse(good).unwrap_or_else(|e| panic!("{good}: {e}"));
             assert_eq!(parse(&once.text).unwrap(), once, "the spelling is stable");
+            // Its pieces are the text, and no constant is left in what is SQL.
+            let put_back = |piece: &Piece| match piece {
+                Piece::Sql(sql) => sql.clone(),
+                Piece::Constant { value, number: None } => literal(value),
+                Piece::Constant { value, number: Some(_) } => value.clone(),
+            };
+            let whole: String = once.pieces.iter().map(put_back).collect();
+            assert_eq!(parse(&whole).unwrap(), once, "{good}: {whole}");
+            let bare = |piece: &Piece| match piece {
+                Piece::Sql(sql) => sql.clone(),
+                Piece::Constant { .. } => "?".to_owned(),
+            };
+            let bare: String = once.pieces.iter().map(bare).collect();
+            let plain = bare.replace("bpchar(2)", "bpchar");
+            assert!(!plain.contains('\'') && !plain.bytes().any(|b| b.is_ascii_digit()), "{good}: {bare}");
         }
     }
 

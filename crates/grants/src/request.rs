@@ -283,7 +283,7 @@ impl Request {
             .collect();
         let condition = self.condition.as_deref().map(|text| Condition::parse(text, &known)).transpose()?;
         let reads = condition.as_ref().map(|c| c.reads.clone()).unwrap_or_default();
-        let condition = condition.map(|c| c.text);
+        let condition = condition.map(|c| c.pieces);
         Ok(Filter { grant: self.id.clone(), table: self.table.clone(), condition, reads })
     }
 
