@@ -22,6 +22,7 @@ fn connections_are_shared_in_turn_and_nothing_else_is() {
     many_clients_share_few_connections(&pooled);
     nobody_shares_with_another_person(&pooled);
     a_queue_is_fair_and_has_a_deadline(&pooled);
+    a_copy_gives_its_connection_back(&pooled);
     a_cancel_request_hits_no_other_client(&pooled);
     a_session_knows_its_own_notifications(&pooled);
     what_is_carried_along_is_never_a_statement(&demo, &pooled);
@@ -210,6 +211,18 @@ fn a_queue_is_fair_and_has_a_deadline(gateway: &Served) {
     let order: Vec<u64> = waiting.iter_mut().map(|w| answer(w).parse().expect("a number")).collect();
     assert!(order.is_sorted(), "{order:?}");
     ask(&mut holders[1], "commit");
+}
+
+/// There are two connections: three clients that have copied and are idle hold none of them.
+fn a_copy_gives_its_connection_back(gateway: &Served) {
+    let mut idle: Vec<Wire> = (0..3).map(|_| client(gateway, "feed-service")).collect();
+    for wire in &mut idle {
+        wire.send(&support::wire::frame(b'Q', b"copy follows from stdin\0")).unwrap();
+        while wire.next().expect("connected").0 != b'G' {}
+        wire.send(&support::wire::frame(b'c', b"")).unwrap();
+        while wire.next().expect("connected").0 != b'Z' {}
+    }
+    assert_eq!(ask(&mut client(gateway, "feed-service"), "select 7"), "7");
 }
 
 fn a_cancel_request_hits_no_other_client(gateway: &Served) {

@@ -3,12 +3,14 @@
 mod channels;
 mod errors;
 mod exit;
+mod frames;
 mod generator;
 mod golden;
 mod names;
 mod properties;
 mod records;
 mod rows;
+mod unseen;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;

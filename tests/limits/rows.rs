@@ -122,3 +122,74 @@ fn a_used_up_grant_counts_no_more() {
     assert_eq!(first.charged(), 5);
     place.demo.ringfence(&["revoke", &second, "--as", "us-approver-3"]);
 }
+
+/// What has no bound is counted when it is sent: it must not run on other rows than those.
+#[test]
+fn what_is_counted_is_what_runs() {
+    let place = Place::turn();
+    let all = "select string_agg(email, ',') from users";
+    let store = |sql: &str| drop(super::lock(&place.store).rows(sql));
+    let ids = &place.ids[..30];
+    let last = ids[ids.len() - 1];
+    let one = |sql: &str| [parse("", sql), bind("", "", &[]), execute("", 0)].concat();
+    // Nobody's country is XX yet.
+    let id = place.demo.grant(ANALYST, "users.email", "country = 'XX'", &["--max-rows", "5"]);
+    std::thread::sleep(std::time::Duration::from_millis(1200));
+    let grant = super::Grant { place: &place, id };
+    let many = format!("update users set country = 'XX' where id <= {last}");
+    let none = "update users set country = 'US' where country = 'XX'";
+    let before = super::lock(&place.store).rows(&format!("select id, country from users where id <= {last}"));
+    // Later: behind something that takes its time.
+    for batch in [
+        vec![crate::harness::client::query(&format!("select pg_sleep(0.5); {all}"))],
+        vec![one("select pg_sleep(0.5)"), one(all), sync()],
+    ] {
+        let mut wire = place.connect(ANALYST, false);
+        let changing = std::thread::scope(|scope| {
+            let changes = scope.spawn(|| {
+                std::thread::sleep(std::time::Duration::from_millis(200));
+                store(&many);
+            });
+            let answer = send(&mut wire, &batch);
+            changes.join().unwrap();
+            answer
+        });
+        let seen = place.emails_in(&changing.bytes).len() as u64;
+        assert!(seen <= grant.settled(), "{seen} clear values: {changing:?}");
+        store(none);
+        end(wire);
+    }
+    // Earlier: on the rows of a transaction's beginning, or of a Bind.
+    for begin in [
+        "begin isolation level repeatable read",
+        "begin; set transaction isolation level serializable",
+        "begin",
+    ] {
+        store(&many);
+        let mut wire = place.connect(ANALYST, false);
+        run(&mut wire, begin);
+        run(&mut wire, "select 1 from videos limit 1");
+        send(&mut wire, &[parse("s", all), bind("p", "s", &[]), sync()]);
+        store(none);
+        let bound = send(&mut wire, &[execute("p", 0), sync()]);
+        let now = run(&mut wire, all);
+        let seen = place.emails_in(&[bound.bytes, now.bytes].concat()).len() as u64;
+        assert!(seen <= grant.settled(), "{begin}: {seen} clear values");
+        end(wire);
+    }
+    // Honest ways go on: alone, and in a transaction that is begun in the same batch.
+    for batch in [
+        vec![crate::harness::client::query(all)],
+        vec![crate::harness::client::query(&format!("begin; set local lock_timeout = 0; {all}; commit"))],
+        vec![one("begin"), one(all), one("commit"), sync()],
+    ] {
+        let mut wire = place.connect(ANALYST, false);
+        let answer = send(&mut wire, &batch);
+        assert_eq!(answer.sqlstate(), None, "{answer:?}");
+        end(wire);
+    }
+    drop(grant);
+    for row in before {
+        store(&format!("update users set country = '{}' where id = {}", row[1], row[0]));
+    }
+}

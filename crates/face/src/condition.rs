@@ -87,11 +87,13 @@ impl Constants {
     /// A statement for each constant, and its text as the parameter.
     pub fn insert(&self, digest: &str) -> Vec<(String, &str)> {
         let table = table(digest);
-        let one = |(n, (t, value)): (usize, &(usize, String))| {
+        let mut statements = Vec::new();
+        for (n, (t, value)) in self.values.iter().enumerate() {
             let of = &self.types[*t];
-            (format!("INSERT INTO {table} (n, t{t}) VALUES ({n}, $1::text::{of})"), value.as_str())
-        };
-        self.values.iter().enumerate().map(|(n, constant)| one((n, constant))).collect()
+            let sql = format!("INSERT INTO {table} (n, t{t}) VALUES ({n}, $1::text::{of})");
+            statements.push((sql, value.as_str()));
+        }
+        statements
     }
 }
 
@@ -117,18 +119,24 @@ pub fn bind(condition: &[Piece], of_strings: &[String], digest: &str, constants:
     let table = table(digest);
     let mut of_strings = of_strings.iter();
     render(condition, |value, number| {
-        let of = number.map_or_else(|| of_strings.next().map_or("text", String::as_str), Number::name);
+        let of: &str = match number {
+            Some(number) => number.name(),
+            None => of_strings.next().map_or("text", String::as_str),
+        };
         let (row, column) = constants.place(of, value);
         format!("(SELECT k.t{column} FROM {table} k WHERE k.n = {row})")
     })
 }
 
 fn render(condition: &[Piece], mut constant: impl FnMut(&str, Option<Number>) -> String) -> String {
-    let one = |piece: &Piece| match piece {
-        Piece::Sql(sql) => sql.clone(),
-        Piece::Constant { value, number } => constant(value, *number),
-    };
-    condition.iter().map(one).collect()
+    let mut sql = String::new();
+    for piece in condition {
+        match piece {
+            Piece::Sql(text) => sql.push_str(text),
+            Piece::Constant { value, number } => sql.push_str(&constant(value, *number)),
+        }
+    }
+    sql
 }
 
 #[cfg(test)]

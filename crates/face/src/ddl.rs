@@ -120,6 +120,7 @@ pub fn create_login(digest: &str, principal: &str, verifier: &str, limits: Limit
         ),
         format!("ALTER ROLE {login} SET search_path = {schema}"),
         format!("ALTER ROLE {login} SET default_transaction_read_only = on"),
+        format!("ALTER ROLE {login} SET default_transaction_isolation = 'read committed'"),
         format!("ALTER ROLE {login} SET statement_timeout = {}", limits.statement_timeout_ms),
         format!("ALTER ROLE {login} SET idle_in_transaction_session_timeout = '10min'"),
         format!("ALTER ROLE {login} SET temp_file_limit = {}", limits.temp_file_kib),

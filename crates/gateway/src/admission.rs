@@ -43,6 +43,11 @@ impl Admission {
         self.mode == Mode::Face
     }
 
+    /// Whether a grant is part of the decision.
+    pub fn has_grants(&self) -> bool {
+        !self.filters.is_empty()
+    }
+
     /// The login to the store. Makes sure that it and its face exist, unless somebody just has.
     pub async fn login(&self, steward: &Steward, policy: &Policy) -> Result<Login, ringfence_face::Error> {
         let known = self.login.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -13,8 +13,10 @@ use ringfence_statement::settings::{Encoding, Settings};
 use ringfence_statement::shape::FUNCTION_CALL;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use crate::flow::{Confirmed, Counted, Described, Flow, InFlight};
+use crate::flow::{Awaited, Confirmed, Counted, Described, Flow, InFlight};
 use crate::frame::{self, Body, Buffer, HEADER, MAX_FRAME, put};
+use crate::metering::Watch;
+use crate::quota::Moment;
 use crate::records::{IntentRecord, StandsFor, parameters};
 use crate::refusal::{Refusal, code, unrecorded};
 use crate::relay::names::{self, Found, Name, Portal, PreparedStatement};
@@ -118,6 +120,13 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 self.session.flow().traffic.received += count as u64;
                 continue;
             };
+            if matches!(head.tag, b'd' | b'c' | b'f') && self.passing == 0 && self.session.flow().is_idle() {
+                // The store ignores COPY data that no COPY waits for, as after one that has failed.
+                if !swallow(head.total, client, buffer).await? {
+                    return Ok(End::Client);
+                }
+                continue;
+            }
             if head.tag == b'd' {
                 self.copy_data(head.total, client, buffer).await?;
                 continue;
@@ -143,7 +152,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 Err(e)
                     if self.session.mode == Mode::Counted && e.kind() == std::io::ErrorKind::InvalidData =>
                 {
-                    if head.tag == b'Q' {
+                    if matches!(head.tag, b'Q' | b'F') {
                         self.session.flow().begin(InFlight::unrecorded_query());
                     }
                     Passage::Forward
@@ -175,19 +184,29 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         self.out.extend_from_slice(own);
     }
 
-    async fn flush(&mut self, buffer: &mut Buffer) -> std::io::Result<()> {
-        if !self.out.is_empty() {
-            self.settle(buffer, &[]);
-            self.store.write_all(&self.out).await?;
-            self.out = Vec::new();
-        } else if self.passing > 0 {
+    /// `ends_within_frame` says that the rest of the last frame is to come. Until it has, and while a write
+    /// is under way, the connection is nobody else's: what came next would be read as the frame's rest.
+    async fn send(&mut self, buffer: &mut Buffer, ends_within_frame: bool) -> std::io::Result<()> {
+        if self.out.is_empty() && self.passing == 0 {
+            return Ok(());
+        }
+        self.session.flow().within_frame = true;
+        if self.out.is_empty() {
             self.store.write_all(&buffer.data()[..self.passing]).await?;
             buffer.consume(self.passing);
             self.passing = 0;
         } else {
-            return Ok(());
+            self.settle(buffer, &[]);
+            self.store.write_all(&self.out).await?;
+            self.out = Vec::new();
         }
-        self.store.flush().await
+        self.store.flush().await?;
+        self.session.flow().within_frame = ends_within_frame;
+        Ok(())
+    }
+
+    async fn flush(&mut self, buffer: &mut Buffer) -> std::io::Result<()> {
+        self.send(buffer, false).await
     }
 
     /// COPY data goes on as it comes, however long its frame is.
@@ -201,13 +220,12 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             let have = left.min(buffer.data().len() - self.passing);
             self.passing += have;
             left -= have;
-            if self.passing > 32 * 1024 {
-                self.flush(buffer).await?;
+            if self.passing > 32 * 1024 || left > 0 {
+                self.send(buffer, left > 0).await?;
             }
             if left == 0 {
                 return Ok(());
             }
-            self.flush(buffer).await?;
             let count = buffer.fill(client).await?;
             if count == 0 {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
@@ -250,7 +268,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         match tag {
             b'Q' => self.query(Body(body)).await,
             b'P' => self.parse(body),
-            b'B' => self.bind(body),
+            b'B' => self.bind(body).await,
             b'E' => self.execute(body).await,
             b'C' => self.close(body),
             b'S' => {
@@ -342,6 +360,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                     self.session.explain(&statement.analysis);
                 }
                 begun = std::mem::take(&mut running.begun);
+                self.note_more(&running);
                 self.admit(&statement, running, &Arc::from([]), None).await
             }
             Err(refusal) => Err(refusal),
@@ -353,6 +372,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 in_flight.deallocates_shared = statement.deallocates_shared;
                 in_flight.changes_names = flow.names.query(Some(&statement), begun);
                 flow.settings_unsure |= statement.analysis.changes_settings;
+                flow.keeps_snapshot |= statement.analysis.keeps_snapshot;
                 flow.begin(in_flight);
                 Ok(if statement.deallocates_shared {
                     Passage::Replace(stand_in::query(stand_in::DEALLOCATE))
@@ -372,6 +392,17 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let (is_governed, is_pooled) = (self.session.is_governed(), self.session.changes_connections());
         let names = &mut self.session.flow().names;
         resolve(&mut Resolver { names, is_governed, is_pooled })
+    }
+
+    /// What runs may leave more behind than the texts say that are looked at.
+    fn note_more(&self, running: &Running) {
+        if !running.does_more {
+            return;
+        }
+        self.session.note_pins(true);
+        let mut flow = self.session.flow();
+        flow.names.be_unsure();
+        flow.settings_unsure = true;
     }
 
     /// Why the allow-list refuses a governed person's statement, if it does.
@@ -395,18 +426,31 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             let analysis = Arc::clone(&statement.analysis);
             let stands_for = running.counted().filter(|_| analysis.is_understood);
             let counted = Counted { analysis, stands_for };
-            session.shared.counting.began(workload, &counted);
+            // What was bound was counted then, if the store may have run it then.
+            if number.is_none() {
+                session.shared.counting.began(workload, &counted);
+            }
             return Ok(InFlight { traced, counted: Some(counted), ..InFlight::default() });
         }
         let mut charges = Vec::new();
         if !session.quota.is_empty() {
-            charges = session.quota.admit(&running.runs, &|t, c| session.has_column(t, c)).await?;
+            let moment = self.moment(statement, &running);
+            charges = session.quota.admit(&running.runs, &|t, c| session.has_column(t, c), &moment).await?;
         }
         if let Err(refusal) = session.look_for_names(&running.runs).await {
             session.quota.take_back(&charges);
             return Err(refusal);
         }
         let watch = session.watch(&running.runs);
+        if session.admission.has_grants() && watch.as_ref().is_some_and(Watch::has_unbounded) {
+            let moment = self.moment(statement, &running);
+            let combining = running.runs.iter().filter(|run| !run.goes_on && run.scope.aggregates());
+            let refusal = combining.filter_map(|run| moment(run.part).refusal("a table")).next();
+            if let Some(refusal) = refusal {
+                session.quota.take_back(&charges);
+                return Err(refusal);
+            }
+        }
         let number = match number {
             Some(number) => number, // a portal that goes on
             None => match self.announce(statement, &running, parameters) {
@@ -446,6 +490,30 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             traced,
             ..InFlight::default()
         })
+    }
+
+    /// Which state of the rows a part of what is sent next sees.
+    fn moment(
+        &self,
+        statement: &Arc<Statement>,
+        running: &Running,
+    ) -> impl Fn(usize) -> Moment + Sync + use<W> {
+        let flow = self.session.flow();
+        let is_slow = |of: &Arc<Statement>| of.analysis.parts.iter().any(|part| !part.is_quick);
+        let waits =
+            flow.awaited.iter().any(|a| matches!(a, Awaited::Statement(_))) && flow.texts.iter().any(is_slow);
+        let is_earlier = running.is_from_before || flow.keeps_snapshot || statement.analysis.keeps_snapshot;
+        let statement = Arc::clone(statement);
+        move |part| {
+            let before = statement.analysis.parts.iter().take(part);
+            if is_earlier {
+                Moment::Earlier
+            } else if waits || before.clone().any(|part| !part.is_quick) {
+                Moment::Later
+            } else {
+                Moment::Now
+            }
+        }
     }
 
     /// Hands the intent to the ledger. The answer will not pass before it is durable.
@@ -589,7 +657,12 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             let message = format!("prepared statement \"{}\" already exists", shown(sent));
             return Ok(self.fail_in_batch(&Refusal::new(code::DUPLICATE_STATEMENT, message)));
         }
-        let number = if named { shared_names.number(definition) } else { shared_names.fresh() };
+        let settings = if statement.depends_on_settings() { statement.settings } else { Settings::default() };
+        let number = if named && statement.analysis.is_understood {
+            shared_names.number(definition, settings)
+        } else {
+            shared_names.fresh()
+        };
         let prepared = SharedStatement { number, named, definition: definition.into() };
         let parse = (named || statement.deallocates_shared).then(|| stand_in::prepare(&prepared));
         let mut flow = self.session.flow();
@@ -634,21 +707,38 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
 
     /// The name of a statement in the store where connections change; before it, the Parse for a
     /// connection that has not seen it.
-    fn on_connection(&mut self, sent: &[u8], prepared: &PreparedStatement) -> (Vec<u8>, Vec<u8>) {
+    fn on_connection(
+        &mut self,
+        sent: &[u8],
+        prepared: &PreparedStatement,
+    ) -> Result<(Vec<u8>, Vec<u8>), Passage> {
         let Some(shared) = prepared.shared() else {
-            return (sent.to_owned(), Vec::new()); // made in SQL
+            return Ok((sent.to_owned(), Vec::new())); // made in SQL
         };
         let mut before = Vec::new();
+        let settings = self.session.settings();
         let mut flow = self.session.flow();
         if !flow.is_on_connection(shared) {
+            let statement = &prepared.statement;
+            let reads_as_before = statement.settings == settings && statement.analysis.is_understood;
+            if !reads_as_before && statement.depends_on_settings() {
+                drop(flow);
+                let refusal = Refusal::new(
+                    code::FEATURE_NOT_SUPPORTED,
+                    "a statement that was prepared under other settings cannot be prepared again",
+                )
+                .detail("Its text reads differently under standard_conforming_strings or client_encoding as they are now.")
+                .hint("Prepare it again under the settings that it is run under.");
+                return Err(self.refuse_in_batch(&refusal, Some(&statement.text)));
+            }
             before = stand_in::prepare(shared);
             flow.names.own();
             flow.send(Confirmed::Ours, Some((shared.named, shared.number)));
         }
-        (shared.name().into_bytes(), before)
+        Ok((shared.name().into_bytes(), before))
     }
 
-    fn bind(&mut self, body: &[u8]) -> std::io::Result<Passage> {
+    async fn bind(&mut self, body: &[u8]) -> std::io::Result<Passage> {
         let mut body = Body(body);
         let malformed = || invalid("a malformed Bind message");
         let (portal_sent, portal, portal_is_decoded) = self.name(&mut body).ok_or_else(malformed)?;
@@ -665,7 +755,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         };
         let mut passage = Passage::Forward;
         if self.session.changes_connections() {
-            let (own, mut out) = self.on_connection(sent, &prepared);
+            let (own, mut out) = match self.on_connection(sent, &prepared) {
+                Ok(known) => known,
+                Err(failed) => return Ok(failed),
+            };
             if own == sent {
                 passage = if out.is_empty() { Passage::Forward } else { Passage::Precede(out) };
             } else {
@@ -677,11 +770,23 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 passage = Passage::Replace(out);
             }
         }
+        // Planning at Bind evaluates functions that are marked IMMUTABLE or STABLE, whatever they do: such a
+        // statement runs from here on.
+        let may_read = prepared.scope.calls_unknown || prepared.scope.is_unknown;
+        let parameters: Arc<[Box<str>]> = parameters.into();
+        let mut number = None;
+        if may_read {
+            let statement = Arc::clone(&prepared.statement);
+            let running = Running::planned(&prepared.scope);
+            match self.admit(&statement, running, &parameters, None).await {
+                Ok(admitted) => number = Some(admitted.number.unwrap_or_default()),
+                Err(refusal) => return Ok(self.refuse_in_batch(&refusal, Some(&statement.text))),
+            }
+        }
         let mut flow = self.session.flow();
-        flow.names.bind(portal, &prepared, parameters.into(), portal_is_decoded);
+        flow.names.bind(portal, &prepared, parameters, portal_is_decoded, number);
         flow.send(Confirmed::Pass, None);
-        // Planning at Bind evaluates functions that are marked IMMUTABLE, whatever they do.
-        if prepared.scope.calls_unknown || prepared.scope.is_unknown {
+        if may_read {
             flow.sent_may_read();
         }
         Ok(passage)
@@ -704,7 +809,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             Ok(prepared) => prepared,
             Err(failed) => return Ok(failed),
         };
-        let (own, mut out) = self.on_connection(sent, &prepared);
+        let (own, mut out) = match self.on_connection(sent, &prepared) {
+            Ok(known) => known,
+            Err(failed) => return Ok(failed),
+        };
         put(&mut out, b'D', |out| {
             out.push(b'S');
             put_bytes(out, &own);
@@ -745,6 +853,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let admitted = match self.resolver(|resolver| resolver.portal(&name, &portal)) {
             Ok(mut running) => {
                 begun = std::mem::take(&mut running.begun);
+                running.is_from_before |= self.session.flow().names.is_from_before(&name);
+                self.note_more(&running);
                 // A portal that goes on has its intent, unless something may have put another in its place.
                 let number = portal.number.filter(|_| portal.is_sure);
                 self.admit(&statement, running, &portal.parameters, number).await
@@ -762,6 +872,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         }
         in_flight.changes_names = flow.names.execute((!portal.in_sql).then_some(&statement), begun);
         flow.settings_unsure |= statement.analysis.changes_settings;
+        flow.keeps_snapshot |= statement.analysis.keeps_snapshot;
         let wants_description = in_flight.watch.as_ref().is_some_and(|w| w.wants_description());
         flow.begin(in_flight);
         let is_described = flow.just_described.take().is_some_and(|n| *n == *name);
@@ -824,11 +935,32 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         match self.admit(&statement, running, &Arc::from([]), None).await {
             Ok(in_flight) => {
                 let mut flow = session.flow();
-                flow.names.function_call(number >= FIRST_OWN_FUNCTION);
+                if number >= FIRST_OWN_FUNCTION {
+                    flow.names.be_unsure();
+                }
                 flow.begin(InFlight { is_simple: true, ..in_flight });
                 Ok(Passage::Forward)
             }
             Err(refusal) => Ok(self.refuse_query(&refusal, None)),
+        }
+    }
+}
+
+/// Reads a frame and drops it, however long it is; false if the client goes away before its end.
+pub async fn swallow<R: AsyncRead + Unpin>(
+    mut left: usize,
+    client: &mut R,
+    buffer: &mut Buffer,
+) -> std::io::Result<bool> {
+    loop {
+        let have = left.min(buffer.data().len());
+        buffer.consume(have);
+        left -= have;
+        if left == 0 {
+            return Ok(true);
+        }
+        if buffer.fill(client).await? == 0 {
+            return Ok(false);
         }
     }
 }

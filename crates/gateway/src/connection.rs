@@ -170,7 +170,7 @@ impl Connection {
     pub async fn end(mut self, session: &Session, target: &Target, end: &End) {
         let (is_idle, transaction) = {
             let flow = session.flow();
-            (flow.unready == 0 && flow.awaited.is_empty(), flow.transaction)
+            (flow.unready == 0 && flow.awaited.is_empty() && !flow.within_frame, flow.transaction)
         };
         if !is_idle
             || !self.backend.buffer.data().is_empty()

@@ -176,6 +176,8 @@ pub struct Flow {
     pub leaving: bool,
     /// Something was sent since the last Sync or Query.
     pub unsynced: bool,
+    /// The store has, or may have, the beginning of a frame and not its end.
+    pub within_frame: bool,
     /// Something is left in the connection that the session may rely on (transaction pooling).
     pub pinned: bool,
     /// The place of the last message that was sent before the last statement that pins.
@@ -200,6 +202,8 @@ pub struct Flow {
     pub recorded: RecordedTexts,
     /// Something was sent since the last ReadyForQuery that may change how texts are read.
     pub settings_unsure: bool,
+    /// The session has begun a transaction that may see the rows as they were before, at some time.
+    pub keeps_snapshot: bool,
     /// A transaction was rolled back since the last ReadyForQuery.
     rolled_back: bool,
     /// The SQLSTATE of the error since the last ReadyForQuery.
@@ -430,6 +434,10 @@ impl Flow {
                 Awaited::CopyEnd => {}
             }
         }
+        // COPY data that has ended: nothing answers it.
+        while let Some(Awaited::CopyEnd) = self.awaited.front() {
+            self.awaited.pop_front();
+        }
         self.copying = false;
         self.leaving = true;
         self.traffic.transactions += u64::from(transaction == b'I');
@@ -457,7 +465,11 @@ impl Flow {
 
     /// Whether nothing is under way.
     pub fn is_idle(&self) -> bool {
-        self.unready == 0 && self.awaited.is_empty() && self.transaction == b'I' && !self.unsynced
+        self.unready == 0
+            && self.awaited.is_empty()
+            && self.transaction == b'I'
+            && !self.unsynced
+            && !self.within_frame
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use ringfence_statement::settings::Settings;
+
 /// The most statements that have a shared name at one time.
 const SHARED: usize = 50_000;
 
@@ -11,7 +13,7 @@ const SHARED: usize = 50_000;
 /// connection prepares it once. A number is never given to another statement.
 #[derive(Default)]
 pub struct SharedNames {
-    known: Mutex<HashMap<Box<[u8]>, u64>>,
+    known: Mutex<HashMap<(Settings, Box<[u8]>), u64>>,
     last: AtomicU64,
 }
 
@@ -21,17 +23,18 @@ impl SharedNames {
         self.last.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// The number of a Parse message's text and types.
-    pub fn number(&self, definition: &[u8]) -> u64 {
+    /// The number of a Parse message's text and types, as `settings` read it.
+    pub fn number(&self, definition: &[u8], settings: Settings) -> u64 {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(&number) = known.get(definition) {
+        let key = (settings, definition.into());
+        if let Some(&number) = known.get(&key) {
             return number;
         }
         if known.len() >= SHARED {
             known.clear();
         }
         let number = self.fresh();
-        known.insert(definition.into(), number);
+        known.insert(key, number);
         number
     }
 }
@@ -43,8 +46,10 @@ mod tests {
     #[test]
     fn the_same_statement_has_one_number() {
         let names = SharedNames::default();
-        let one = names.number(b"SELECT 1\0\0\0");
-        assert_ne!(one, names.number(b"SELECT 2\0\0\0"));
-        assert_eq!(one, names.number(b"SELECT 1\0\0\0"));
+        let of = |text: &[u8]| names.number(text, Settings::default());
+        let one = of(b"SELECT 1\0\0\0");
+        assert_ne!(one, of(b"SELECT 2\0\0\0"));
+        assert_eq!(one, of(b"SELECT 1\0\0\0"));
+        assert_ne!(one, names.number(b"SELECT 1\0\0\0", Settings::UNSURE));
     }
 }

@@ -66,6 +66,33 @@ fn bit(part: usize) -> u64 {
     u32::try_from(part).ok().and_then(|part| 1_u64.checked_shl(part)).unwrap_or(0)
 }
 
+/// Which state of the rows a statement sees, next to when it is sent: what has no bound is counted then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Much the same.
+    Now,
+    /// A later one: something runs before it that may take its time.
+    Later,
+    /// An earlier one: that of its transaction, or of when it was bound.
+    Earlier,
+}
+
+impl Moment {
+    /// Why a statement that combines many rows of `table` is refused, if so.
+    pub fn refusal(self, table: &str) -> Option<Refusal> {
+        let why = match self {
+            Self::Now => return None,
+            Self::Later => "It would run after others that may take their time, and may find more rows then.",
+            Self::Earlier => "It would see rows as they were before, and there may have been more of them.",
+        };
+        let message =
+            format!("this statement combines many rows of {table}, which are counted before it runs");
+        Some(Refusal::new(code::FEATURE_NOT_SUPPORTED, message).detail(why).hint(
+            "Send it by itself, with Bind and Execute together, outside REPEATABLE READ and SERIALIZABLE.",
+        ))
+    }
+}
+
 /// What a statement costs.
 pub type Charges = Vec<Charge>;
 
@@ -140,6 +167,7 @@ impl Quota {
         &self,
         runs: &[Run],
         has_column: &(dyn Fn(&str, &str) -> bool + Sync),
+        moment: &(dyn Fn(usize) -> Moment + Sync),
     ) -> Result<Charges, Refusal> {
         let mut charges = Charges::new();
         for (grant, limited) in self.grants.iter().enumerate() {
@@ -158,6 +186,11 @@ impl Quota {
                     UNBOUNDED => {
                         is_read = true;
                         whole += u64::from(!run.goes_on);
+                        let moment = if run.goes_on { Moment::Now } else { moment(run.part) };
+                        if let Some(refusal) = moment.refusal(limited.table()) {
+                            self.take_back(&charges);
+                            return Err(refusal);
+                        }
                     }
                     most => {
                         is_read = true;

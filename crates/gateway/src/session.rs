@@ -788,6 +788,18 @@ async fn statement_comes(
             .map_err(|e| client_side::failed(&std::io::Error::new(std::io::ErrorKind::InvalidData, e)))?
         {
             Some(head) if head.tag == b'X' => return Err(End::Client),
+            Some(head) if matches!(head.tag, b'd' | b'c' | b'f') => {
+                // COPY data that no COPY waits for: the store would ignore it.
+                tokio::select! {
+                    biased;
+                    cut = next_cut(cut) => return Err(End::Cut(cut, true)),
+                    end = expiry(deadline) => return Err(End::Cut(end, true)),
+                    whole = client_side::swallow(head.total, client, buffer) => match whole {
+                        Ok(true) => continue,
+                        Ok(false) | Err(_) => return Err(End::Client),
+                    },
+                }
+            }
             Some(head) if buffer.data().len() >= head.total.min(LONG) => return Ok(()),
             _ => {}
         }

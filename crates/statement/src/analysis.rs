@@ -25,6 +25,8 @@ const REMEMBERED_BYTES: usize = 32 << 20;
 pub struct Part {
     /// What it does to the session's names.
     pub effect: Option<Effect>,
+    /// It runs no query, so that it takes no time.
+    pub is_quick: bool,
     /// What its own result can show. That of EXECUTE and FETCH is in what their name stands for; that
     /// of PREPARE and DECLARE is shown later, by those.
     pub scope: Arc<QueryScope>,
@@ -44,6 +46,8 @@ pub struct Analysis {
     pub is_sticky: bool,
     /// It may change how later texts are read.
     pub changes_settings: bool,
+    /// After it, a statement may see the rows as they were some time before (REPEATABLE READ and above).
+    pub keeps_snapshot: bool,
     /// The text without its constants.
     pub shape: Shape,
     /// PostgreSQL's grammar accepts the text under the session's settings.
@@ -74,14 +78,15 @@ impl Analysis {
             verdict = allow_list::too_long();
         }
         let mut parts = Vec::with_capacity(parsed.stmts.len());
-        let mut changes_settings = false;
+        let (mut changes_settings, mut keeps_snapshot) = (false, false);
         for (n, raw) in parsed.stmts.iter().enumerate() {
             let Some(node) = raw.stmt.as_ref().and_then(|s| s.node.as_ref()) else { continue };
             let value = &tree["stmts"][n]["stmt"]["node"];
             reads_constants |= value["VariableSetStmt"].is_object();
             let scope = Arc::new(scope::of(value, &mut reads_constants));
-            changes_settings |= names::may_change_settings(node) || sets_by_function(value);
-            parts.push(Part { effect: names::effect(node), scope });
+            changes_settings |= names::may_change_settings(node) || sets_unseen(value);
+            keeps_snapshot |= names::may_keep_snapshot(node);
+            parts.push(Part { effect: names::effect(node), is_quick: names::is_quick(node), scope });
         }
         reads_constants |= verdict.refused.is_some();
         let scope = match parts.as_slice() {
@@ -100,6 +105,7 @@ impl Analysis {
             scope,
             is_sticky: pinning::is_sticky(&parsed.stmts, &tree),
             changes_settings,
+            keeps_snapshot,
             shape: Shape::of(text),
             is_understood: true,
             settings,
@@ -113,10 +119,11 @@ impl Analysis {
         let scope = Arc::new(QueryScope::unknown());
         Self {
             verdict: allow_list::not_judged(),
-            parts: vec![Part { effect: Some(Effect::Unsure), scope: Arc::clone(&scope) }],
+            parts: vec![Part { effect: Some(Effect::Unsure), is_quick: false, scope: Arc::clone(&scope) }],
             scope,
             is_sticky: true,
             changes_settings: true,
+            keeps_snapshot: true,
             shape: Shape::not_understood(),
             is_understood: false,
             settings,
@@ -140,7 +147,7 @@ impl Analysis {
     fn by_tokens(text: &str, settings: Settings) -> Option<Self> {
         let (shape, is_sticky) = shape::one_statement(text)?;
         let scope = Arc::new(QueryScope::unknown());
-        let parts = vec![Part { effect: None, scope: Arc::clone(&scope) }];
+        let parts = vec![Part { effect: None, is_quick: false, scope: Arc::clone(&scope) }];
         let is_understood = true;
         Some(Self { parts, scope, is_sticky, shape, is_understood, ..Self::not_understood(settings) })
     }
@@ -180,10 +187,11 @@ impl Analysis {
     }
 }
 
-/// Whether a query calls a function that may change a setting.
-fn sets_by_function(value: &Value) -> bool {
+/// Whether a statement may change a setting without SET: by a function, or by a change of the view
+/// `pg_settings`, which calls one.
+fn sets_unseen(value: &Value) -> bool {
     match value {
-        Value::Array(items) => items.iter().any(sets_by_function),
+        Value::Array(items) => items.iter().any(sets_unseen),
         Value::Object(fields) => fields.iter().any(|(key, inner)| {
             let may_set = || {
                 let last = inner["funcname"].as_array().and_then(|parts| parts.last());
@@ -193,7 +201,11 @@ fn sets_by_function(value: &Value) -> bool {
                         functions::Function::Unknown | functions::Function::RunsSql
                     )
             };
-            (key == "FuncCall" && may_set()) || sets_by_function(inner)
+            let is_settings = || {
+                ["UpdateStmt", "InsertStmt", "MergeStmt"].contains(&key.as_str())
+                    && inner["relation"]["relname"] == "pg_settings"
+            };
+            (key == "FuncCall" && may_set()) || is_settings() || sets_unseen(inner)
         }),
         _ => false,
     }

@@ -116,3 +116,32 @@ pub(crate) fn may_change_settings(node: &NodeEnum) -> bool {
         _ => true,
     }
 }
+
+/// Whether the statement runs no query, so that it takes no time. COMMIT runs the rest of cursors WITH
+/// HOLD.
+pub(crate) fn is_quick(node: &NodeEnum) -> bool {
+    match node {
+        NodeEnum::VariableSetStmt(_)
+        | NodeEnum::VariableShowStmt(_)
+        | NodeEnum::DeallocateStmt(_)
+        | NodeEnum::PrepareStmt(_)
+        | NodeEnum::DeclareCursorStmt(_)
+        | NodeEnum::ClosePortalStmt(_) => true,
+        NodeEnum::TransactionStmt(s) => !matches!(s.kind(), TransactionStmtKind::TransStmtCommit),
+        _ => false,
+    }
+}
+
+/// Whether a statement after this one may see the rows as they were before: in a transaction that is
+/// REPEATABLE READ or SERIALIZABLE.
+pub(crate) fn may_keep_snapshot(node: &NodeEnum) -> bool {
+    match node {
+        NodeEnum::TransactionStmt(s) => !s.options.is_empty(),
+        NodeEnum::VariableSetStmt(s) => {
+            let name = s.name.to_ascii_lowercase();
+            name.contains("isolation") || name.contains("transaction") || name.contains("session char")
+        }
+        NodeEnum::DoStmt(_) | NodeEnum::CallStmt(_) => true,
+        _ => false,
+    }
+}

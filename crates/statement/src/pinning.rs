@@ -26,6 +26,12 @@ fn names_sticky(value: &Value) -> bool {
         Value::Array(items) => items.iter().any(names_sticky),
         Value::Object(fields) => fields.iter().any(|(key, inner)| match (key.as_str(), inner) {
             ("Sval", _) => false,
+            // A change of this view sets parameters.
+            ("UpdateStmt" | "InsertStmt" | "MergeStmt", _)
+                if inner["relation"]["relname"] == "pg_settings" =>
+            {
+                true
+            }
             ("sval" | "schemaname", Value::String(text)) => {
                 is_sticky_name(&text.to_ascii_lowercase())
                     || text.get(..7).is_some_and(|front| front.eq_ignore_ascii_case("pg_temp"))

@@ -232,7 +232,8 @@ fn items(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// Reads a FROM item: the names that it gives to tables, and the columns that it joins on.
+/// Reads a FROM item: the names that it gives to tables, and the columns that it joins on. A name that
+/// is not seen outside it, because a join has an alias, is none of them: another item can have it.
 fn joined(node: &Value, names: &mut BTreeMap<String, String>, equal: &mut Vec<Equal>) {
     if let Some(table) = node["RangeVar"]["relname"].as_str() {
         let alias = node["RangeVar"]["alias"]["aliasname"].as_str().filter(|a| !a.is_empty());
@@ -247,23 +248,47 @@ fn joined(node: &Value, names: &mut BTreeMap<String, String>, equal: &mut Vec<Eq
         return;
     }
     let join = &node["JoinExpr"];
-    let before: BTreeSet<String> = names.keys().cloned().collect();
-    joined(&join["larg"]["node"], names, equal);
-    let left: BTreeSet<String> = names.keys().filter(|n| !before.contains(*n)).cloned().collect();
-    joined(&join["rarg"]["node"], names, equal);
-    let right: Vec<&String> = names.keys().filter(|n| !before.contains(*n) && !left.contains(*n)).collect();
+    let mut sides = [BTreeMap::new(), BTreeMap::new()];
+    for (side, within) in ["larg", "rarg"].into_iter().zip(&mut sides) {
+        joined(&join[side]["node"], within, equal);
+    }
+    let [left, right] = &sides;
     // USING (column) between two tables.
-    if let ([right], 1) = (right.as_slice(), left.len()) {
+    if let ([left], [right]) = (tables(left).as_slice(), tables(right).as_slice()) {
         for column in items(&join["using_clause"]).iter().filter_map(|c| c["node"]["String"]["sval"].as_str())
         {
-            let left = left.iter().next().and_then(|name| names.get(name));
-            if let Some((left, right)) = left.zip(names.get(*right)) {
-                let pair = |table: &String| (table.clone(), column.to_owned());
-                equal.push(Equal { left: pair(left), right: pair(right) });
-            }
+            let pair = |table: &str| (table.to_owned(), column.to_owned());
+            equal.push(Equal { left: pair(left), right: pair(right) });
         }
     }
-    conjuncts(&join["quals"]["node"], names, equal);
+    let both = left.iter().chain(right).map(|(name, table)| (name.clone(), table.clone())).collect();
+    let mut found = Vec::new();
+    conjuncts(&join["quals"]["node"], &both, &mut found);
+    // A row of an outer join that has no partner does not fulfil ON: only columns of two sides are equal
+    // then, since one of them is NULL.
+    let inner = pg_query::protobuf::JoinType::JoinInner as i64;
+    if join["jointype"].as_i64() != Some(inner) {
+        let is_of = |side: &BTreeMap<String, String>, column: &(String, String)| {
+            side.values().any(|table| *table == column.0)
+        };
+        found.retain(|pair| {
+            let is_across = |a: &BTreeMap<_, _>, b: &BTreeMap<_, _>| {
+                is_of(a, &pair.left)
+                    && is_of(b, &pair.right)
+                    && !is_of(b, &pair.left)
+                    && !is_of(a, &pair.right)
+            };
+            is_across(left, right) || is_across(right, left)
+        });
+    }
+    equal.append(&mut found);
+    if !join["alias"].is_object() {
+        names.extend(both);
+    }
+}
+
+fn tables(names: &BTreeMap<String, String>) -> Vec<&str> {
+    names.values().map(String::as_str).collect()
 }
 
 /// Finds `a.x = b.y` in what must hold.
@@ -423,6 +448,48 @@ mod tests {
             if !text.contains("array(select email from users limit") {
                 assert_eq!(found.contains("plain"), expected.contains("plain"), "{text}: {found}");
             }
+        }
+    }
+
+    /// A pair of columns that are equal says whose a row is: it must hold in each row.
+    #[test]
+    fn columns_are_equal_only_where_each_row_says_so() {
+        for (text, expected) in [
+            ("select 1 from devices d join users u on d.user_id = u.id", "devices.user_id=users.id"),
+            ("select 1 from users u left join devices d on d.user_id = u.id", "devices.user_id=users.id"),
+            ("select 1 from users u full join devices d using (id)", "users.id=devices.id"),
+            // Rows without a partner stay, whatever ON says of their own columns.
+            (
+                "select 1 from (profiles d cross join users u) left join (select 1 one) v on d.user_id = u.id",
+                "",
+            ),
+            ("select 1 from (select 1) v right join (profiles d cross join users u) on d.user_id = u.id", ""),
+            ("select 1 from (profiles d cross join users u) full join videos v on d.user_id = u.id", ""),
+            (
+                "select 1 from profiles d cross join users u left join videos v on d.user_id = v.id",
+                "profiles.user_id=videos.id",
+            ),
+            // A name inside a join with an alias is another one outside.
+            (
+                "select 1 from (users u cross join (select 1) x) as j, (select 2 as id) u, profiles d where u.id = d.user_id",
+                "",
+            ),
+            (
+                "select 1 from (users u cross join (select 1) x) as j cross join unnest(array[2]) as u(id), profiles d where u.id = d.user_id",
+                "",
+            ),
+            (
+                "select 1 from (users u join devices d on d.user_id = u.id) as j, profiles p where p.user_id = u.id",
+                "devices.user_id=users.id",
+            ),
+            ("select 1 from users as u(a), devices d where u.id = d.user_id", ""),
+            ("select 1 from users u, devices d where u.id = d.user_id or true", ""),
+            ("select 1 from users u, devices d where not (u.id = d.user_id)", ""),
+        ] {
+            let equal = scope(text).equal;
+            let shown =
+                equal.iter().map(|e| format!("{}.{}={}.{}", e.left.0, e.left.1, e.right.0, e.right.1));
+            assert_eq!(shown.collect::<Vec<_>>().join(" "), expected, "{text}");
         }
     }
 

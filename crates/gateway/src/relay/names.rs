@@ -210,19 +210,20 @@ impl Names {
         self.change(Change::Parse(name, prepared));
     }
 
-    /// A Bind was sent.
+    /// A Bind was sent. `number` is that of its intent, where it has one already.
     pub fn bind(
         &mut self,
         name: Name,
         of: &PreparedStatement,
         parameters: Arc<[Box<str>]>,
         is_decoded: bool,
+        number: Option<u64>,
     ) {
         let portal = Portal {
             statement: Arc::clone(&of.statement),
             scope: Arc::clone(&of.scope),
             parameters,
-            number: None,
+            number,
             in_sql: of.in_sql,
             is_sure: of.is_sure && is_decoded,
             has_begun: false,
@@ -265,9 +266,13 @@ impl Names {
     /// Query"), and its parts count as far as they have run. Returns whether they are waited for, with
     /// [`Self::ran`].
     pub fn query(&mut self, statement: Option<&Arc<Statement>>, begun: Vec<Begun>) -> bool {
+        let has_parts = statement.is_none_or(|s| !s.analysis.parts.is_empty());
         for state in [&mut self.sent, &mut self.confirmed] {
             state.statements.remove("");
-            state.portals.remove("");
+            // It ends when another one is made: an empty text makes none.
+            if has_parts {
+                state.portals.remove("");
+            }
         }
         let statement = statement.filter(|s| s.analysis.changes_names()).cloned();
         let changes = statement.is_some() || !begun.is_empty();
@@ -277,12 +282,16 @@ impl Names {
         changes
     }
 
-    /// A function-call message was sent; `may_change` says that the function is not PostgreSQL's own.
-    pub fn function_call(&mut self, may_change: bool) {
-        if may_change {
-            self.sent.be_unsure();
-            self.confirmed.be_unsure();
-        }
+    /// Something is sent that may change names without the gateway seeing it.
+    pub fn be_unsure(&mut self) {
+        self.sent.be_unsure();
+        self.confirmed.be_unsure();
+    }
+
+    /// Whether a portal was bound with an earlier batch.
+    pub fn is_from_before(&self, name: &str) -> bool {
+        let made = |state: &State| state.portals.get(name).map(|portal| portal.made);
+        made(&self.confirmed).is_some_and(|before| made(&self.sent) == Some(before))
     }
 
     /// What was decided about what is sent next does not hold: it is not sent.
@@ -318,12 +327,19 @@ impl Names {
         // What failed may have changed names before it did: a prepared statement outlives the error of a
         // block that made it. The store skipped everything after it.
         let mut is_unsure = false;
+        let mut commit_failed = None;
         for (n, change) in changes.drain(..).enumerate() {
             if let Change::Ran { statement: Some(statement), parts, .. } = &change {
                 let failed = if n < count { *parts } else { 0 };
                 let part = statement.analysis.parts.get(failed).filter(|_| n <= count && failure.is_some());
                 let is_syntax = statement.analysis.is_syntax_error() && failure == Some("42601");
                 is_unsure |= part.is_some_and(|p| p.effect == Some(Effect::Unsure)) && !is_syntax;
+                // The last statement of a text may have had its effect: the commit after it can fail, and
+                // prepared statements do not go back.
+                let is_last = failed + 1 == statement.analysis.parts.len();
+                if let Some(effect) = part.filter(|_| is_last).and_then(|p| p.effect.as_ref()) {
+                    commit_failed = Some((effect.clone(), Arc::clone(statement), failed));
+                }
             }
             if n < count {
                 self.confirmed.apply_own(change, rolled_back);
@@ -335,11 +351,15 @@ impl Names {
         if is_unsure {
             self.confirmed.be_unsure();
         }
+        let is_doubtful = commit_failed.is_some();
+        if let Some((effect, statement, part)) = commit_failed {
+            self.confirmed.may_have(&effect, &statement, part);
+        }
         if !in_transaction {
             self.confirmed.end_transaction(failure.is_some() || rolled_back);
             self.sent.end_transaction(failure.is_some() || rolled_back);
         }
-        if !is_whole || is_unsure {
+        if !is_whole || is_unsure || is_doubtful {
             self.sent = self.confirmed.clone();
         }
     }
@@ -430,6 +450,40 @@ impl State {
         }
     }
 
+    /// An effect on prepared statements may have come, or not.
+    fn may_have(&mut self, effect: &Effect, statement: &Arc<Statement>, part: usize) {
+        match effect {
+            Effect::Prepare(n) => {
+                let known = self.statements.get(&name(n)).cloned();
+                let prepared = known.unwrap_or_else(|| PreparedStatement {
+                    statement: Arc::clone(statement),
+                    scope: Arc::clone(&statement.analysis.parts[part].scope),
+                    in_sql: true,
+                    is_sure: false,
+                });
+                self.statements.insert(name(n), PreparedStatement { is_sure: false, ..prepared });
+            }
+            Effect::Deallocate(Some(n)) => {
+                if let Some(prepared) = self.statements.get_mut(&name(n)) {
+                    prepared.is_sure = false;
+                }
+            }
+            Effect::Deallocate(None) | Effect::DiscardAll => {
+                self.statements.values_mut().for_each(|p| p.is_sure = false);
+            }
+            _ => {}
+        }
+    }
+
+    /// DEALLOCATE ALL: the unnamed statement stays.
+    fn deallocate_all(&mut self) {
+        let unnamed = self.statements.get("").cloned();
+        self.statements.clear();
+        if let Some(unnamed) = unnamed {
+            self.statements.insert("".into(), unnamed);
+        }
+    }
+
     fn be_unsure(&mut self) {
         self.statements.values_mut().for_each(|p| p.is_sure = false);
         self.portals.values_mut().for_each(|p| p.is_sure = false);
@@ -454,7 +508,7 @@ fn apply(state: &mut State, effect: &Effect, statement: &Arc<Statement>, part: u
                 .insert(name(n), PreparedStatement { statement, scope, in_sql: true, is_sure: true });
         }
         Effect::Deallocate(Some(n)) => state.statements.remove(&name(n)),
-        Effect::Deallocate(None) => state.statements.clear(),
+        Effect::Deallocate(None) => state.deallocate_all(),
         Effect::Declare { name: n, hold } => {
             state.made += 1;
             let portal = Portal {
@@ -474,7 +528,7 @@ fn apply(state: &mut State, effect: &Effect, statement: &Arc<Statement>, part: u
         Effect::Close(Some(n)) => state.portals.remove(&name(n)),
         Effect::Close(None) => state.portals.clear(),
         Effect::DiscardAll => {
-            state.statements.clear();
+            state.deallocate_all();
             state.portals.clear();
             state.absent_is_unsure = false;
         }
@@ -543,7 +597,7 @@ mod tests {
 
     fn bind(names: &mut Names, portal: &str, of: &str) {
         let Found::Known(prepared) = names.statement(of) else { panic!("{of}") };
-        names.bind(name(portal), &prepared, Arc::from([]), true);
+        names.bind(name(portal), &prepared, Arc::from([]), true, None);
     }
 
     #[test]
@@ -574,16 +628,20 @@ mod tests {
     #[test]
     fn what_the_store_skipped_is_taken_back() {
         let mut names = Names::default();
-        parse(&mut names, "", "select secret");
-        names.confirm();
+        for name in ["", "x"] {
+            parse(&mut names, name, "select secret");
+            names.confirm();
+        }
         names.ready(None, false, false);
         // An error, then a Parse and a DEALLOCATE that the store skips.
-        parse(&mut names, "", "select 1");
-        assert_eq!(text_of(&names.statement("")), "select 1");
+        parse(&mut names, "x", "select 1");
+        assert_eq!(text_of(&names.statement("x")), "select 1");
         names.execute(Some(&statement("deallocate all")), Vec::new());
-        assert_eq!(text_of(&names.statement("")), "absent");
-        names.ready(Some("22012"), false, false);
+        assert_eq!(text_of(&names.statement("x")), "absent");
+        // DEALLOCATE ALL leaves the unnamed statement.
         assert_eq!(text_of(&names.statement("")), "select secret");
+        names.ready(Some("22012"), false, false);
+        assert_eq!(text_of(&names.statement("x")), "select secret");
         // The second part of a Query fails.
         query(&mut names, "prepare a as select 1; prepare a as select 2; deallocate a", 1, false);
         assert_eq!(
@@ -592,6 +650,40 @@ mod tests {
         );
         query(&mut names, "deallocate a; select 1/0", 1, false);
         assert_eq!(text_of(&names.statement("a")), "absent");
+    }
+
+    /// PREPARE and DEALLOCATE do not go back when the commit after them fails.
+    #[test]
+    fn the_last_statement_of_a_text_may_have_had_its_effect() {
+        let mut names = Names::default();
+        query(&mut names, "prepare x as select 1", 1, false);
+        query(&mut names, "declare h cursor with hold for select 1 / 0; deallocate x", 1, false);
+        assert_eq!(text_of(&names.statement("x")), "unsure");
+        query(&mut names, "prepare x as select 2", 1, false);
+        assert_eq!(text_of(&names.statement("x")), "prepare x as select 2");
+        query(&mut names, "declare h cursor with hold for select 1 / 0; prepare y as select 3", 1, false);
+        assert_eq!(text_of(&names.statement("y")), "unsure");
+        assert_eq!(text_of(&names.statement("x")), "prepare x as select 2");
+        query(&mut names, "select 1; deallocate all", 1, false);
+        assert_eq!(text_of(&names.statement("x")), "unsure");
+    }
+
+    #[test]
+    fn an_empty_text_leaves_the_unnamed_portal() {
+        let mut names = Names::default();
+        parse(&mut names, "s", "select 1");
+        names.confirm();
+        names.ready(None, false, true);
+        bind(&mut names, "", "s");
+        names.confirm();
+        names.ready(None, false, true);
+        assert!(names.is_from_before(""));
+        query(&mut names, "", 0, true);
+        assert_eq!(portal_text(&names.portal("")), "select 1");
+        bind(&mut names, "", "s");
+        assert!(!names.is_from_before(""));
+        query(&mut names, "select 2", 1, true);
+        assert_eq!(portal_text(&names.portal("")), "absent");
     }
 
     #[test]

@@ -37,6 +37,10 @@ pub struct Running {
     pub not_understood: bool,
     /// It came as a Query.
     pub is_query: bool,
+    /// It does more to the session than its text says: to names, settings, or the connection.
+    pub does_more: bool,
+    /// Rows may come as they were before this: what runs was bound or begun with an earlier batch.
+    pub is_from_before: bool,
     /// The portals whose queries begin with it.
     pub begun: Vec<Begun>,
     /// The part that is looked at.
@@ -74,6 +78,13 @@ impl Running {
                 Arc::new(all)
             }
         }
+    }
+
+    /// What the store may run of a statement when it plans it.
+    pub fn planned(scope: &Arc<QueryScope>) -> Self {
+        let mut running = Self::default();
+        running.run(scope, false);
+        running
     }
 
     fn run(&mut self, scope: &Arc<QueryScope>, goes_on: bool) {
@@ -249,6 +260,19 @@ impl Resolver<'_> {
             running.run(&prepared.scope, false);
             return Ok(());
         }
+        // A message can prepare what PREPARE cannot: a PREPARE, a SET, a CLOSE. What that does counts as
+        // that of a text which the gateway did not see.
+        let analysis = &prepared.statement.analysis;
+        if analysis.changes_names() || analysis.changes_settings {
+            if self.is_governed {
+                let message = format!("what \"{name}\" stands for is not run by EXECUTE");
+                return Err(Refusal::new(code::FEATURE_NOT_SUPPORTED, message)
+                    .detail("It changes names or settings of the session.")
+                    .hint("Run it by a Bind message, or send it as a text."));
+            }
+            running.not_understood = true;
+            running.does_more = true;
+        }
         let statement = Arc::clone(&prepared.statement);
         statement.analysis.parts.iter().try_for_each(|part| self.part(part, running, depth + 1))
     }
@@ -266,6 +290,7 @@ impl Resolver<'_> {
             running.run(&portal.scope, true);
             return Ok(());
         }
+        running.is_from_before = true;
         let first = running.runs.len();
         if portal.in_sql {
             running.run(&portal.scope, false);

@@ -35,6 +35,11 @@ impl Statement {
         Self { text, analysis, settings, shared: None, deallocates_shared: false, digest: OnceLock::new() }
     }
 
+    /// Whether other settings could read the text in another way.
+    pub fn depends_on_settings(&self) -> bool {
+        self.text.contains('\\') || !self.text.is_ascii()
+    }
+
     /// SHA-256 of the text, and the same in hex.
     pub fn digest(&self) -> (&[u8; 32], &Arc<str>) {
         let (digest, hex) = self.digest.get_or_init(|| {

@@ -1,0 +1,99 @@
+//! Where one message ends and the next begins: what the gateway takes for a message's body is one for the
+//! store, too, whatever ends meanwhile.
+
+use ringfence_verifier::record::Kind;
+
+use super::names::texts;
+use super::{ANALYST, ENGINEER, Place};
+use crate::harness::client::{end, parse, query, run, send, sync};
+use crate::harness::ledger;
+use crate::harness::support::wire::{Wire, frame};
+
+const HIDDEN: &str = "select string_agg(email, ',') from (select email from users order by id limit 30) s";
+
+/// The head of a frame whose body has so many bytes.
+fn head(tag: u8, body: usize) -> Vec<u8> {
+    let mut head = vec![tag];
+    head.extend(u32::try_from(body + 4).unwrap().to_be_bytes());
+    head
+}
+
+/// A Bind of the unnamed statement with one binary parameter, and where that begins.
+fn bind_binary(parameter: &[u8]) -> (Vec<u8>, usize) {
+    let mut body = vec![0, 0, 0, 1, 0, 1, 0, 1];
+    body.extend(u32::try_from(parameter.len()).unwrap().to_be_bytes());
+    let at = head(b'B', 0).len() + body.len();
+    body.extend(parameter);
+    body.extend([0, 0]);
+    (frame(b'B', &body), at)
+}
+
+/// COPY data that no COPY waits for, of which a part comes when a statement ends: a connection that was
+/// given back then would read the rest as messages that nobody saw.
+#[test]
+fn a_frame_that_is_cut_hides_no_other() {
+    let place = Place::turn();
+    for is_pooled in [true, false] {
+        for who in [ANALYST, ENGINEER] {
+            let grant = (who == ANALYST).then(|| place.grant(40, 20));
+            let from = ledger::size(&place.log(is_pooled));
+            let mut wire = place.connect(who, is_pooled);
+            // What the store would run, and the head of a frame that would take in the rest.
+            let hidden = [query(HIDDEN), head(b'd', 64)].concat();
+            let cover = parse("", "select $1::bytea is null");
+            let (bind, at) = bind_binary(&hidden);
+            let data = [head(b'd', 10 + cover.len() + at), vec![b'x'; 10]].concat();
+            let answer = send(&mut wire, &[query("select 1"), data]);
+            assert_eq!(answer.rows.len(), 1, "{answer:?}");
+            let execute = crate::harness::client::execute("", 0);
+            let answer = send(&mut wire, &[cover, bind, execute, sync()]);
+            let seen = place.emails_in(&answer.bytes).len() as u64;
+            drop(wire);
+            // What the gateway takes for a Query is one: on record, and charged.
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            let intents = ledger::records(&place.log(is_pooled), from, Kind::Intent);
+            let mine: Vec<_> = intents.iter().filter(|i| i["principal"] == who).cloned().collect();
+            let is_on_record = mine.iter().any(|intent| texts(&mine, intent).iter().any(|t| t == HIDDEN));
+            assert!(seen == 0 || is_on_record, "{who}, pooled {is_pooled}: {seen} values, {mine:?}");
+            if let Some(grant) = grant {
+                let charged = grant.settled();
+                assert!(seen <= charged, "pooled {is_pooled}: {seen} clear values, {charged} charged");
+            }
+            // Nobody else has half a frame before their own.
+            for _ in 0..3 {
+                let mut other = place.connect(who, is_pooled);
+                assert_eq!(run(&mut other, "select 1").rows.len(), 1);
+                end(other);
+            }
+        }
+    }
+}
+
+/// COPY data goes on for a while after the store has refused it.
+#[test]
+fn a_copy_that_fails_disturbs_nobody() {
+    let place = Place::turn();
+    let bad = frame(b'd', &[b"no number\n".as_slice(), &vec![b'x'; 60_000]].concat());
+    let fails = |wire: &mut Wire| {
+        wire.send(&query("copy follows from stdin")).unwrap();
+        while wire.next().unwrap().0 != b'G' {}
+        for _ in 0..20 {
+            wire.send(&bad).unwrap();
+        }
+        wire.send(&frame(b'c', b"")).unwrap();
+        while wire.next().unwrap().0 != b'Z' {}
+    };
+    for is_pooled in [true, false] {
+        for who in [ENGINEER, super::WORKLOAD] {
+            let mut wire = place.connect(who, is_pooled);
+            for n in 0..4 {
+                fails(&mut wire);
+                let answer = run(&mut wire, &format!("select {n}"));
+                assert_eq!(answer.rows, [[Some(n.to_string().into_bytes())]], "{who}, pooled {is_pooled}");
+                let mut other = place.connect(who, is_pooled);
+                assert_eq!(run(&mut other, "select 1").rows.len(), 1);
+            }
+            end(wire);
+        }
+    }
+}
