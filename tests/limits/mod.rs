@@ -103,7 +103,7 @@ impl Place {
         let analyst = entries.map(str::trim_end).find(|person| person.starts_with(&name)).unwrap();
         let mut text = format!("{without}{of_readers}");
         for reader in &names {
-            text += &format!("[[people]]\n{}\n\n", analyst.replace(ANALYST, reader));
+            text.extend(["[[people]]\n", &analyst.replace(ANALYST, reader), "\n\n"]);
         }
         for registry in ["registry.toml", "registry-pooled.toml"] {
             std::fs::write(self.demo.dir.join(registry), &text).unwrap();

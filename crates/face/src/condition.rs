@@ -77,9 +77,10 @@ impl Constants {
     /// Makes the table of the face `digest`, for its owner.
     pub fn create(&self, digest: &str, owner: &str) -> Vec<String> {
         let table = table(digest);
-        let columns: String = self.types.iter().enumerate().map(|(t, of)| format!(", t{t} {of}")).collect();
+        let mut columns = vec!["n int PRIMARY KEY".to_owned()];
+        columns.extend(self.types.iter().enumerate().map(|(t, of)| format!("t{t} {of}")));
         vec![
-            format!("CREATE TABLE {table} (n int PRIMARY KEY{columns})"),
+            format!("CREATE TABLE {table} ({})", columns.join(", ")),
             format!("GRANT SELECT ON {table} TO {owner}"),
         ]
     }
@@ -105,12 +106,12 @@ pub fn table(digest: &str) -> String {
 /// A condition's strings as parameters, from which the store tells the types that they take.
 pub fn probe(condition: &[Piece]) -> String {
     let mut strings = 0;
-    render(condition, |_, number| match number {
-        Some(number) => format!("NULL::{}", number.name()),
-        None => {
-            strings += 1;
-            format!("${strings}")
+    render(condition, |_, number| {
+        if let Some(number) = number {
+            return format!("NULL::{}", number.name());
         }
+        strings += 1;
+        format!("${strings}")
     })
 }
 

@@ -140,6 +140,7 @@ impl FaceSpec {
     }
 
     /// The same face with no constant of a condition, for the register of faces.
+    #[must_use]
     pub fn without_constants(&self) -> Self {
         let mut bare = self.clone();
         let hide = |rows: &mut Rows| {

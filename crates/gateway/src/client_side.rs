@@ -444,8 +444,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let watch = session.watch(&running.runs);
         if session.admission.has_grants() && watch.as_ref().is_some_and(Watch::has_unbounded) {
             let moment = self.moment(statement, &running);
-            let combining = running.runs.iter().filter(|run| !run.goes_on && run.scope.aggregates());
-            let refusal = combining.filter_map(|run| moment(run.part).refusal("a table")).next();
+            let mut combining = running.runs.iter().filter(|run| !run.goes_on && run.scope.aggregates());
+            let refusal = combining.find_map(|run| moment(run.part).refusal("a table"));
             if let Some(refusal) = refusal {
                 session.quota.take_back(&charges);
                 return Err(refusal);
@@ -669,7 +669,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let known = named && flow.is_on_connection(&prepared);
         let mut statement = Arc::unwrap_or_clone(statement);
         statement.shared = Some(prepared);
-        flow.names.parse(name, Arc::new(statement), is_decoded);
+        // Something that ran unseen may have put another statement in the place of a shared one.
+        let is_sure = is_decoded && !(known && flow.names.are_unsure());
+        flow.names.parse(name, Arc::new(statement), is_sure);
         if known {
             flow.send(Confirmed::AsParse, None);
             return Ok(Passage::Replace(stand_in::close_nothing()));

@@ -9,11 +9,14 @@ use ringfence_statement::settings::Settings;
 /// The most statements that have a shared name at one time.
 const SHARED: usize = 50_000;
 
+/// How a Parse message's text and types are read, and they.
+type Definition = (Settings, Box<[u8]>);
+
 /// Numbers for prepared statements: the same for the same text and parameter types, whoever prepares it, so that a
 /// connection prepares it once. A number is never given to another statement.
 #[derive(Default)]
 pub struct SharedNames {
-    known: Mutex<HashMap<(Settings, Box<[u8]>), u64>>,
+    known: Mutex<HashMap<Definition, u64>>,
     last: AtomicU64,
 }
 

@@ -288,6 +288,11 @@ impl Names {
         self.confirmed.be_unsure();
     }
 
+    /// Whether something ran that may have changed names unseen, and no DISCARD ALL since.
+    pub fn are_unsure(&self) -> bool {
+        self.sent.absent_is_unsure
+    }
+
     /// Whether a portal was bound with an earlier batch.
     pub fn is_from_before(&self, name: &str) -> bool {
         let made = |state: &State| state.portals.get(name).map(|portal| portal.made);

@@ -28,6 +28,7 @@ pub struct Run {
 
 /// What a statement runs.
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own about what runs")]
 pub struct Running {
     /// Each query that runs.
     pub runs: Vec<Run>,
@@ -241,6 +242,7 @@ impl Resolver<'_> {
     }
 
     fn prepared_by(&mut self, name: &str, running: &mut Running, depth: usize) -> Result<(), Refusal> {
+        self.must_be_theirs(name)?;
         let found = self.names.statement(&names::name(name));
         let absent = || {
             let message = format!("prepared statement \"{name}\" does not exist");
