@@ -430,6 +430,18 @@ fn new_rules_are_read_on_sighup_and_cut_faces(demo: &Demo) {
     std::fs::write(&registry, "people = 7").unwrap();
     hangup();
     analyst.run("select email from users limit 1", Way::Simple).expect("the old rules hold");
+    // What approvers have signed was about the analyst as they were.
+    let grant = demo.grant("singapore-analyst", "users.email", "id = 4711", &[]);
+    std::thread::sleep(Duration::from_millis(1200));
+    let reads_clear = || {
+        let mut wire = Wire::connect(served.port, "singapore-analyst", "us").unwrap();
+        wire.run("select email from users where id = 4711", Way::Simple).unwrap();
+        let received = String::from_utf8_lossy(&wire.received).into_owned();
+        received.contains('@') && !received.contains("masked.invalid")
+    };
+    assert!(reads_clear());
+    let mut analyst = Wire::connect(served.port, "singapore-analyst", "us").unwrap();
+    analyst.run("select email from users limit 1", Way::Simple).unwrap();
     // The analyst's company is bought: a covered person from now on, and cut.
     std::fs::write(&registry, good.replace("percent = 20.0", "percent = 50.0")).unwrap();
     hangup();
@@ -439,6 +451,8 @@ fn new_rules_are_read_on_sighup_and_cut_faces(demo: &Demo) {
     analyst.run("select email from users limit 1", Way::Simple).unwrap();
     let answer = String::from_utf8_lossy(&analyst.received).into_owned();
     assert!(answer.contains("covered person") && answer.contains("clips-holding"), "{answer}");
+    assert!(!reads_clear(), "the grant was signed for somebody who is not covered");
+    demo.ringfence(&["revoke", &grant, "--as", "us-approver-3"]);
     // An engineer leaves the team: their session ends, others' with full access go on.
     let mut engineer = Wire::connect(served.port, "us-engineer", "us").unwrap();
     let mut feed = Wire::connect(served.port, "feed-service", "us").unwrap();
@@ -448,6 +462,31 @@ fn new_rules_are_read_on_sighup_and_cut_faces(demo: &Demo) {
     let said = engineer.next().map(|(_, body)| String::from_utf8_lossy(&body).into_owned());
     assert!(said.as_ref().is_ok_and(|s| s.contains("rules for this store changed")), "{said:?}");
     feed.run("select 1", Way::Simple).expect("the workload goes on");
+    // Full access stays, and something else is said of the person: judged again, at stores and at the
+    // console. Who has left gives no more commands.
+    std::fs::write(&registry, &good).unwrap();
+    hangup();
+    let mut engineer = Wire::connect(served.port, "us-engineer", "us").unwrap();
+    let console = |who: &str| {
+        let mut wire = Wire::connect(served.port, who, "ringfence").unwrap();
+        wire.run("requests", Way::Simple).unwrap();
+        wire
+    };
+    let (mut of_engineer, mut of_approver) = (console("us-engineer"), console("us-approver-3"));
+    let moved = good.replacen(engineer_lines, "employer = \"clips-holding\"\nteams = [\"us-data\"]", 1);
+    assert_ne!(moved, good);
+    std::fs::write(&registry, &moved).unwrap();
+    hangup();
+    for wire in [&mut engineer, &mut of_engineer] {
+        let said = wire.next().map(|(_, body)| String::from_utf8_lossy(&body).into_owned());
+        assert!(said.as_ref().is_ok_and(|s| s.contains("rules for this store changed")), "{said:?}");
+    }
+    of_approver.run("requests", Way::Simple).expect("nothing has changed for them");
+    feed.run("select 1", Way::Simple).expect("nor for the workload");
+    std::fs::write(&registry, moved.replace("name = \"us-approver-3\"", "name = \"us-approver-9\"")).unwrap();
+    hangup();
+    let said = of_approver.next().map(|(_, body)| String::from_utf8_lossy(&body).into_owned());
+    assert!(said.as_ref().is_ok_and(|s| s.contains("rules for this store changed")), "{said:?}");
 }
 
 fn a_store_behind_tls_is_verified(demo: &Demo) {

@@ -310,7 +310,19 @@ fn one_grant_among_many_stays_in_force(demo: &Demo) {
     for n in 0..1200 {
         let id = format!("R-MANY{n:04}");
         let who = if n == 1199 { "beijing-engineer".to_owned() } else { format!("somebody-{n}") };
-        let text = canonical.replace(&ours, &id).replace("singapore-analyst", &who);
+        let mut text = canonical.replace(&ours, &id).replace("singapore-analyst", &who);
+        if n == 1199 {
+            // What is signed is about the requester as they are.
+            let theirs = [
+                ("\"covered\":null", "\"covered\":\"by its employer\""),
+                ("\"employer\":\"clips-singapore\"", "\"employer\":\"clips-technology\""),
+                ("\"location\":\"SG\"", "\"location\":\"CN\""),
+            ];
+            for (ours, theirs) in theirs {
+                assert!(text.contains(ours), "{text}");
+                text = text.replace(ours, theirs);
+            }
+        }
         let request = ringfence_grants::Request::parse(&text).unwrap();
         let created = request.created + 1 + n;
         let escaped = text.replace('\\', "\\\\");

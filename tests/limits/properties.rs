@@ -56,8 +56,9 @@ fn collect(plan: &serde_json::Value, relations: &mut BTreeSet<String>) {
         serde_json::Value::Array(all) => all.iter().for_each(|one| collect(one, relations)),
         serde_json::Value::Object(fields) => {
             let name = fields.get("Relation Name").and_then(|n| n.as_str());
-            // The masks' key is the face's own, not the query's.
-            relations.extend(name.filter(|n| *n != "mask_key").map(str::to_owned));
+            // The masks' key and the constants of grants are the face's own, not the query's.
+            let is_own = |n: &&str| *n == "mask_key" || n.starts_with("constants_");
+            relations.extend(name.filter(|n| !is_own(n)).map(str::to_owned));
             fields.values().for_each(|one| collect(one, relations));
         }
         _ => {}

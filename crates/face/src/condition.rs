@@ -80,6 +80,8 @@ impl Constants {
         let mut columns = vec!["n int PRIMARY KEY".to_owned()];
         columns.extend(self.types.iter().enumerate().map(|(t, of)| format!("t{t} {of}")));
         vec![
+            // A gateway of an older version leaves it when it drops a face.
+            format!("DROP TABLE IF EXISTS {table}"),
             format!("CREATE TABLE {table} ({})", columns.join(", ")),
             format!("GRANT SELECT ON {table} TO {owner}"),
         ]
@@ -125,7 +127,8 @@ pub fn bind(condition: &[Piece], of_strings: &[String], digest: &str, constants:
             None => of_strings.next().map_or("text", String::as_str),
         };
         let (row, column) = constants.place(of, value);
-        format!("(SELECT k.t{column} FROM {table} k WHERE k.n = {row})")
+        // The cast makes it an expression: `IN ((SELECT …))` would be a subquery, past every index.
+        format!("(SELECT k.t{column} FROM {table} k WHERE k.n = {row})::{of}")
     })
 }
 
@@ -159,11 +162,11 @@ mod tests {
         constants.place("int4", "4711");
         assert_eq!(
             bind(&condition, &["bpchar".to_owned()], "0f", &mut constants),
-            "country = (SELECT k.t2 FROM ringfence.\"constants_0f\" k WHERE k.n = 2) \
-             AND id = (SELECT k.t1 FROM ringfence.\"constants_0f\" k WHERE k.n = 1)"
+            "country = (SELECT k.t2 FROM ringfence.\"constants_0f\" k WHERE k.n = 2)::bpchar \
+             AND id = (SELECT k.t1 FROM ringfence.\"constants_0f\" k WHERE k.n = 1)::int4"
         );
         assert_eq!(
-            constants.create("0f", "o")[0],
+            constants.create("0f", "o")[1],
             "CREATE TABLE ringfence.\"constants_0f\" (n int PRIMARY KEY, t0 date, t1 int4, t2 bpchar)"
         );
         assert_eq!(

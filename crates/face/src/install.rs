@@ -165,6 +165,12 @@ async fn rows(client: &Client, sql: &str) -> Result<Vec<tokio_postgres::Row>, Er
 }
 
 async fn roles_and_schema(client: &Client, database: &str, options: &Options) -> Result<Vec<Change>, Error> {
+    // What an earlier version has prepared stays, the mask key above all: the rest is added.
+    let exists: bool = client
+        .query_one("SELECT to_regnamespace('ringfence') IS NOT NULL", &[])
+        .await
+        .map_err(Error::refused("answer about itself"))?
+        .get(0);
     let (mut inner, mut outer) = ([0x36_u8; 64], [0x5c_u8; 64]); // RFC 2104: key ⊕ ipad, key ⊕ opad
     let mut key = [0_u8; 64];
     OsRng.fill_bytes(&mut key);
@@ -190,7 +196,12 @@ async fn roles_and_schema(client: &Client, database: &str, options: &Options) ->
         change(format!("GRANT {OTHERS} TO {STEWARD}"), ""),
         change(format!("GRANT CREATE ON DATABASE {database} TO {STEWARD}"), ""),
         change(format!("GRANT CONNECT ON DATABASE {database} TO {STEWARD} WITH GRANT OPTION"), ""),
-        change(format!("GRANT SET ON PARAMETER track_activities, track_counts, temp_file_limit TO {STEWARD}"), ""),
+        change(
+            format!("GRANT SET ON PARAMETER track_activities, track_counts, temp_file_limit TO {STEWARD}"),
+            "",
+        ),
+    ]);
+    let ours = [
         change(format!("CREATE SCHEMA ringfence AUTHORIZATION {STEWARD}"), ""),
         change(
             "CREATE TABLE ringfence.mask_key (inner_pad bytea NOT NULL, outer_pad bytea NOT NULL);
@@ -216,7 +227,10 @@ async fn roles_and_schema(client: &Client, database: &str, options: &Options) ->
             ),
             "",
         ),
-    ]);
+    ];
+    if !exists {
+        changes.extend(ours);
+    }
     for row in rows(
         client,
         "SELECT rolname::text FROM pg_roles WHERE NOT rolsuper AND rolname !~ '^(pg_|ringfence|rf_)'",

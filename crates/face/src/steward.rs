@@ -213,6 +213,7 @@ impl Steward {
         let mut guard = self.client().await?;
         let client = guard.as_mut().expect("connected above");
         let password = self.password(&role);
+        self.may_connect(client).await?;
         if role_exists(client, &role).await? {
             return Ok(Login { role, password, face: FULL.to_owned() });
         }
@@ -221,7 +222,6 @@ impl Steward {
         lock(&tx).await?;
         if !role_exists(&tx, &role).await? {
             let verifier = scram_sha_256(password.as_bytes());
-            self.may_connect(&tx).await?;
             let sql = ddl::create_full_login(principal, full_role, &verifier, limits);
             run(&tx, "create a login", &sql).await?;
         }
@@ -230,14 +230,15 @@ impl Steward {
     }
 
     /// Makes sure that the group of our logins may connect.
-    async fn may_connect(&self, tx: &Transaction<'_>) -> Result<(), Error> {
+    async fn may_connect(&self, client: &impl tokio_postgres::GenericClient) -> Result<(), Error> {
         let may = "SELECT has_database_privilege($1, current_database(), 'CONNECT')";
-        let row = tx.query_one(may, &[&ddl::FACES]).await.map_err(Error::refused("say who may connect"))?;
+        let row =
+            client.query_one(may, &[&ddl::FACES]).await.map_err(Error::refused("say who may connect"))?;
         if row.get(0) {
             return Ok(());
         }
         let sql = format!("GRANT CONNECT ON DATABASE {} TO {}", ident(&self.database), ddl::FACES);
-        run(tx, "let our logins connect", &[sql]).await
+        client.batch_execute(&sql).await.map_err(Error::refused("let our logins connect"))
     }
 
     /// Where the store and `catalogue` have come apart, as it is now.

@@ -122,9 +122,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             };
             if matches!(head.tag, b'd' | b'c' | b'f') && self.passing == 0 && self.session.flow().is_idle() {
                 // The store ignores COPY data that no COPY waits for, as after one that has failed.
-                if !swallow(head.total, client, buffer).await? {
-                    return Ok(End::Client);
-                }
+                buffer.skip(head.total);
                 continue;
             }
             if head.tag == b'd' {
@@ -201,7 +199,14 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             self.out = Vec::new();
         }
         self.store.flush().await?;
-        self.session.flow().within_frame = ends_within_frame;
+        let may_release = {
+            let mut flow = self.session.flow();
+            flow.within_frame = ends_within_frame;
+            flow.is_idle()
+        };
+        if may_release {
+            self.session.whole.notify_one();
+        }
         Ok(())
     }
 
@@ -259,7 +264,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         if self.skipping && tag != b'S' && tag != b'Q' {
             return Ok(Passage::Replace(Vec::new()));
         }
-        if !matches!(tag, b'Q' | b'S' | b'c' | b'f') {
+        if !matches!(tag, b'S' | b'c' | b'f') {
             self.session.flow().unsynced = true;
         }
         if tag != b'E' && self.session.metering.is_some() {
@@ -537,7 +542,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let n = flow.number();
         // The same text reads differently under other settings: the record then has the text each time.
         let settings = resolve::read_under(statement);
-        let is_told = settings.is_some() || running.is_query && RecordedTexts::is_short(statement);
+        // So does one whose end is not recorded: another one can begin in the same way.
+        let is_told =
+            settings.is_some() || statement.is_cut || running.is_query && RecordedTexts::is_short(statement);
         let told = (!is_told).then(|| flow.recorded.tell(statement, n, segment));
         let (text, sql) = match told {
             Some(Told::There(of)) => (Some(of), None),
@@ -549,8 +556,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         for (name, meant) in &running.meant {
             let settings = resolve::read_under(meant);
             let told = match &settings {
-                None => flow.recorded.tell(meant, n, segment),
-                Some(_) => Told::Here(RecordedTexts::here(meant, n)),
+                None if !meant.is_cut => flow.recorded.tell(meant, n, segment),
+                _ => Told::Here(RecordedTexts::here(meant, n)),
             };
             let (of, sql) = match told {
                 Told::Here(of) => (of, Some(&*meant.text)),
@@ -575,7 +582,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             statement: sql,
             text,
             stands_for,
-            not_understood: running.not_understood || !statement.analysis.is_understood,
+            not_understood: running.not_understood
+                || !statement.analysis.is_understood
+                || statement.is_cut
+                || running.meant.iter().any(|(_, meant)| meant.is_cut),
             settings,
             parameters,
         };
@@ -658,20 +668,17 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             return Ok(self.fail_in_batch(&Refusal::new(code::DUPLICATE_STATEMENT, message)));
         }
         let settings = if statement.depends_on_settings() { statement.settings } else { Settings::default() };
-        let number = if named && statement.analysis.is_understood {
-            shared_names.number(definition, settings)
-        } else {
-            shared_names.fresh()
-        };
+        // Something that ran unseen may have put another statement in the place of a shared one.
+        let is_shared = statement.analysis.is_understood && !self.session.flow().names.are_unsure();
+        let number =
+            if named && is_shared { shared_names.number(definition, settings) } else { shared_names.fresh() };
         let prepared = SharedStatement { number, named, definition: definition.into() };
         let parse = (named || statement.deallocates_shared).then(|| stand_in::prepare(&prepared));
         let mut flow = self.session.flow();
         let known = named && flow.is_on_connection(&prepared);
         let mut statement = Arc::unwrap_or_clone(statement);
         statement.shared = Some(prepared);
-        // Something that ran unseen may have put another statement in the place of a shared one.
-        let is_sure = is_decoded && !(known && flow.names.are_unsure());
-        flow.names.parse(name, Arc::new(statement), is_sure);
+        flow.names.parse(name, Arc::new(statement), is_decoded);
         if known {
             flow.send(Confirmed::AsParse, None);
             return Ok(Passage::Replace(stand_in::close_nothing()));
@@ -722,8 +729,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let mut flow = self.session.flow();
         if !flow.is_on_connection(shared) {
             let statement = &prepared.statement;
-            let reads_as_before = statement.settings == settings && statement.analysis.is_understood;
-            if !reads_as_before && statement.depends_on_settings() {
+            // What is counted may have been prepared before a batch that could change settings.
+            let is_certain = self.session.is_logged() || settings != Settings::UNSURE;
+            if statement.settings != settings && is_certain && statement.depends_on_settings() {
                 drop(flow);
                 let refusal = Refusal::new(
                     code::FEATURE_NOT_SUPPORTED,
@@ -777,7 +785,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let may_read = prepared.scope.calls_unknown || prepared.scope.is_unknown;
         let parameters: Arc<[Box<str>]> = parameters.into();
         let mut number = None;
-        if may_read {
+        // A face has PostgreSQL's own functions only, and those that read tables are refused.
+        if may_read && !self.session.is_face() {
             let statement = Arc::clone(&prepared.statement);
             let running = Running::planned(&prepared.scope);
             match self.admit(&statement, running, &parameters, None).await {
@@ -944,25 +953,6 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 Ok(Passage::Forward)
             }
             Err(refusal) => Ok(self.refuse_query(&refusal, None)),
-        }
-    }
-}
-
-/// Reads a frame and drops it, however long it is; false if the client goes away before its end.
-pub async fn swallow<R: AsyncRead + Unpin>(
-    mut left: usize,
-    client: &mut R,
-    buffer: &mut Buffer,
-) -> std::io::Result<bool> {
-    loop {
-        let have = left.min(buffer.data().len());
-        buffer.consume(have);
-        left -= have;
-        if left == 0 {
-            return Ok(true);
-        }
-        if buffer.fill(client).await? == 0 {
-            return Ok(false);
         }
     }
 }

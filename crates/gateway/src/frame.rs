@@ -51,6 +51,8 @@ pub struct Buffer {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
+    /// How many of the bytes that come next are dropped.
+    to_skip: usize,
 }
 
 /// What a spare holds: one read of a result that streams.
@@ -99,6 +101,13 @@ impl Buffer {
         }
     }
 
+    /// Drops the first `count` bytes, those that are still to come, too.
+    pub fn skip(&mut self, count: usize) {
+        let have = count.min(self.data().len());
+        self.consume(have);
+        self.to_skip += count - have;
+    }
+
     /// Makes room so that `total` bytes fit from the start of the data. Not for what a length claims: memory follows what has
     /// come.
     fn reserve(&mut self, total: usize) {
@@ -128,6 +137,11 @@ impl Buffer {
             let polled = Pin::new(&mut *reader).poll_read(context, &mut into);
             let count = into.filled().len();
             self.end += count;
+            if self.to_skip > 0 {
+                let skipped = self.to_skip.min(self.end - self.start);
+                self.to_skip -= skipped;
+                self.consume(skipped);
+            }
             if self.start == self.end {
                 self.consume(0); // nothing came: the memory goes back
             }

@@ -413,6 +413,24 @@ impl LiveGrants {
         Ok(settle(&mut inner, now))
     }
 
+    /// New rules: what was signed about somebody of whom they say something else now is not in force from
+    /// here on. The next look verifies the signatures again.
+    pub fn judge_facts(&self, policy: &Policy) {
+        let mut inner = self.inner();
+        let is_so = |grant: &&Arc<ActiveGrant>| {
+            let facts = Facts::today(policy, &grant.request.requester);
+            facts.is_some_and(|facts| facts.are_those_of(&grant.request))
+        };
+        let gone: Vec<String> =
+            inner.active.values().filter(|grant| !is_so(grant)).map(|g| g.request.id.clone()).collect();
+        for id in gone {
+            inner.deactivate(&id);
+            if let Some(known) = inner.known.get_mut(&id) {
+                known.holds = false;
+            }
+        }
+    }
+
     /// Something that pages show has changed.
     pub(crate) fn announce(&self) {
         self.changes.send_replace(Instant::now());

@@ -75,8 +75,8 @@ pub struct IntentRecord<'a> {
     /// What the names in it stand for, where it is an EXECUTE or a FETCH.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stands_for: Vec<StandsFor<'a>>,
-    /// The gateway could not read the text as the store does, or is not sure what a name stands for: the
-    /// statement may reach anything.
+    /// The gateway could not read the text as the store does, is not sure what a name stands for, or has
+    /// recorded the beginning of a text only: the statement may reach anything.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub not_understood: bool,
     /// The settings that the text is read under, where they are not the default.

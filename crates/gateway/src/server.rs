@@ -463,6 +463,7 @@ impl Gateway {
         self.shared.rules_changed.send_replace(());
         if changed {
             let policy = self.shared.policy();
+            self.shared.grants.judge_facts(&policy);
             self.shared.admissions.forget_all();
             self.shared.grants.cut_where(&Cut::PolicyChanged, |session| {
                 let (who, store, device) = (&session.principal, &session.store, session.device.as_ref());

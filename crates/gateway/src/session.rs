@@ -80,6 +80,8 @@ pub struct Session {
     pub parameters: Mutex<Arc<Parameters>>,
     /// Rung when a batch is answered, or when the store waits for COPY data.
     pub answered: Notify,
+    /// Rung when the store has the whole of what was sent, and nothing is under way.
+    pub whole: Notify,
     /// What counts its people, if its access crosses the border.
     pub metering: Option<Metering>,
     /// What has gone through.
@@ -418,7 +420,7 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         shared.border.is_open_to(shared, &store.jurisdiction).map_err(|cut| cut.refusal())?;
     }
     // The rules changed between the login or the decision and the list of sessions that a change cuts.
-    let is_as_proven = policy.registry().principal(&name) == Some(&principal);
+    let is_as_proven = Facts::today(&policy, &name) == Some(Facts::of(&policy, &principal));
     if !is_as_proven || shared.policy().digest() != policy.digest() {
         return Err(Cut::PolicyChanged.refusal());
     }
@@ -497,6 +499,7 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         workload: workload.map(Arc::new),
         parameters: Mutex::new(parameters),
         answered: Notify::new(),
+        whole: Notify::new(),
         passed: Arc::clone(&attached.passed),
         told: Mutex::default(),
         policy: Arc::clone(&policy),
@@ -790,15 +793,8 @@ async fn statement_comes(
             Some(head) if head.tag == b'X' => return Err(End::Client),
             Some(head) if matches!(head.tag, b'd' | b'c' | b'f') => {
                 // COPY data that no COPY waits for: the store would ignore it.
-                tokio::select! {
-                    biased;
-                    cut = next_cut(cut) => return Err(End::Cut(cut, true)),
-                    end = expiry(deadline) => return Err(End::Cut(end, true)),
-                    whole = client_side::swallow(head.total, client, buffer) => match whole {
-                        Ok(true) => continue,
-                        Ok(false) | Err(_) => return Err(End::Client),
-                    },
-                }
+                buffer.skip(head.total);
+                continue;
             }
             Some(head) if buffer.data().len() >= head.total.min(LONG) => return Ok(()),
             _ => {}

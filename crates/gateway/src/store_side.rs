@@ -71,6 +71,16 @@ where
                 cut => return End::Cut(cut, between),
             },
             cut = expiry(deadline) => return End::Cut(cut, between),
+            // After COPY data that came later than its answer.
+            () = session.whole.notified() => {
+                let is_free = session.flow().is_idle() && buffer.data().is_empty() && between;
+                if is_free && *side.cut.borrow() == Some(Cut::Drain) {
+                    return End::Cut(Cut::Drain, true);
+                }
+                if is_free && session.may_release() {
+                    return End::Released;
+                }
+            }
             read = buffer.fill(store) => match read {
                 Ok(0) | Err(_) => return End::Store { told: side.told_fatal },
                 Ok(_) => {}

@@ -2,7 +2,8 @@
 //! name space with the portals of the protocol).
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::{DiscardMode, TransactionStmtKind};
+use pg_query::protobuf::a_const::Val;
+use pg_query::protobuf::{DiscardMode, Node, TransactionStmtKind};
 
 /// What a statement does to names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,12 +137,70 @@ pub(crate) fn is_quick(node: &NodeEnum) -> bool {
 /// REPEATABLE READ or SERIALIZABLE.
 pub(crate) fn may_keep_snapshot(node: &NodeEnum) -> bool {
     match node {
-        NodeEnum::TransactionStmt(s) => !s.options.is_empty(),
-        NodeEnum::VariableSetStmt(s) => {
-            let name = s.name.to_ascii_lowercase();
-            name.contains("isolation") || name.contains("transaction") || name.contains("session char")
-        }
+        NodeEnum::TransactionStmt(s) => s.options.iter().any(asks_for_snapshot),
+        NodeEnum::VariableSetStmt(s) => match s.name.to_ascii_lowercase().as_str() {
+            "transaction_isolation" | "default_transaction_isolation" => {
+                !s.args.iter().any(is_read_committed)
+            }
+            "transaction" | "session characteristics" => s.args.iter().any(asks_for_snapshot),
+            "transaction snapshot" => true,
+            _ => false,
+        },
         NodeEnum::DoStmt(_) | NodeEnum::CallStmt(_) => true,
         _ => false,
+    }
+}
+
+/// An option of a transaction that is an isolation level above READ COMMITTED.
+fn asks_for_snapshot(option: &Node) -> bool {
+    match &option.node {
+        Some(NodeEnum::DefElem(option)) if option.defname == "transaction_isolation" => {
+            !option.arg.as_deref().is_some_and(is_read_committed)
+        }
+        _ => false,
+    }
+}
+
+fn is_read_committed(value: &Node) -> bool {
+    let Some(NodeEnum::AConst(constant)) = &value.node else { return false };
+    let Some(Val::Sval(level)) = &constant.val else { return false };
+    ["read committed", "read uncommitted"].contains(&level.sval.to_ascii_lowercase().as_str())
+}
+
+#[cfg(test)]
+mod snapshot_tests {
+    use crate::analysis::Analysis;
+    use crate::settings::Settings;
+
+    #[test]
+    fn levels_above_read_committed_keep_a_snapshot() {
+        let keeps = |text: &str| Analysis::of(text, Settings::default()).keeps_snapshot;
+        for text in [
+            "begin isolation level repeatable read",
+            "start transaction read only, isolation level serializable",
+            "set transaction isolation level repeatable read",
+            "set transaction read only, isolation level serializable",
+            "set session characteristics as transaction isolation level serializable",
+            "set transaction_isolation = 'repeatable read'",
+            "set transaction_isolation to serializable",
+            "set default_transaction_isolation = 'serializable'",
+            "set transaction snapshot '00000003-0000001B-1'",
+            "begin; set local transaction_isolation = 'Repeatable Read'",
+        ] {
+            assert!(keeps(text), "{text}");
+        }
+        for text in [
+            "begin",
+            "begin read only",
+            "start transaction read write, deferrable",
+            "begin isolation level read committed",
+            "set transaction read only",
+            "set transaction isolation level read committed",
+            "set transaction_isolation = 'READ COMMITTED'",
+            "set idle_in_transaction_session_timeout = 0",
+            "commit and chain",
+        ] {
+            assert!(!keeps(text), "{text}");
+        }
     }
 }

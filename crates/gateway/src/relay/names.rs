@@ -342,7 +342,10 @@ impl Names {
                 // The last statement of a text may have had its effect: the commit after it can fail, and
                 // prepared statements do not go back.
                 let is_last = failed + 1 == statement.analysis.parts.len();
-                if let Some(effect) = part.filter(|_| is_last).and_then(|p| p.effect.as_ref()) {
+                // These say that the statement itself was refused.
+                let is_refused = matches!(failure, Some("25001" | "25P02" | "26000" | "42P05"));
+                let part = part.filter(|_| is_last && !is_refused);
+                if let Some(effect) = part.and_then(|p| p.effect.as_ref()) {
                     commit_failed = Some((effect.clone(), Arc::clone(statement), failed));
                 }
             }

@@ -16,6 +16,8 @@ pub const MAX_RECORDED: usize = 256 * 1024;
 pub struct Statement {
     /// The SQL, as records have it: at most [`MAX_RECORDED`] bytes.
     pub text: Box<str>,
+    /// The SQL is longer: what is recorded is its beginning.
+    pub is_cut: bool,
     /// What its text says.
     pub analysis: Arc<Analysis>,
     /// How the store reads the text.
@@ -31,8 +33,17 @@ impl Statement {
     /// A statement with its analysis.
     pub fn of(text: &str, analysis: Arc<Analysis>, settings: Settings) -> Self {
         let end = (0..=text.len().min(MAX_RECORDED)).rev().find(|&at| text.is_char_boundary(at));
+        let is_cut = end.is_none_or(|end| end < text.len());
         let text = text[..end.unwrap_or(0)].into();
-        Self { text, analysis, settings, shared: None, deallocates_shared: false, digest: OnceLock::new() }
+        Self {
+            text,
+            is_cut,
+            analysis,
+            settings,
+            shared: None,
+            deallocates_shared: false,
+            digest: OnceLock::new(),
+        }
     }
 
     /// Whether other settings could read the text in another way.
