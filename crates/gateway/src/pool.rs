@@ -93,7 +93,7 @@ struct Queued {
 const NEAR: Duration = Duration::from_millis(5);
 
 /// How long a store needs to notice that a connection was closed.
-pub const NOTICED: Duration = Duration::from_millis(100);
+pub const NOTICED: Duration = Duration::from_millis(25);
 
 struct Handed {
     slot: Slot,
