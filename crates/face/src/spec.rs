@@ -162,8 +162,8 @@ impl FaceSpec {
         bare
     }
 
-    /// A short name for exactly this face. Everybody in the database can read it, so it is keyed: nobody can
-    /// try whether a condition has a constant.
+    /// A short name for exactly this face. Each role of the database can read it. It is keyed, so that a role
+    /// cannot test a guess of a condition's constant against it.
     pub fn digest(&self, secret: &[u8]) -> String {
         let text = serde_json::to_string(self).expect("plain data with string keys");
         let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");

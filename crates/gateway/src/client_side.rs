@@ -182,8 +182,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         self.out.extend_from_slice(own);
     }
 
-    /// `ends_within_frame` says that the rest of the last frame is to come. Until it has, and while a write
-    /// is under way, the connection is nobody else's: what came next would be read as the frame's rest.
+    /// Sends what passes to the store. `ends_within_frame` says that the rest of the last frame is to come.
+    /// Until then the connection must not be given to another session: the store would read that session's
+    /// messages as the rest of the frame.
     async fn send(&mut self, buffer: &mut Buffer, ends_within_frame: bool) -> std::io::Result<()> {
         if self.out.is_empty() && self.passing == 0 {
             return Ok(());
@@ -510,10 +511,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let is_earlier = running.is_from_before || flow.keeps_snapshot || statement.analysis.keeps_snapshot;
         let statement = Arc::clone(statement);
         move |part| {
-            let before = statement.analysis.parts.iter().take(part);
+            let mut before = statement.analysis.parts.iter().take(part);
             if is_earlier {
                 Moment::Earlier
-            } else if waits || before.clone().any(|part| !part.is_quick) {
+            } else if waits || before.any(|part| !part.is_quick) {
                 Moment::Later
             } else {
                 Moment::Now
@@ -790,6 +791,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             let statement = Arc::clone(&prepared.statement);
             let running = Running::planned(&prepared.scope);
             match self.admit(&statement, running, &parameters, None).await {
+                // 0 for what is counted: it has no intent, and is not counted again.
                 Ok(admitted) => number = Some(admitted.number.unwrap_or_default()),
                 Err(refusal) => return Ok(self.refuse_in_batch(&refusal, Some(&statement.text))),
             }
@@ -864,7 +866,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let admitted = match self.resolver(|resolver| resolver.portal(&name, &portal)) {
             Ok(mut running) => {
                 begun = std::mem::take(&mut running.begun);
-                running.is_from_before |= self.session.flow().names.is_from_before(&name);
+                // Only what is counted under a grant depends on it.
+                if self.session.admission.has_grants() {
+                    running.is_from_before |= self.session.flow().names.is_from_before(&name);
+                }
                 self.note_more(&running);
                 // A portal that goes on has its intent, unless something may have put another in its place.
                 let number = portal.number.filter(|_| portal.is_sure);

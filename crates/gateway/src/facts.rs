@@ -1,5 +1,5 @@
-//! What the rules say of a person now: whoever acts under them acts by these facts, not by those of the
-//! login or of a signature.
+//! What the rules say of a person now. Sessions, grants and console commands depend on these facts, and
+//! not on the facts of the login or of a signature.
 
 use std::collections::BTreeSet;
 
@@ -33,16 +33,18 @@ impl Facts {
         }
     }
 
-    /// Those of somebody whom the registry has now.
+    /// The facts of the principal `name`, if the registry has one.
     pub fn today(policy: &Policy, name: &str) -> Option<Self> {
         policy.registry().principal(name).map(|principal| Self::of(policy, principal))
     }
 
-    /// Whether what a request says of its requester is still so: location, employer and coverage are what
-    /// approvers have signed.
-    pub fn are_those_of(&self, request: &Request) -> bool {
-        self.location == request.location
-            && self.employer == request.employer
-            && self.covered.is_some() == request.covered.is_some()
+    /// Whether the rules still say of a requester what the request says: location, employer and coverage
+    /// are what approvers have signed.
+    pub fn are_as_signed(policy: &Policy, request: &Request) -> bool {
+        Self::today(policy, &request.requester).is_some_and(|today| {
+            today.location == request.location
+                && today.employer == request.employer
+                && today.covered.is_some() == request.covered.is_some()
+        })
     }
 }

@@ -342,11 +342,16 @@ impl Flow {
         }
     }
 
-    /// The statement whose rows come now.
-    pub fn current(&mut self) -> Option<&mut InFlight> {
+    /// Nothing answers the end of COPY data.
+    fn drop_copy_ends(&mut self) {
         while let Some(Awaited::CopyEnd) = self.awaited.front() {
             self.awaited.pop_front();
         }
+    }
+
+    /// The statement whose rows come now.
+    pub fn current(&mut self) -> Option<&mut InFlight> {
+        self.drop_copy_ends();
         match self.awaited.front_mut() {
             Some(Awaited::Statement(statement)) => Some(statement),
             _ => None,
@@ -434,10 +439,7 @@ impl Flow {
                 Awaited::CopyEnd => {}
             }
         }
-        // COPY data that has ended: nothing answers it.
-        while let Some(Awaited::CopyEnd) = self.awaited.front() {
-            self.awaited.pop_front();
-        }
+        self.drop_copy_ends();
         self.copying = false;
         self.leaving = true;
         self.traffic.transactions += u64::from(transaction == b'I');

@@ -339,9 +339,8 @@ const CLOCK_SLACK: Duration = Duration::from_secs(1);
 /// Whether the signatures of a stored request suffice under `policy`, and are about the requester as they
 /// are now; the error says what is wrong.
 pub fn verify(policy: &Policy, stored: &Stored) -> Result<(), String> {
-    let requester = stored.request.requester.as_str();
-    let facts = Facts::today(policy, requester);
-    if !facts.is_some_and(|facts| facts.are_those_of(&stored.request)) {
+    if !Facts::are_as_signed(policy, &stored.request) {
+        let requester = &stored.request.requester;
         return Err(format!(
             "{requester}'s location, employer or coverage is not what was signed: they must ask again"
         ));
@@ -413,16 +412,13 @@ impl LiveGrants {
         Ok(settle(&mut inner, now))
     }
 
-    /// New rules: what was signed about somebody of whom they say something else now is not in force from
-    /// here on. The next look verifies the signatures again.
+    /// Ends the grants whose requester has other facts under new rules than approvers have signed. The next
+    /// look at the control database verifies all signatures again.
     pub fn judge_facts(&self, policy: &Policy) {
         let mut inner = self.inner();
-        let is_so = |grant: &&Arc<ActiveGrant>| {
-            let facts = Facts::today(policy, &grant.request.requester);
-            facts.is_some_and(|facts| facts.are_those_of(&grant.request))
-        };
-        let gone: Vec<String> =
-            inner.active.values().filter(|grant| !is_so(grant)).map(|g| g.request.id.clone()).collect();
+        let active = inner.active.values().map(|grant| &grant.request);
+        let others = active.filter(|request| !Facts::are_as_signed(policy, request));
+        let gone: Vec<String> = others.map(|request| request.id.clone()).collect();
         for id in gone {
             inner.deactivate(&id);
             if let Some(known) = inner.known.get_mut(&id) {

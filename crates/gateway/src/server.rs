@@ -451,7 +451,7 @@ impl Gateway {
 
     /// Puts new rules in force, unless they count by other thresholds: what was reached in twelve months would have to be read
     /// anew, which is for a start. Sessions through faces are cut, so that no one goes on under the old ones; so are those of
-    /// people who have no full access any more, or of whom the rules say something else.
+    /// people who have no full access any more, or whose facts have changed.
     pub fn replace_policy(&self, policy: Policy) -> Result<(), String> {
         Before::of(&self.shared.policy()).must_allow(&policy)?;
         if !self.shared.meter.replace_limits(policy.registry()) {

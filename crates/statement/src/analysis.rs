@@ -201,11 +201,7 @@ fn sets_unseen(value: &Value) -> bool {
                         functions::Function::Unknown | functions::Function::RunsSql
                     )
             };
-            let is_settings = || {
-                ["UpdateStmt", "InsertStmt", "MergeStmt"].contains(&key.as_str())
-                    && inner["relation"]["relname"] == "pg_settings"
-            };
-            (key == "FuncCall" && may_set()) || is_settings() || sets_unseen(inner)
+            (key == "FuncCall" && may_set()) || pinning::changes_pg_settings(key, inner) || sets_unseen(inner)
         }),
         _ => false,
     }

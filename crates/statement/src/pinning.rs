@@ -26,12 +26,7 @@ fn names_sticky(value: &Value) -> bool {
         Value::Array(items) => items.iter().any(names_sticky),
         Value::Object(fields) => fields.iter().any(|(key, inner)| match (key.as_str(), inner) {
             ("Sval", _) => false,
-            // A change of this view sets parameters.
-            ("UpdateStmt" | "InsertStmt" | "MergeStmt", _)
-                if inner["relation"]["relname"] == "pg_settings" =>
-            {
-                true
-            }
+            (kind, statement) if changes_pg_settings(kind, statement) => true,
             ("sval" | "schemaname", Value::String(text)) => {
                 is_sticky_name(&text.to_ascii_lowercase())
                     || text.get(..7).is_some_and(|front| front.eq_ignore_ascii_case("pg_temp"))
@@ -40,6 +35,12 @@ fn names_sticky(value: &Value) -> bool {
         }),
         _ => false,
     }
+}
+
+/// Whether a node changes the view `pg_settings`: that sets parameters, as SET does.
+pub(crate) fn changes_pg_settings(kind: &str, statement: &Value) -> bool {
+    ["UpdateStmt", "InsertStmt", "MergeStmt"].contains(&kind)
+        && statement["relation"]["relname"] == "pg_settings"
 }
 
 fn is_sticky_name(name: &str) -> bool {
