@@ -392,7 +392,7 @@ fn text_of(place: &Place, digest: &str) -> String {
     texts.into_iter().find(is_it).unwrap_or_else(|| "(not found)".to_owned())
 }
 
-fn now() -> String {
+pub fn now() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let output = Command::new("date").args(["-u", "-d", &format!("@{now}"), "+%FT%TZ"]).output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim().to_owned()

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{ANALYST, ENGINEER, Place};
-use crate::harness::client::{end, run};
+use super::generator::now;
+use super::{ANALYST, ENGINEER, Place, WORKLOAD};
+use crate::harness::client::{bind, end, execute, parse, query, run, send, sync};
 use crate::harness::support::wire::Wire;
 use crate::harness::support::{text, verifier};
 
@@ -108,4 +109,40 @@ fn an_erased_text_shows_in_each_entry_that_names_it() {
     assert_eq!(who(&said(place.place, "texts", &reached)), 1);
     let (_, after) = ask("texts-bundle-erased");
     assert!(after.contains("not shown"), "{after}");
+}
+
+/// The store's log has "execute fetch from" for a portal that SQL began, and no "execute" before it.
+#[test]
+fn what_messages_go_on_with_after_sql_is_reconciled() {
+    let place = Place::turn();
+    std::thread::sleep(Duration::from_millis(1100));
+    let since = now();
+    let goes_on = || vec![execute("c", 1), sync()];
+    let select = "select id, 'goes on' from users order by id limit 9";
+    for is_pooled in [true, false] {
+        for who in [ENGINEER, WORKLOAD, ANALYST] {
+            let mut wire = place.connect(who, is_pooled);
+            for first in ["fetch 2 from c", "move 2 in c", "fetch 2 from c; select 1/0"] {
+                for is_declared in [true, false] {
+                    let begin = if is_declared {
+                        vec![query(&format!("begin; declare c cursor for {select}"))]
+                    } else {
+                        vec![query("begin"), parse("", select), bind("c", "", &[]), sync()]
+                    };
+                    for message in begin.split_inclusive(|m| matches!(m[0], b'Q' | b'S')) {
+                        assert_eq!(send(&mut wire, message).error(), " /  / ", "{who} {is_pooled}");
+                    }
+                    send(&mut wire, &[query(first)]);
+                    send(&mut wire, &goes_on());
+                    send(&mut wire, &goes_on());
+                    send(&mut wire, &[query("rollback")]);
+                }
+            }
+            end(wire);
+        }
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    let report = place.reconcile(&since);
+    assert_eq!(report["findings"], serde_json::json!([]), "{report}");
+    assert!(report["summary"]["recorded"].as_u64().unwrap() > 100, "{report}");
 }

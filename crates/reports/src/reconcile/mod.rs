@@ -533,10 +533,9 @@ impl Reconciliation {
             What::Connected | What::Disconnected | What::Other => {}
             // More rows of a statement that was compared when it began; if it was.
             What::Statement { of: Via::Fetch(portal), .. } if self.is_known_portal(line, portal) => {}
-            What::Unknown | What::Statement { of: Via::Fetch(_), .. } => {
-                self.found(line, Problem::NotUnderstood, None, tell);
-            }
+            What::Unknown => self.found(line, Problem::NotUnderstood, None, tell),
             What::FastPath { text } => self.called(line, text, known, tell),
+            // Other fetches are of portals that SQL began: by FETCH or MOVE. Each Execute has an intent then.
             What::Statement { text, of } => {
                 if let Via::Execute(portal) = of {
                     self.remember_portal(line, portal);
