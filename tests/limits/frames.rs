@@ -69,6 +69,30 @@ fn a_frame_that_is_cut_hides_no_other() {
     }
 }
 
+/// The rest of a frame of a COPY that has failed comes while its client does nothing else: then its
+/// connection is another's.
+#[test]
+fn a_connection_is_given_back_after_the_rest_of_a_frame() {
+    let place = Place::turn();
+    let served = place.demo.serve_with("frames", "", |text| {
+        text.replace("full_access_role", "pool_mode = \"transaction\"\npool_size = 1\npool_wait = 5\nfull_access_role")
+    });
+    let connect = || Wire::connect(served.port, ENGINEER, "us").unwrap();
+    let mut wire = connect();
+    for n in 0..5 {
+        wire.send(&query("copy follows from stdin")).unwrap();
+        while wire.next().unwrap().0 != b'G' {}
+        let cut = [frame(b'd', b"no number\n"), head(b'd', 100), vec![b'x'; 50]].concat();
+        wire.send(&cut).unwrap();
+        while wire.next().unwrap().0 != b'Z' {}
+        wire.send(&[b'x'; 50]).unwrap();
+        let mut other = connect();
+        assert_eq!(run(&mut other, "select 1").rows.len(), 1, "{n}");
+        end(other);
+    }
+    end(wire);
+}
+
 /// COPY data goes on for a while after the store has refused it.
 #[test]
 fn a_copy_that_fails_disturbs_nobody() {
