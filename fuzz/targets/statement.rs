@@ -8,6 +8,7 @@ use std::sync::{LazyLock, Mutex};
 use libfuzzer_sys::fuzz_target;
 use ringfence_statement::analysis::{Analysis, Cache, Recent};
 use ringfence_statement::settings::{Encoding, Settings, Strings};
+use ringfence_statement::shape;
 
 static CACHE: LazyLock<Cache> = LazyLock::new(Cache::default);
 static RECENT: LazyLock<Mutex<Recent>> = LazyLock::new(Mutex::default);
@@ -28,11 +29,16 @@ fuzz_target!(|data: &[u8]| {
     let mut recent = RECENT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let other: String = text.chars().map(|c| if c.is_ascii_digit() { '7' } else { c }).collect();
     recent.of(&CACHE, &other, settings, true);
+    // So does the text whose constants are the placeholders of keys: it is the key of the others.
+    let key = shape::with_key(text, str::to_owned);
+    CACHE.of(&key, settings);
     for cached in [CACHE.of(text, settings), recent.of(&CACHE, text, settings, true)] {
         assert_eq!(found.verdict, cached.verdict, "{text}");
         assert_eq!(found.scope, cached.scope, "{text}");
         assert_eq!(found.shape, cached.shape, "{text}");
-        let flags = |a: &Analysis| (a.is_sticky, a.changes_settings, a.is_understood);
+        assert_eq!(found.symbols, cached.symbols, "{text}");
+        let flags =
+            |a: &Analysis| (a.is_sticky, a.changes_settings, a.is_understood, a.defines_code, a.runs_sql);
         assert_eq!(flags(&found), flags(&cached), "{text}");
         let parts =
             |a: &Analysis| a.parts.iter().map(|p| (p.effect.clone(), p.scope.clone())).collect::<Vec<_>>();

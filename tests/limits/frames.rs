@@ -75,7 +75,10 @@ fn a_frame_that_is_cut_hides_no_other() {
 fn a_connection_is_given_back_after_the_rest_of_a_frame() {
     let place = Place::turn();
     let served = place.demo.serve_with("frames", "", |text| {
-        text.replace("full_access_role", "pool_mode = \"transaction\"\npool_size = 1\npool_wait = 5\nfull_access_role")
+        text.replace(
+            "full_access_role",
+            "pool_mode = \"transaction\"\npool_size = 1\npool_wait = 5\nfull_access_role",
+        )
     });
     let connect = || Wire::connect(served.port, ENGINEER, "us").unwrap();
     let mut wire = connect();
@@ -118,6 +121,130 @@ fn a_copy_that_fails_disturbs_nobody() {
                 assert_eq!(run(&mut other, "select 1").rows.len(), 1);
             }
             end(wire);
+        }
+    }
+}
+
+/// A COPY whose data is wrong fails before the store reads a Sync that came with its Execute: what is sent
+/// after it is not answered twice, and no other client gets an answer that is not its own.
+#[test]
+fn a_sync_behind_a_copy_is_answered_once() {
+    let place = Place::turn();
+    let served = place.demo.serve_with("syncs", "", |text| {
+        text.replace(
+            "full_access_role",
+            "pool_mode = \"transaction\"\npool_size = 2\npool_wait = 8\nfull_access_role",
+        )
+    });
+    let slow = "copy follows from stdin where pg_sleep(0.3) is not null";
+    for port in [served.port, place.demo.port] {
+        for who in [ENGINEER, super::WORKLOAD] {
+            for is_at_once in [true, false] {
+                let mut wire = Wire::connect(port, who, "us").unwrap();
+                let execute = crate::harness::client::execute("", 0);
+                let bind = crate::harness::client::bind("", "", &[]);
+                let start = [parse("", slow), bind, execute].concat();
+                let data = [frame(b'd', b"1\t2\n"), frame(b'd', b"xx\n")].concat();
+                if is_at_once {
+                    wire.send(&[start, data, sync()].concat()).unwrap();
+                } else {
+                    wire.send(&[start, sync()].concat()).unwrap();
+                    while wire.next().unwrap().0 != b'G' {}
+                    wire.send(&data).unwrap();
+                }
+                let end_of_copy = frame(b'c', b"");
+                if is_at_once {
+                    // The next statement is there before the store says that the COPY has failed.
+                    while wire.next().unwrap().0 != b'G' {}
+                    let next = query("select pg_sleep(1.5), 'mine'");
+                    wire.send(&[end_of_copy, next].concat()).unwrap();
+                    std::thread::sleep(std::time::Duration::from_millis(700));
+                    let mut other = Wire::connect(port, who, "us").unwrap();
+                    for n in 0..3 {
+                        let answer = run(&mut other, &format!("select 'victim {n}'"));
+                        let expected = format!("victim {n}").into_bytes();
+                        assert_eq!(answer.rows, [[Some(expected)]], "{who}, another's answers");
+                    }
+                    end(other);
+                    drop(wire);
+                    continue;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(50));
+                wire.send(&[end_of_copy, sync()].concat()).unwrap();
+                // An error, and the end of the batch; maybe of two.
+                while wire.next().unwrap().0 != b'E' {}
+                wire.send(&query("select 'mine'")).unwrap();
+                let mut tags = String::new();
+                loop {
+                    let (tag, body) = wire.next().unwrap();
+                    tags.push(char::from(tag));
+                    if tag == b'D' {
+                        assert!(body.ends_with(b"mine"), "{who}: {tags}");
+                        break;
+                    }
+                }
+                let mut other = Wire::connect(port, who, "us").unwrap();
+                for n in 0..3 {
+                    let answer = run(&mut other, &format!("select 'victim {n}'"));
+                    let expected = format!("victim {n}").into_bytes();
+                    assert_eq!(answer.rows, [[Some(expected)]], "{who}, at once {is_at_once}");
+                }
+                end(other);
+                drop(wire);
+            }
+        }
+    }
+}
+
+/// What PostgreSQL skips after an error in a batch is skipped, a Query too; and a client that is gone gives
+/// its connection back, whatever it left unanswered.
+#[test]
+fn clients_that_are_gone_keep_no_connection() {
+    let place = Place::turn();
+    let served = place.demo.serve_with("gone", "", |text| {
+        text.replace(
+            "full_access_role",
+            "pool_mode = \"transaction\"\npool_size = 2\npool_wait = 8\nfull_access_role",
+        )
+    });
+    let execute = || crate::harness::client::execute("", 0);
+    let bind = || crate::harness::client::bind("", "", &[]);
+    for port in [served.port, place.demo.port] {
+        for who in [ENGINEER, ANALYST, super::WORKLOAD] {
+            let connect = || Wire::connect(port, who, "us").unwrap_or_else(|e| panic!("{who}: {e}"));
+            // The same answers as PostgreSQL's: nothing for the Query, and one end.
+            let mut wire = connect();
+            let answer = send(&mut wire, &[parse("", "selec 1"), execute(), query("select 1"), sync()]);
+            assert_eq!((answer.tags.as_str(), answer.sqlstate()), ("EZ", Some("42601")), "{who}");
+            let answer = send(&mut wire, &[parse("", "select 1"), bind(), execute(), query("select 2")]);
+            assert_eq!(answer.tags, "12DCTDCZ", "{who}");
+            let bad = "select 1 / (id - id) from users limit 1";
+            let answer = send(&mut wire, &[parse("", bad), bind(), execute(), query("select 2"), sync()]);
+            assert_eq!(answer.tags, "12EZ", "{who}");
+            assert_eq!(run(&mut wire, "select 3").rows.len(), 1, "{who}");
+            end(wire);
+            let copy = "copy follows from stdin; copy follows from stdin";
+            let leaving: Vec<Vec<u8>> = vec![
+                [parse("", "selec 1"), execute(), query("select 1")].concat(),
+                [parse("", "selec 1"), execute(), query("select 1"), sync()].concat(),
+                [parse("", "select 1"), bind(), query("select 2")].concat(),
+                [query(copy), frame(b'c', b""), sync()].concat(),
+                [query("copy follows from stdin"), parse("", "select 1"), sync()].concat(),
+                [parse("", "copy follows from stdin"), bind(), execute(), sync(), parse("", "x"), sync()]
+                    .concat(),
+            ];
+            for bytes in &leaving {
+                for _ in 0..3 {
+                    let mut wire = connect();
+                    wire.send(bytes).unwrap();
+                    std::thread::sleep(std::time::Duration::from_millis(30));
+                    drop(wire);
+                }
+                let mut wire = connect();
+                let answer = run(&mut wire, "select 4");
+                assert_eq!(answer.rows.len(), 1, "{who}: {answer:?} after {bytes:?}");
+                end(wire);
+            }
         }
     }
 }

@@ -1,12 +1,15 @@
 //! No value past a limit, and no byte before its record.
 
 mod channels;
+mod constants;
 mod errors;
 mod exit;
 mod frames;
 mod generator;
 mod golden;
+mod hidden;
 mod names;
+mod people;
 mod properties;
 mod records;
 mod rows;

@@ -155,16 +155,22 @@ pub fn drop_login(login: &str) -> Vec<String> {
     ]
 }
 
-/// Removes what [`create_owner`] and [`create_views`] made; logins go first. `DROP OWNED` takes the policies and grants along.
-pub fn drop_face(digest: &str) -> Vec<String> {
+/// Removes what [`create_owner`] and [`create_views`] made; logins go first. `DROP OWNED` takes the policies and
+/// grants along, but for the rights on `schemas` that the steward gave.
+pub fn drop_face(digest: &str, schemas: &[String]) -> Vec<String> {
     let owner = ident(&owner_name(digest));
-    vec![
+    let rights = schemas.iter().filter(|schema| **schema != schema_name(digest)).map(|schema| {
+        format!("REVOKE USAGE ON SCHEMA {} FROM {owner} GRANTED BY CURRENT_USER", ident(schema))
+    });
+    let rights: Vec<String> = rights.collect();
+    let sql = [
         format!("DROP SCHEMA {} CASCADE", ident(&schema_name(digest))),
         format!("DROP OWNED BY {owner}"),
         format!("DROP ROLE IF EXISTS {}", ident(&group_name(digest))),
         format!("DROP TABLE IF EXISTS {}", condition::table(digest)),
         format!("DROP ROLE {owner}"),
-    ]
+    ];
+    rights.into_iter().chain(sql).collect()
 }
 
 /// Turns row-level security on for a table and keeps the access of `roles`, which had it before.

@@ -16,6 +16,7 @@ pub mod draft;
 pub mod drift;
 pub mod install;
 pub mod mask;
+mod others;
 pub mod preflight;
 pub mod schema;
 pub mod spec;
@@ -24,8 +25,9 @@ pub mod steward;
 
 pub use condition::{Number, Piece};
 pub use connection::Target;
+pub use others::Others;
 pub use spec::{FaceSpec, Filter};
-pub use steward::{FULL, Login, Named, Names, Relation, Relations, Steward};
+pub use steward::{FULL, Found, Login, Named, Names, People, Relation, Relations, Steward, questions};
 
 /// What can go wrong between an outcome and a store.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use hmac::{Hmac, Mac};
 use postgres_protocol::password::scram_sha_256;
 use ringfence_policy::{Catalogue, Outcome};
+use ringfence_statement::asked;
 use sha2::Sha256;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio_postgres::types::{Kind as TypeKind, Type};
@@ -19,6 +20,7 @@ use crate::condition::{self, Constants, Piece};
 use crate::connection::Target;
 use crate::ddl::{self, Limits};
 use crate::drift::{self, Drift};
+use crate::others::{self, Others};
 use crate::schema;
 use crate::spec::{FaceSpec, Filter, Rows};
 use crate::sql::ident;
@@ -69,9 +71,10 @@ pub enum Named {
     System,
     /// Tables that hold rows of their own.
     Table,
-    /// A table that holds rows of another one, too: a partition or a child.
+    /// A table that holds rows of another one, too, or shows them: a partition, a child, or a parent.
     Child,
-    /// A view or a foreign table, which can show rows of any table; also where a table has the same name.
+    /// A view or a foreign table, which can show rows of any table; also where a table has the same name, and
+    /// where several tables have it.
     View,
 }
 
@@ -91,6 +94,31 @@ const SHOW_VALUES: &[&str] = &[
     "pg_stats_ext_exprs",
 ];
 
+/// Whom a table is about.
+#[derive(Clone, Debug)]
+pub struct People {
+    /// Equal as long as they are the same.
+    pub state: String,
+    /// Who.
+    pub who: Found,
+}
+
+/// See [`People`].
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// The same as before.
+    AsBefore,
+    /// These: by the text of their key, and rows without a key by a hash.
+    These {
+        /// The keys.
+        keys: Vec<String>,
+        /// Hashes of rows.
+        rows: Vec<String>,
+    },
+    /// More than were looked for: at least so many rows.
+    Many(u64),
+}
+
 /// Serialises gateways that compile at the same time.
 const ADVISORY_LOCK: i64 = 0x72_66_61_63_65; // "rface"
 
@@ -98,6 +126,8 @@ const ADVISORY_LOCK: i64 = 0x72_66_61_63_65; // "rface"
 pub struct Steward {
     target: Target,
     client: Mutex<Option<Client>>,
+    /// For looks at the catalogue that must not wait for a face that is compiled.
+    looking: Mutex<Option<Client>>,
     secret: Vec<u8>,
     database: String,
     full_role: Option<String>,
@@ -109,17 +139,33 @@ impl Steward {
     /// `full_role` is the store's role for principals with full access.
     pub fn new(target: Target, secret: &[u8], full_role: Option<String>, limits: Limits) -> Self {
         let database = target.config.get_dbname().unwrap_or_default().to_owned();
-        Self { target, client: Mutex::new(None), secret: secret.to_vec(), database, full_role, limits }
+        Self {
+            target,
+            client: Mutex::default(),
+            looking: Mutex::default(),
+            secret: secret.to_vec(),
+            database,
+            full_role,
+            limits,
+        }
     }
 
     async fn client(&self) -> Result<MutexGuard<'_, Option<Client>>, Error> {
-        let mut guard = self.client.lock().await;
+        self.connected(&self.client).await
+    }
+
+    async fn connected<'a>(
+        &self,
+        client: &'a Mutex<Option<Client>>,
+    ) -> Result<MutexGuard<'a, Option<Client>>, Error> {
+        let mut guard = client.lock().await;
         if guard.as_ref().is_none_or(Client::is_closed) {
             let client = self.target.connect("the steward").await;
             let client = client.map_err(|e| Error::Unreachable(crate::because(&e)))?;
-            // What the steward writes can be made again: it need not wait for the disk.
+            // What the steward writes can be made again: it need not wait for the disk. Its looks at the catalogue
+            // are long texts that run once: to compile them takes longer than they do.
             client
-                .batch_execute("SET synchronous_commit = off")
+                .batch_execute("SET synchronous_commit = off; SET jit = off")
                 .await
                 .map_err(Error::refused("set up a session"))?;
             let installed = client
@@ -280,26 +326,51 @@ impl Steward {
         count(&client, &format!("SELECT 1 FROM {table} LIMIT {limit}")).await
     }
 
-    /// How many people `table` is about, as the face of `login` (or full access) shows it, at most: by the
-    /// distinct values of `key`, or by rows where there is no key or there are more than `limit` rows.
-    /// Never more than `limit` rows are looked at, and at `limit` there may be more. The login itself
-    /// counts: policies, views and functions of the tables' owner never run with the steward's rights.
+    /// Whom `table` is about, as the face of `login` (or full access) shows it: the distinct values of `key`, and
+    /// for rows without one a hash of the row. At most `limit` rows are looked at. The login itself reads:
+    /// policies, views and functions of the tables' owner never run with the steward's rights.
+    ///
+    /// `known` is what was found before: the store sends the values only if they are others now.
     pub async fn people(
         &self,
         login: &Login,
-        (schema, table): (&str, &str),
+        place: (&str, &str),
         key: Option<&str>,
         limit: u64,
-    ) -> Result<u64, Error> {
-        let schema = if login.face == FULL { schema.to_owned() } else { ddl::schema_name(&login.face) };
-        let table = format!("{}.{}", ident(&schema), ident(table));
+        known: Option<&str>,
+    ) -> Result<People, Error> {
+        let place = placed(login, place, key);
+        let asked = place.asked(limit);
         let client = self.as_login(login).await?;
-        let rows = count(&client, &format!("SELECT 1 FROM {table} LIMIT {limit}")).await?;
-        let Some(key) = key.filter(|_| rows < limit) else { return Ok(rows) };
-        let key = ident(key);
-        let distinct =
-            format!("SELECT DISTINCT {key} FROM (SELECT {key} FROM {table} LIMIT {limit}) AS rows");
-        count(&client, &distinct).await
+        let doing = "count what a statement reaches";
+        let of_store = |sql: String| {
+            let client = &client;
+            async move {
+                let messages = client.simple_query(&sql).await.map_err(Error::refused(doing))?;
+                let rows = messages.into_iter().filter_map(|message| match message {
+                    tokio_postgres::SimpleQueryMessage::Row(row) => Some(row),
+                    _ => None,
+                });
+                Ok::<_, Error>(rows.collect::<Vec<_>>())
+            }
+        };
+        // Two sums of hashes: whoever changes rows at home cannot keep both by chance.
+        let found = of_store(asked.state()).await?;
+        let word = |n: usize| found.first().and_then(|row| row.get(n)).unwrap_or_default();
+        let rows: u64 = word(0)
+            .parse()
+            .map_err(|_| Error::Refused { doing, problem: "the store's answer is no number".to_owned() })?;
+        let state = format!("{rows} {} {}", word(1), word(2));
+        if rows >= limit {
+            return Ok(People { state, who: Found::Many(rows) });
+        }
+        if known == Some(&*state) {
+            return Ok(People { state, who: Found::AsBefore });
+        }
+        let text = |row: &tokio_postgres::SimpleQueryRow| row.get(0).unwrap_or_default().to_owned();
+        let keys = of_store(asked.keys()).await?.iter().map(text).collect();
+        let rows = of_store(asked.rows()).await?.iter().map(text).collect();
+        Ok(People { state, who: Found::These { keys, rows } })
     }
 
     /// A connection that is the login's own, for one count.
@@ -347,41 +418,17 @@ impl Steward {
         Ok(relations)
     }
 
-    /// What the names of the store's relations stand for.
-    pub async fn names(&self) -> Result<Names, Error> {
-        let mut guard = self.client().await?;
-        let client = guard.as_mut().expect("connected above");
-        let rows = client
-            .query(
-                "SELECT c.relname::text, bool_or(c.is_view), bool_or(c.is_child), bool_and(c.is_system)
-                 FROM (SELECT c.relname,
-                              NOT s.is_system AND c.relkind NOT IN ('r', 'p', 'S') AS is_view,
-                              EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid) AS is_child,
-                              s.is_system
-                       FROM pg_class c
-                       JOIN pg_namespace n ON n.oid = c.relnamespace,
-                       LATERAL (SELECT n.nspname IN ('pg_catalog', 'information_schema')
-                                AND c.relname <> ALL ($1) OR c.relkind = 'S' AS is_system) s
-                       WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm', 'S')
-                         AND n.nspname NOT LIKE 'rf\\_%' AND n.nspname NOT LIKE 'pg\\_toast%') c
-                 GROUP BY c.relname",
-                &[&SHOW_VALUES],
-            )
-            .await
-            .map_err(Error::refused("list what the names of relations stand for"))?;
-        let named = |row: &tokio_postgres::Row| {
-            let name: String = row.get(0);
-            let shows_values = SHOW_VALUES.contains(&name.as_str());
-            let named = match (row.get(1), row.get(2), row.get(3)) {
-                (true, ..) => Named::View,
-                _ if shows_values => Named::View,
-                (_, true, _) => Named::Child,
-                (.., true) => Named::System,
-                _ => Named::Table,
-            };
-            (name, named)
-        };
-        Ok(rows.iter().map(named).collect())
+    /// What of the store runs code that is not PostgreSQL's own, and what names stand for; `None` if that is as it
+    /// was at `state`.
+    pub async fn others(&self, state: Option<&str>) -> Result<Option<(String, Others, Names)>, Error> {
+        let guard = self.connected(&self.looking).await?;
+        let client = guard.as_ref().ok_or(Error::NotInstalled)?;
+        // What changes while it is read is read once more.
+        let now = others::state(client).await?;
+        if state == Some(&*now) {
+            return Ok(None);
+        }
+        Ok(Some((now, others::read(client).await?, names(client).await?)))
     }
 
     /// Drops the faces that no gateway has used for `idle` and that have no session; with the last filtered one of a table
@@ -398,15 +445,87 @@ impl Steward {
             )
             .await
             .map_err(Error::refused("read the faces"))?;
-        let mut dropped = 0;
+        let (mut dropped, mut failed) = (0, None);
         for row in &rows {
-            dropped += usize::from(drop_face(client, row.get(0), seconds).await?);
+            let digest: &str = row.get(0);
+            match drop_face(client, digest, seconds).await {
+                Ok(is_dropped) => dropped += usize::from(is_dropped),
+                // The others are dropped all the same.
+                Err(error) => {
+                    tracing::warn!(face = digest, %error, "an unused face cannot be dropped");
+                    failed = Some(error);
+                }
+            }
         }
         if dropped > 0 {
             calm_row_security(client).await?;
         }
-        Ok(dropped)
+        failed.map_or(Ok(dropped), Err)
     }
+}
+
+/// A table as a login reads it, in quoted names.
+struct Placed {
+    schema: String,
+    table: String,
+    key: Option<String>,
+}
+
+impl Placed {
+    fn asked(&self, limit: u64) -> asked::People<'_> {
+        asked::People { schema: &self.schema, table: &self.table, key: self.key.as_deref(), limit }
+    }
+}
+
+fn placed(login: &Login, (schema, table): (&str, &str), key: Option<&str>) -> Placed {
+    let schema = if login.face == FULL { schema.to_owned() } else { ddl::schema_name(&login.face) };
+    Placed { schema: ident(&schema), table: ident(table), key: key.map(ident) }
+}
+
+/// The texts by which [`Steward::people`] reads whom a table is about, as a login. They give back keys, so they are
+/// on record with the statement that they are asked for.
+pub fn questions(login: &Login, place: (&str, &str), key: Option<&str>, limit: u64) -> [String; 2] {
+    let place = placed(login, place, key);
+    let asked = place.asked(limit);
+    [asked.keys(), asked.rows()]
+}
+
+/// What the names of the store's relations stand for.
+async fn names(client: &Client) -> Result<Names, Error> {
+    let rows = client
+        .query(
+            "SELECT c.relname::text,
+                    bool_or(c.is_view) OR count(*) FILTER (WHERE NOT c.is_system) > 1,
+                    bool_or(c.is_child), bool_and(c.is_system)
+             FROM (SELECT c.relname,
+                          NOT s.is_system AND c.relkind NOT IN ('r', 'p', 'S') AS is_view,
+                          EXISTS (SELECT FROM pg_inherits i
+                                  WHERE i.inhrelid = c.oid OR i.inhparent = c.oid) AS is_child,
+                          s.is_system
+                   FROM pg_class c
+                   JOIN pg_namespace n ON n.oid = c.relnamespace,
+                   LATERAL (SELECT n.nspname IN ('pg_catalog', 'information_schema')
+                            AND c.relname <> ALL ($1) OR c.relkind = 'S' AS is_system) s
+                   WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm', 'S')
+                     AND n.nspname NOT IN (SELECT 'rf_' || digest FROM ringfence.faces)) c
+             GROUP BY c.relname",
+            &[&SHOW_VALUES],
+        )
+        .await
+        .map_err(Error::refused("list what the names of relations stand for"))?;
+    let named = |row: &tokio_postgres::Row| {
+        let name: String = row.get(0);
+        let shows_values = SHOW_VALUES.contains(&name.as_str());
+        let named = match (row.get(1), row.get(2), row.get(3)) {
+            (true, ..) => Named::View,
+            _ if shows_values => Named::View,
+            (_, true, _) => Named::Child,
+            (.., true) => Named::System,
+            _ => Named::Table,
+        };
+        (name, named)
+    };
+    Ok(rows.iter().map(named).collect())
 }
 
 /// Makes a face and registers it. Constants reach the store as parameters, and its table of them alone.
@@ -589,7 +708,18 @@ async fn drop_face(client: &mut Client, digest: &str, idle_seconds: f64) -> Resu
     for login in &logins {
         run(&tx, "drop a login", &ddl::drop_login(login)).await?;
     }
-    run(&tx, "drop a face", &ddl::drop_face(digest)).await?;
+    // DROP OWNED takes rights back as the one who owns the object: those that were given as the steward stay.
+    let schemas = tx
+        .query(
+            "SELECT DISTINCT n.nspname::text FROM pg_namespace n CROSS JOIN LATERAL aclexplode(n.nspacl) g
+             JOIN pg_roles r ON r.oid = g.grantee JOIN pg_roles s ON s.oid = g.grantor
+             WHERE r.rolname = $1 AND s.rolname = current_user",
+            &[&owner],
+        )
+        .await
+        .map_err(Error::refused("list a face's rights"))?;
+    let schemas: Vec<String> = schemas.iter().map(|row| row.get(0)).collect();
+    run(&tx, "drop a face", &ddl::drop_face(digest, &schemas)).await?;
     tx.commit().await.map_err(Error::refused("commit"))?;
     tracing::info!(face = %digest, "dropped a face");
     Ok(true)

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ringfence_face::{Filter, Login, Names, Relations, Steward};
+use ringfence_face::{Filter, Login, Relations, Steward};
 use ringfence_policy::{Access, Device, Outcome, Policy, Standing, Store};
 
 use crate::connection::cannot_connect;
@@ -33,8 +33,6 @@ pub struct Admission {
     is_cross_border: bool,
     /// What results come from, as of the last login, where that matters.
     relations: Mutex<Arc<Relations>>,
-    /// What names of relations stand for, likewise; for base tables only, since a face has its views.
-    names: Mutex<Arc<Names>>,
 }
 
 impl Admission {
@@ -63,9 +61,6 @@ impl Admission {
         if self.is_cross_border {
             let relations = Arc::new(steward.relations(&login.face).await?);
             *self.relations.lock().unwrap_or_else(PoisonError::into_inner) = relations;
-            if !self.is_face() {
-                self.look_for_names(steward).await?;
-            }
         }
         *self.login.lock().unwrap_or_else(PoisonError::into_inner) = Some((login.clone(), Instant::now()));
         Ok(login)
@@ -74,18 +69,6 @@ impl Admission {
     /// The tables that results come from.
     pub fn relations(&self) -> Arc<Relations> {
         Arc::clone(&self.relations.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Asks the store again what names of relations stand for.
-    pub async fn look_for_names(&self, steward: &Steward) -> Result<(), ringfence_face::Error> {
-        let names = Arc::new(steward.names().await?);
-        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
-        Ok(())
-    }
-
-    /// What names of relations stand for in the store.
-    pub fn names(&self) -> Arc<Names> {
-        Arc::clone(&self.names.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The store does not know the login: it is made anew when it is needed next.
@@ -199,6 +182,5 @@ fn decide(
         login: Mutex::new(None),
         is_cross_border,
         relations: Mutex::default(),
-        names: Mutex::default(),
     })
 }

@@ -9,13 +9,17 @@ use ringfence_ledger::{Entry, Kind};
 use ringfence_statement::allow_list::MAX_LENGTH;
 use ringfence_statement::analysis::Analysis;
 use ringfence_statement::names::Effect;
+use ringfence_statement::scope::QueryScope;
 use ringfence_statement::settings::{Encoding, Settings};
 use ringfence_statement::shape::FUNCTION_CALL;
+use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
+use crate::connection::cannot_connect;
 use crate::flow::{Awaited, Confirmed, Counted, Described, Flow, InFlight};
 use crate::frame::{self, Body, Buffer, HEADER, MAX_FRAME, put};
 use crate::metering::Watch;
+use crate::others::Runs;
 use crate::quota::Moment;
 use crate::records::{IntentRecord, StandsFor, parameters};
 use crate::refusal::{Refusal, code, unrecorded};
@@ -37,6 +41,7 @@ const MAX_NEW_TEXTS: usize = 2 * MAX_RECORDED;
 /// The longest text that is compared with the next one, in bytes.
 const MAX_REMEMBERED: usize = 4096;
 
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own about what comes next")]
 struct Side<'a, W> {
     session: &'a Session,
     store: &'a mut W,
@@ -44,9 +49,24 @@ struct Side<'a, W> {
     out: Vec<u8>,
     /// How many bytes at the buffer's front go to the store as they are.
     passing: usize,
-    /// After a refusal in a batch the store skips to Sync; so do we.
+    /// After an error or a refusal in a batch the store skips to Sync; so do we.
     skipping: bool,
+    /// A Sync that came while the store waited for COPY data. The store ignores one that it reads then, and
+    /// answers it where the COPY failed before: it is sent when the COPY has failed, and else is dropped.
+    held_sync: bool,
+    /// The client sends nothing more than what is in the buffer.
+    is_over: bool,
+    /// The statement that was run last may wait for COPY data.
+    may_copy_in: bool,
 }
+
+/// So many bytes of the client's next messages are read while the store is awaited. So a client that is gone is
+/// noticed.
+const READ_AHEAD: usize = 64 * 1024;
+/// A Terminate message.
+const GOODBYE: &[u8] = b"X\0\0\0\x04";
+/// So many answers may be to come before the client is read again.
+const MOST_UNANSWERED: usize = 2048;
 
 /// What the store waits for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -73,7 +93,17 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let mut side = Side { session, store, out: Vec::new(), passing: 0, skipping: false };
+    let out = Vec::new();
+    let mut side = Side {
+        session,
+        store,
+        out,
+        passing: 0,
+        skipping: false,
+        held_sync: false,
+        is_over: false,
+        may_copy_in: false,
+    };
     match side.run(client, buffer).await {
         Ok(end) => end,
         Err(error) => failed(&error),
@@ -109,15 +139,25 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     ) -> std::io::Result<End> {
         let max = max_frame(self.session);
         loop {
+            self.settle_held(buffer);
             let rest = &buffer.data()[self.passing..];
             let head = frame::head(rest, max).map_err(invalid)?;
             let Some(head) = head.filter(|h| h.tag == b'd' || rest.len() >= h.total) else {
                 self.flush(buffer).await?;
-                let count = buffer.fill(client).await?;
-                if count == 0 {
+                if self.is_over {
                     return Ok(End::Client);
                 }
-                self.session.flow().traffic.received += count as u64;
+                let session = self.session;
+                tokio::select! {
+                    read = buffer.fill(client) => {
+                        let count = read?;
+                        if count == 0 {
+                            return Ok(End::Client);
+                        }
+                        session.flow().traffic.received += count as u64;
+                    }
+                    () = session.answered.notified(), if self.held_sync => {}
+                }
                 continue;
             };
             if matches!(head.tag, b'd' | b'c' | b'f') && self.passing == 0 && self.session.flow().is_idle() {
@@ -125,22 +165,29 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 buffer.skip(head.total);
                 continue;
             }
+            if matches!(head.tag, b'd' | b'c' | b'f') {
+                self.held_sync = false;
+            }
             if head.tag == b'd' {
                 self.copy_data(head.total, client, buffer).await?;
                 continue;
             }
             if head.tag == b'X' {
                 // What was sent before runs, and its answer leaves.
-                while self.batch_answered(buffer).await? == Turn::Batch && self.session.flow().leaving {
-                    self.session.answered.notified().await;
+                while self.batch_answered(client, buffer).await? == Turn::Batch && self.session.flow().leaving
+                {
+                    self.answered(client, buffer).await?;
                 }
                 return Ok(End::Client);
             }
             if matches!(head.tag, b'c' | b'f') {
                 self.session.flow().copy_ends();
-            } else if self.batch_answered(buffer).await? == Turn::CopyData {
-                let instead = stand_in::out_of_turn(head.tag);
-                self.settle(buffer, &instead);
+            } else if self.batch_answered(client, buffer).await? == Turn::CopyData {
+                self.out_of_turn(head.tag, buffer);
+                buffer.consume(head.total);
+                continue;
+            } else if self.is_skipped(head.tag, client, buffer).await? {
+                self.settle(buffer, &[]);
                 buffer.consume(head.total);
                 continue;
             }
@@ -168,10 +215,110 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                     self.passing = head.total;
                 }
             }
-            if self.out.len() + self.passing > 32 * 1024 {
+            let is_much = self.session.flow().unanswered() >= MOST_UNANSWERED;
+            if is_much || std::mem::take(&mut self.may_copy_in) {
+                self.catch_up(client, buffer).await?;
+            } else if self.out.len() + self.passing > 32 * 1024 {
                 self.flush(buffer).await?;
             }
         }
+    }
+
+    /// Waits until the store has answered what was sent of a batch. What it does with the next message depends
+    /// on that: it reads it as COPY data, skips it, or runs it.
+    async fn catch_up<R: AsyncRead + Unpin>(
+        &mut self,
+        client: &mut R,
+        buffer: &mut Buffer,
+    ) -> std::io::Result<()> {
+        self.settle(buffer, &stand_in::flush());
+        self.flush(buffer).await?;
+        loop {
+            {
+                let flow = self.session.flow();
+                if flow.copying || flow.is_answered() || flow.is_skipping() || flow.unready > 0 {
+                    return Ok(());
+                }
+            }
+            self.answered(client, buffer).await?;
+        }
+    }
+
+    /// Whether the store skips a message, because something in the batch before it has failed. A Query or a
+    /// FunctionCall that comes without a Sync before it waits for the answers of the batch.
+    async fn is_skipped<R: AsyncRead + Unpin>(
+        &mut self,
+        tag: u8,
+        client: &mut R,
+        buffer: &mut Buffer,
+    ) -> std::io::Result<bool> {
+        if tag == b'S' {
+            return Ok(false);
+        }
+        if matches!(tag, b'Q' | b'F') && !self.skipping && self.session.flow().unsynced {
+            // Its answer says that nothing before it has failed.
+            {
+                let mut flow = self.session.flow();
+                flow.names.own();
+                flow.send(Confirmed::Ours, None);
+            }
+            self.settle(buffer, &stand_in::close_nothing());
+            self.catch_up(client, buffer).await?;
+        }
+        self.skipping |= self.session.flow().is_skipping();
+        Ok(self.skipping)
+    }
+
+    /// A message that is none of COPY's came while the store waits for COPY data.
+    fn out_of_turn(&mut self, tag: u8, buffer: &mut Buffer) {
+        let instead = if matches!(tag, b'S' | b'H') { Vec::new() } else { stand_in::out_of_turn(tag) };
+        self.settle(buffer, &instead);
+        match tag {
+            b'S' => self.held_sync = true,
+            // Ignored.
+            b'H' => {}
+            _ => {
+                let mut flow = self.session.flow();
+                flow.copy_ends();
+                self.skipping |= flow.is_in_batch();
+                self.held_sync = false;
+            }
+        }
+    }
+
+    /// Sends a Sync that was held once the COPY before it has failed.
+    fn settle_held(&mut self, buffer: &mut Buffer) {
+        if !self.held_sync || self.session.flow().copying {
+            return;
+        }
+        self.held_sync = false;
+        self.skipping = false;
+        self.settle(buffer, &stand_in::sync());
+        self.session.flow().sync();
+    }
+
+    /// Waits until something was answered. A client that is gone meanwhile is noticed.
+    async fn answered<R: AsyncRead + Unpin>(
+        &mut self,
+        client: &mut R,
+        buffer: &mut Buffer,
+    ) -> std::io::Result<()> {
+        let session = self.session;
+        if self.is_over || buffer.data().len() >= READ_AHEAD {
+            session.answered.notified().await;
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            () = session.answered.notified() => {}
+            read = buffer.fill(client) => match read? {
+                // Who says goodbye may close the connection at once: what came before is run.
+                0 if buffer.data().ends_with(GOODBYE) => self.is_over = true,
+                0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                count => session.flow().traffic.received += count as u64,
+            },
+        }
+        Ok(())
     }
 
     /// Puts what passes, and something of our own after it, before the rest of the buffer.
@@ -241,7 +388,11 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     }
 
     /// Waits until the store has answered the batch before, or wants COPY data.
-    async fn batch_answered(&mut self, buffer: &mut Buffer) -> std::io::Result<Turn> {
+    async fn batch_answered<R: AsyncRead + Unpin>(
+        &mut self,
+        client: &mut R,
+        buffer: &mut Buffer,
+    ) -> std::io::Result<Turn> {
         let turn = |flow: &Flow| match flow {
             Flow { copying: true, .. } => Some(Turn::CopyData),
             Flow { unready: 0, .. } => Some(Turn::Batch),
@@ -252,19 +403,15 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         }
         self.flush(buffer).await?;
         loop {
-            let answered = self.session.answered.notified();
             if let Some(turn) = turn(&self.session.flow()) {
                 return Ok(turn);
             }
-            answered.await;
+            self.answered(client, buffer).await?;
         }
     }
 
     async fn frame(&mut self, tag: u8, whole: &[u8]) -> std::io::Result<Passage> {
         let body = &whole[HEADER..];
-        if self.skipping && tag != b'S' && tag != b'Q' {
-            return Ok(Passage::Replace(Vec::new()));
-        }
         if !matches!(tag, b'S' | b'c' | b'f') {
             self.session.flow().unsynced = true;
         }
@@ -273,7 +420,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         }
         match tag {
             b'Q' => self.query(Body(body)).await,
-            b'P' => self.parse(body),
+            b'P' => self.parse(body).await,
             b'B' => self.bind(body).await,
             b'E' => self.execute(body).await,
             b'C' => self.close(body),
@@ -349,7 +496,6 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     }
 
     async fn query(&mut self, mut body: Body<'_>) -> std::io::Result<Passage> {
-        self.skipping = false;
         let statement = match self.read(&mut body) {
             Ok(statement) if body.0.is_empty() => statement,
             Err(Some(refusal)) => return Ok(self.refuse_query(&refusal, None)),
@@ -428,6 +574,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let session = self.session;
         let traced = session.shared.config.traces.as_ref().and_then(|traces| traces.begin(&statement.text));
         session.note_pins(statement.analysis.is_sticky);
+        if session.changes_connections() && statement.analysis.discards_names() {
+            session.flow().discard();
+        }
+        let runs = look_at_code(session, statement, &running).await?;
         if let Some(workload) = &session.workload {
             let analysis = Arc::clone(&statement.analysis);
             let stands_for = running.counted().filter(|_| analysis.is_understood);
@@ -447,19 +597,33 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             session.quota.take_back(&charges);
             return Err(refusal);
         }
-        let watch = session.watch(&running.runs);
-        if session.admission.has_grants() && watch.as_ref().is_some_and(Watch::has_unbounded) {
+        let watch = session.watch(&running.runs, runs != Runs::Own);
+        if watch.as_ref().is_some_and(Watch::has_unbounded) {
             let moment = self.moment(statement, &running);
-            let mut combining = running.runs.iter().filter(|run| !run.goes_on && run.scope.aggregates());
+            // Outside a face most of what is not known reads no row of a person.
+            let combines =
+                |scope: &QueryScope| scope.aggregates() && (session.is_face() || !scope.is_unknown);
+            let mut combining = running.runs.iter().filter(|run| !run.goes_on && combines(&run.scope));
             let refusal = combining.find_map(|run| moment(run.part).refusal("a table"));
             if let Some(refusal) = refusal {
                 session.quota.take_back(&charges);
                 return Err(refusal);
             }
         }
+        let asks = match &watch {
+            Some(watch) => session.questions(watch).await,
+            None => Ok(Vec::new()),
+        };
+        let asks = match asks {
+            Ok(asks) => asks,
+            Err(refusal) => {
+                session.quota.take_back(&charges);
+                return Err(refusal);
+            }
+        };
         let number = match number {
             Some(number) => number, // a portal that goes on
-            None => match self.announce(statement, &running, parameters) {
+            None => match self.announce(statement, &running, parameters, &asks, runs != Runs::Own) {
                 Ok(number) => number,
                 Err(refusal) => {
                     session.quota.take_back(&charges);
@@ -528,6 +692,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         statement: &Statement,
         running: &Running,
         parameters: &[Box<str>],
+        asks: &[String],
+        runs_others: bool,
     ) -> Result<u64, Refusal> {
         let session = self.session;
         session.shared.ledger.healthy().map_err(|e| unrecorded(&e))?;
@@ -587,6 +753,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 || !statement.analysis.is_understood
                 || statement.is_cut
                 || running.meant.iter().any(|(_, meant)| meant.is_cut),
+            asks: asks.iter().map(|text| hex::encode(Sha256::digest(text.as_bytes()))).collect(),
+            reaches_more: runs_others || session.reads_views(&running.runs),
             settings,
             parameters,
         };
@@ -626,12 +794,12 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         Passage::Replace(stand_in::parse(&text))
     }
 
-    fn parse(&mut self, body: &[u8]) -> std::io::Result<Passage> {
+    async fn parse(&mut self, body: &[u8]) -> std::io::Result<Passage> {
         let mut body = Body(body);
         let (sent, name, is_decoded) =
             self.name(&mut body).ok_or_else(|| invalid("a malformed Parse message"))?;
         let definition = body.0;
-        let statement = match self.read(&mut body) {
+        let mut statement = match self.read(&mut body) {
             Ok(statement) => statement,
             Err(Some(refusal)) => return Ok(self.refuse_in_batch(&refusal, None)),
             Err(None) => return Err(invalid("a malformed Parse message")),
@@ -646,10 +814,27 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         if self.session.is_face() {
             self.session.explain(&statement.analysis);
         }
+        if has_own_types(body) {
+            let mut own = Arc::unwrap_or_clone(statement);
+            own.has_own_types = true;
+            statement = Arc::new(own);
+        }
+        // A constant of a type is read when the text is parsed, by code of others if the type has some.
+        let may_read = self.session.code().is_some_and(|known| known.may_run_at_parse(&statement.analysis));
+        if may_read {
+            let running = Running::planned(&statement.analysis.scope);
+            match self.admit(&statement, running, &Arc::from([]), None).await {
+                Ok(parsed) => self.session.conclude(parsed, None),
+                Err(refusal) => return Ok(self.refuse_in_batch(&refusal, Some(&statement.text))),
+            }
+        }
         if !self.session.changes_connections() {
             let mut flow = self.session.flow();
             flow.names.parse(name, statement, is_decoded);
             flow.send(Confirmed::Pass, None);
+            if may_read {
+                flow.sent_may_read();
+            }
             return Ok(Passage::Forward);
         }
         let own;
@@ -669,10 +854,15 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             return Ok(self.fail_in_batch(&Refusal::new(code::DUPLICATE_STATEMENT, message)));
         }
         let settings = if statement.depends_on_settings() { statement.settings } else { Settings::default() };
+        let times = if named { self.session.times() } else { String::new() };
         // Something that ran unseen may have put another statement in the place of a shared one.
         let is_shared = statement.analysis.is_understood && !self.session.flow().names.are_unsure();
-        let number =
-            if named && is_shared { shared_names.number(definition, settings) } else { shared_names.fresh() };
+        let is_shared = is_shared && !self.session.flow().settings_unsure;
+        let number = if named && is_shared {
+            shared_names.number(definition, settings, &times)
+        } else {
+            shared_names.fresh()
+        };
         let prepared = SharedStatement { number, named, definition: definition.into() };
         let parse = (named || statement.deallocates_shared).then(|| stand_in::prepare(&prepared));
         let mut flow = self.session.flow();
@@ -685,12 +875,19 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             return Ok(Passage::Replace(stand_in::close_nothing()));
         }
         flow.send(Confirmed::Pass, Some((named, number)));
+        if may_read {
+            flow.sent_may_read();
+        }
         Ok(parse.map_or(Passage::Forward, Passage::Replace))
     }
 
     /// What a statement's name stands for. `Err` where a governed client may not use it.
     fn prepared(&mut self, sent: &[u8], name: &str) -> Result<PreparedStatement, Passage> {
         let is_governed = self.session.is_governed();
+        // Shared names are the gateway's: under them the store has what others prepared.
+        if self.session.changes_connections() && name.starts_with(SHARED) {
+            return Err(self.fail_in_batch(&no_such_statement(sent)));
+        }
         let found = self.session.flow().names.statement(name);
         match found {
             Found::Known(prepared) => Ok(prepared),
@@ -783,7 +980,17 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         }
         // Planning at Bind evaluates functions that are marked IMMUTABLE or STABLE, whatever they do: such a
         // statement runs from here on.
-        let may_read = prepared.scope.calls_unknown || prepared.scope.is_unknown;
+        if let Err(error) = self.session.look_at_code().await {
+            return Ok(self.refuse_in_batch(&cannot_connect(&error), None));
+        }
+        let code = self.session.code();
+        let analysis = &prepared.statement.analysis;
+        let may_read = prepared.scope.calls_unknown
+            || prepared.scope.is_unknown
+            || self.session.runs(code.as_deref(), analysis) != Runs::Own
+            || prepared.statement.has_own_types && code.is_some_and(|known| known.has_types());
+        // EXECUTE and FETCH run nothing before they run.
+        let may_read = may_read && !analysis.uses_names();
         let parameters: Arc<[Box<str>]> = parameters.into();
         let mut number = None;
         // A face has PostgreSQL's own functions only, and those that read tables are refused.
@@ -863,16 +1070,18 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             return Ok(self.refuse_in_batch(&refusal, Some(&statement.text)));
         }
         let mut begun = Vec::new();
+        let mut may_copy_in = statement.analysis.may_copy_in();
         let admitted = match self.resolver(|resolver| resolver.portal(&name, &portal)) {
             Ok(mut running) => {
+                may_copy_in |= running.meant.iter().any(|(_, meant)| meant.analysis.may_copy_in());
                 begun = std::mem::take(&mut running.begun);
-                // Only what is counted under a grant depends on it.
-                if self.session.admission.has_grants() {
+                // Only what is counted before it runs depends on it.
+                if self.session.is_governed() {
                     running.is_from_before |= self.session.flow().names.is_from_before(&name);
                 }
                 self.note_more(&running);
                 // A portal that goes on has its intent, unless something may have put another in its place.
-                let number = portal.number.filter(|_| portal.is_sure);
+                let number = portal.number.filter(|_| portal.is_sure && running.meant.is_empty());
                 self.admit(&statement, running, &portal.parameters, number).await
             }
             Err(refusal) => Err(refusal),
@@ -882,6 +1091,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             Err(refusal) => return Ok(self.refuse_in_batch(&refusal, Some(&statement.text))),
         };
         in_flight.deallocates_shared = statement.deallocates_shared;
+        self.may_copy_in = may_copy_in;
         let mut flow = self.session.flow();
         for begun in begun.iter_mut().filter(|begun| begun.name == name) {
             begun.number = in_flight.number;
@@ -960,6 +1170,47 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             Err(refusal) => Ok(self.refuse_query(&refusal, None)),
         }
     }
+}
+
+/// Which code of others a statement may run, and what follows from that for its session.
+async fn look_at_code(session: &Session, statement: &Statement, running: &Running) -> Result<Runs, Refusal> {
+    if session.is_face() {
+        return Ok(Runs::Own);
+    }
+    session.look_at_code().await.map_err(|e| cannot_connect(&e))?;
+    let known = session.code();
+    let by_name = running.meant.iter().map(|(_, meant)| &meant.analysis);
+    let all = std::iter::once(&statement.analysis).chain(by_name);
+    let mut runs = Runs::Own;
+    let (mut flow_defines, mut must_reset) = (false, false);
+    for analysis in all {
+        runs = runs.max(session.runs(known.as_deref(), analysis));
+        // What a workload does in blocks of PL/pgSQL, or in words that are not read, defines nothing as a rule.
+        let is_seen = session.is_logged() || analysis.parts.iter().all(|p| p.effect != Some(Effect::Unsure));
+        flow_defines |= analysis.defines_code && is_seen;
+        must_reset |= analysis.runs_sql;
+    }
+    let mut flow = session.flow();
+    flow.defines |= flow_defines;
+    flow.must_reset |= must_reset;
+    if runs == Runs::Changes {
+        flow.must_reset = true;
+        flow.settings_unsure = true;
+        // What is counted goes by the texts that were sent: its names stay.
+        if session.is_logged() {
+            flow.names.be_unsure();
+            flow.changes_unseen = true;
+        }
+    }
+    Ok(runs)
+}
+
+/// Whether a Parse message names a parameter's type that is not PostgreSQL's own. `body` stands behind the text.
+fn has_own_types(mut body: Body<'_>) -> bool {
+    let Some((count, types)) = body.0.split_first_chunk::<2>() else { return false };
+    body.0 = types;
+    (0..u16::from_be_bytes(*count))
+        .any(|_| body.i32().is_some_and(|oid| oid.cast_unsigned() >= FIRST_OWN_FUNCTION))
 }
 
 /// A name in a message, for an error text.

@@ -20,6 +20,8 @@ const LOGIN: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(200);
 /// The most shared statements that a connection keeps prepared.
 const MAX_PREPARED: usize = 500;
+/// So long a connection may take to be made clean.
+const RESET: Duration = Duration::from_secs(5);
 
 /// A connection, and the right to it.
 pub struct Connection {
@@ -144,11 +146,19 @@ impl Connection {
     /// Gives the connection back between two transactions.
     pub async fn give_back(mut self, session: &Session) {
         self.backend.parameters = session.parameters();
-        let discarded = {
+        let (discarded, must_reset) = {
             let mut flow = session.flow();
             self.backend.prepared = std::mem::take(&mut flow.on_connection);
-            std::mem::take(&mut flow.discarded)
+            (std::mem::take(&mut flow.discarded), std::mem::take(&mut flow.must_reset))
         };
+        if must_reset {
+            // What code of others may have left there must not reach the next session.
+            let reset = self.backend.reset(false, !session.is_face());
+            if !matches!(tokio::time::timeout(RESET, reset).await, Ok(Ok(()))) {
+                return; // it is closed, and the slot is free
+            }
+            session.flow().names.be_sure();
+        }
         if discarded && !session.is_face() && self.backend.reset_role().await.is_err() {
             return;
         }
@@ -185,7 +195,7 @@ impl Connection {
         target.detach().await;
         self.backend.parameters = session.parameters();
         let reset = self.backend.reset(transaction != b'I', !session.is_face());
-        if let Ok(Ok(())) = tokio::time::timeout(Duration::from_secs(5), reset).await {
+        if let Ok(Ok(())) = tokio::time::timeout(RESET, reset).await {
             self.keep();
         }
     }

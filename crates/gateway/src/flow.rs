@@ -8,6 +8,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use ringfence_ledger::Ticket;
 use ringfence_statement::analysis::{Analysis, Recent};
@@ -117,8 +118,6 @@ pub enum Awaited {
     Statement(InFlight),
     /// A ReadyForQuery.
     Ready,
-    /// Nothing: here the client ended its COPY data. A Sync before that is one that the store ignores.
-    CopyEnd,
 }
 
 /// What `SHOW STATS` adds up.
@@ -172,6 +171,8 @@ pub struct Flow {
     pub transaction: u8,
     /// The store waits for COPY data.
     pub copying: bool,
+    /// How often the client ended COPY data, since the last statement, before the store waited for it.
+    early_copy_ends: usize,
     /// A batch is answered, but its answer has not left yet.
     pub leaving: bool,
     /// Something was sent since the last Sync or Query.
@@ -202,6 +203,16 @@ pub struct Flow {
     pub recorded: RecordedTexts,
     /// Something was sent since the last ReadyForQuery that may change how texts are read.
     pub settings_unsure: bool,
+    /// Code was defined in the transaction under way.
+    pub defines: bool,
+    /// When code that the session has defined was committed last, or may have been.
+    pub defined_at: Option<Instant>,
+    /// All prepared statements of the connection go with something that was sent since the last ReadyForQuery.
+    discarding: bool,
+    /// Code ran in the transaction under way that may change names, also when it ends.
+    pub changes_unseen: bool,
+    /// Something ran that may have left anything in the connection (transaction pooling).
+    pub must_reset: bool,
     /// The session has begun a transaction that may see the rows as they were before, at some time.
     pub keeps_snapshot: bool,
     /// A transaction was rolled back since the last ReadyForQuery.
@@ -263,7 +274,7 @@ impl Flow {
     pub fn is_on_connection(&self, prepared: &SharedStatement) -> bool {
         let number = prepared.number;
         if prepared.named {
-            self.on_connection.contains(&number) || self.sending.contains(&number)
+            self.on_connection.contains(&number) && !self.discarding || self.sending.contains(&number)
         } else {
             self.sending_unnamed.or(self.unnamed) == Some(number)
         }
@@ -274,6 +285,12 @@ impl Flow {
         let is_it =
             |p: &PreparedStatement| p.shared().is_some_and(|shared| shared.named && shared.number == number);
         self.names.statements().find(|(_, p)| is_it(p)).map(|(name, _)| name)
+    }
+
+    /// DEALLOCATE ALL or DISCARD ALL is about to be sent: what is prepared after it is prepared again.
+    pub fn discard(&mut self) {
+        self.discarding = true;
+        self.sending.clear();
     }
 
     /// A statement that is about to be sent leaves something in the connection.
@@ -297,6 +314,7 @@ impl Flow {
     /// A statement was sent.
     pub fn begin(&mut self, mut statement: InFlight) {
         let is_simple = statement.is_simple;
+        self.early_copy_ends = 0;
         statement.place = self.place();
         self.texts.extend(statement.text.take());
         self.texts.append(&mut statement.meant);
@@ -342,16 +360,8 @@ impl Flow {
         }
     }
 
-    /// Nothing answers the end of COPY data.
-    fn drop_copy_ends(&mut self) {
-        while let Some(Awaited::CopyEnd) = self.awaited.front() {
-            self.awaited.pop_front();
-        }
-    }
-
     /// The statement whose rows come now.
     pub fn current(&mut self) -> Option<&mut InFlight> {
-        self.drop_copy_ends();
         match self.awaited.front_mut() {
             Some(Awaited::Statement(statement)) => Some(statement),
             _ => None,
@@ -384,37 +394,36 @@ impl Flow {
         self.current().is_some_and(|current| current.deallocates_shared)
     }
 
-    /// CopyInResponse came. From here to the end of the data the store ignores Sync (protocol manual, "COPY Operations"):
-    /// libpq sends one right after Execute, and another one after the data.
+    /// CopyInResponse came.
     pub fn copy_begins(&mut self) {
-        if self.current().is_none_or(|current| current.is_simple) {
-            self.copying = !self.awaited.iter().any(|a| matches!(a, Awaited::CopyEnd));
-            return;
-        }
-        self.copying = true;
-        let mut at = 1;
-        while let Some(awaited) = self.awaited.get(at) {
-            match awaited {
-                Awaited::Ready => {
-                    self.awaited.remove(at);
-                    self.unready = self.unready.saturating_sub(1);
-                }
-                Awaited::CopyEnd => {
-                    self.copying = false;
-                    break;
-                }
-                Awaited::Statement(_) => at += 1,
-            }
-        }
-        self.unsynced = !self.awaited.iter().any(|a| matches!(a, Awaited::Ready));
+        self.copying = self.early_copy_ends == 0;
+        self.early_copy_ends = self.early_copy_ends.saturating_sub(1);
     }
 
     /// CopyDone or CopyFail was sent.
     pub fn copy_ends(&mut self) {
+        self.early_copy_ends += usize::from(!self.copying);
         self.copying = false;
-        if !self.awaited.is_empty() {
-            self.awaited.push_back(Awaited::CopyEnd);
-        }
+    }
+
+    /// Whether the statement under way is one of a batch, and not a Query.
+    pub fn is_in_batch(&mut self) -> bool {
+        self.current().is_none_or(|current| !current.is_simple)
+    }
+
+    /// The store skips what comes up to the next Sync: something in the batch has failed.
+    pub fn is_skipping(&self) -> bool {
+        self.unready == 0 && self.failure.is_some()
+    }
+
+    /// Whether all of the batch that was sent is answered, as far as it was said with a Flush.
+    pub fn is_answered(&self) -> bool {
+        self.awaited.is_empty() && self.sent.is_empty()
+    }
+
+    /// How many answers are to come.
+    pub fn unanswered(&self) -> usize {
+        self.awaited.len() + self.sent.len() + self.described.len()
     }
 
     /// An error came.
@@ -436,10 +445,9 @@ impl Flow {
             match awaited {
                 Awaited::Statement(statement) => over.push(statement),
                 Awaited::Ready => break,
-                Awaited::CopyEnd => {}
             }
         }
-        self.drop_copy_ends();
+        self.early_copy_ends = 0;
         self.copying = false;
         self.leaving = true;
         self.traffic.transactions += u64::from(transaction == b'I');
@@ -454,12 +462,21 @@ impl Flow {
             over.iter_mut().skip(ran).for_each(|statement| statement.is_skipped = true);
         }
         self.names.ready(failure.as_deref(), rolled_back, transaction != b'I');
+        // A deferred trigger runs with the COMMIT.
+        if self.changes_unseen {
+            self.names.be_unsure();
+            self.changes_unseen = transaction != b'I';
+        }
         self.texts.clear();
         self.parameters.clear();
         self.sent.clear();
         self.sending.clear();
         self.sending_unnamed = None;
+        self.discarding = false;
         self.settings_unsure = false;
+        if transaction == b'I' && std::mem::take(&mut self.defines) {
+            self.defined_at = Some(Instant::now());
+        }
         self.refusals.clear();
         self.described.clear(); // of those that were skipped
         over
@@ -513,27 +530,24 @@ mod tests {
     }
 
     #[test]
-    fn a_sync_before_the_end_of_copy_data_is_one_that_the_store_ignores() {
+    fn each_end_of_copy_data_ends_one_copy() {
         let mut flow = Flow::new();
-        execute(&mut flow);
-        flow.sync();
-        flow.copy_begins();
-        assert!(flow.copying && flow.unready == 0, "the first Sync is ignored");
+        flow.begin(InFlight { number: Some(1), is_simple: true, ..InFlight::default() });
+        // The data and its end were sent before the store has asked for them.
         flow.copy_ends();
-        flow.sync();
-        assert!(flow.complete(b"").is_some());
-        flow.ready(b'I');
-        assert!(flow.is_idle());
-        // All at once: the answer comes when the client has sent everything.
-        execute(&mut flow);
-        flow.sync();
-        flow.copy_ends();
-        flow.sync();
         flow.copy_begins();
-        assert!(!flow.copying && flow.unready == 1);
-        assert!(flow.complete(b"").is_some());
+        assert!(!flow.copying);
+        // A second COPY of the same text waits for data of its own.
+        flow.copy_begins();
+        assert!(flow.copying);
+        flow.copy_ends();
+        assert!(!flow.copying);
         flow.ready(b'I');
-        assert!(flow.is_idle());
+        // An end that no COPY waits for is none for the next one.
+        flow.copy_ends();
+        flow.begin(InFlight { number: Some(2), is_simple: true, ..InFlight::default() });
+        flow.copy_begins();
+        assert!(flow.copying);
     }
 
     #[test]

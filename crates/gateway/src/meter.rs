@@ -3,21 +3,19 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ringfence_face::{Login, Steward};
+use ringfence_face::{Found, Login, Steward};
+use ringfence_meter::subject::Id;
 use ringfence_meter::tally::{Line, Meaning, Reader, Seen, table_name};
 use ringfence_meter::{Exceeded, Group, SubjectKey, Tally, Who, replay};
 use ringfence_policy::{Measure, Registry};
 use ringfence_verifier::checkpoint::read_head;
 
-/// Sizes of tables that are remembered.
-const REMEMBERED: usize = 4096;
-/// How long the size of a table is taken to be as it was.
-const SIZE_KNOWN: Duration = Duration::from_secs(60);
-/// The most rows of a table that are looked at to learn how many people it is about. Beyond all thresholds.
-const LOOKED_AT: u64 = 1_000_000;
+/// The most people of tables that are remembered, in all.
+const REMEMBERED: usize = 1 << 20;
+/// The most rows of a table that are looked at to learn whom it is about. Beyond all thresholds of the rule.
+pub const LOOKED_AT: u64 = 200_000;
 
 /// Another gateway's log.
 #[derive(Clone, Debug)]
@@ -28,13 +26,30 @@ pub struct OtherLog {
     pub vkey: String,
 }
 
-type Sizes = HashMap<(String, String, String, Option<String>), (u64, Instant)>;
+/// A table as a face shows it, by a key.
+type Place = (String, String, String, Option<String>);
+
+/// People of tables, by what the store says that changes with them.
+#[derive(Default)]
+struct Remembered {
+    of: HashMap<Place, (String, Arc<[Id]>)>,
+    people: usize,
+}
+
+/// Whom all rows of a table are about.
+#[derive(Clone, Debug)]
+pub enum Everybody {
+    /// These, each once.
+    These(Arc<[Id]>),
+    /// More than can be told apart, of what a face with this name shows: at least so many rows.
+    Many(String, u64),
+}
 
 /// See the module's text.
 pub struct Meter {
     tally: Mutex<Tally>,
     key: SubjectKey,
-    sizes: Mutex<Sizes>,
+    everybody: Mutex<Remembered>,
     /// Other logs, and how far they have been read.
     others: Mutex<Vec<(OtherLog, u64)>>,
 }
@@ -71,7 +86,7 @@ impl Meter {
         let meter = Self {
             tally: Mutex::new(tally),
             key: SubjectKey::new(secret),
-            sizes: Mutex::default(),
+            everybody: Mutex::default(),
             others: Mutex::new(others.iter().map(|log| (log.clone(), 0)).collect()),
         };
         meter.follow()?;
@@ -165,25 +180,56 @@ impl Meter {
         self.tally().lines(ringfence_ledger::now_ms())
     }
 
-    /// How many people a table is about, at most, as a face shows it. Asked of the store once a minute.
-    pub async fn people(
+    /// Whom a table is about, as a face shows it now. `keys` makes hashes of keys, `rows` of rows without one.
+    pub async fn everybody(
         &self,
         steward: &Steward,
         (store, login): (&str, &Login),
         (schema, table): (&str, &str),
         key: Option<&str>,
-    ) -> Result<u64, ringfence_face::Error> {
+        (keys, rows): (&SubjectKey, &SubjectKey),
+    ) -> Result<Everybody, ringfence_face::Error> {
         let place = (table_name(store, table), login.face.clone(), schema.to_owned(), key.map(str::to_owned));
-        let known = self.sizes.lock().unwrap_or_else(PoisonError::into_inner).get(&place).copied();
-        if let Some((people, _)) = known.filter(|(_, at)| at.elapsed() < SIZE_KNOWN) {
-            return Ok(people);
+        let known = self.remembered().of.get(&place).cloned();
+        let state = known.as_ref().map(|(state, _)| &**state);
+        let found = steward.people(login, (schema, table), key, LOOKED_AT, state).await?;
+        let ids: Arc<[Id]> = match (found.who, known) {
+            (Found::AsBefore, Some((_, ids))) => return Ok(Everybody::These(ids)),
+            (Found::AsBefore, None) => Arc::from([]), // nothing was known that it could be equal to
+            (Found::Many(rows), _) => {
+                return Ok(Everybody::Many(format!("{}/{}", place.0, login.face), rows));
+            }
+            (Found::These { keys: of_keys, rows: of_rows }, _) => {
+                let hashes = of_keys.iter().map(|k| keys.id(k.as_bytes()));
+                hashes.chain(of_rows.iter().map(|r| rows.id(r.as_bytes()))).collect()
+            }
+        };
+        let mut remembered = self.remembered();
+        if remembered.people + ids.len() > REMEMBERED {
+            *remembered = Remembered::default();
         }
-        let people = steward.people(login, (schema, table), key, LOOKED_AT).await?;
-        let mut sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
-        if sizes.len() >= REMEMBERED {
-            sizes.clear();
+        remembered.people += ids.len();
+        if let Some((_, before)) = remembered.of.insert(place, (found.state, Arc::clone(&ids))) {
+            remembered.people -= before.len();
         }
-        sizes.insert(place, (people, Instant::now()));
-        Ok(people)
+        Ok(Everybody::These(ids))
+    }
+
+    fn remembered(&self) -> MutexGuard<'_, Remembered> {
+        self.everybody.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those of many people who must be on record before something of them is shown.
+    pub fn new_of(&self, reader: &Reader, meaning: &Meaning, ids: &[Id]) -> Vec<Id> {
+        let mut new: Vec<Id> = Vec::new();
+        // Others count meanwhile.
+        for some in ids.chunks(4096) {
+            let mut tally = self.tally();
+            tally.advance(ringfence_ledger::now_ms());
+            new.extend(some.iter().filter(|id| !tally.is_known(reader, meaning, Seen::One(**id))));
+        }
+        new.sort_unstable();
+        new.dedup();
+        new
     }
 }

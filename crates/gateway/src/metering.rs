@@ -11,13 +11,14 @@ use ringfence_face::{Named, Names, Relations};
 use ringfence_ledger::{Counters, Entry, Kind, Ticket};
 use ringfence_meter::record::MAX_IDS;
 use ringfence_meter::subject::Id;
-use ringfence_meter::tally::{Meaning, Reader, Seen, table_name};
+use ringfence_meter::tally::{Meaning, Reader, Seen};
 use ringfence_meter::{Exceeded, Group, Reached, SubjectKey, Who};
 use ringfence_policy::{Catalogue, Column, Kind as Mask, Measure, Table, Unit, Visibility};
 use ringfence_statement::scope::{Mention, QueryScope, UNBOUNDED};
 
 use crate::connection::cannot_connect;
 use crate::flow::InFlight;
+use crate::meter::{Everybody, LOOKED_AT};
 use crate::refusal::{Refusal, code};
 use crate::relay::resolve::Run;
 use crate::rows::{Reading, Value, description, is_short, value};
@@ -91,6 +92,7 @@ struct Subjects {
 struct Known {
     scope: Arc<QueryScope>,
     goes_on: bool,
+    runs_others: bool,
     /// What names of relations stood for.
     names: Arc<Names>,
     subjects: Vec<Arc<Subjects>>,
@@ -339,9 +341,10 @@ fn refusal(session: &Session, exceeded: &Exceeded) -> Refusal {
 
 impl Session {
     /// What a statement shows of whom; `None` where nothing is counted.
-    pub fn watch(&self, runs: &[Run]) -> Option<Watch> {
+    /// `runs_others` says that it may run code that reads anything.
+    pub fn watch(&self, runs: &[Run], runs_others: bool) -> Option<Watch> {
         let metering = self.metering.as_ref()?;
-        let names = self.admission.names();
+        let names = self.names();
         let mut watched: Vec<Watched> = Vec::new();
         match runs {
             [one] => {
@@ -349,19 +352,20 @@ impl Session {
                 let is_it = |k: &&Known| {
                     Arc::ptr_eq(&k.scope, &one.scope)
                         && k.goes_on == one.goes_on
+                        && k.runs_others == runs_others
                         && Arc::ptr_eq(&k.names, &names)
                 };
                 if let Some(found) = known.iter().find(is_it) {
                     watched.extend(found.subjects.iter().map(Watched::of));
                 } else {
-                    let subjects = self.subjects(&one.scope, one.goes_on, &names);
+                    let subjects = self.subjects(&one.scope, one.goes_on, runs_others, &names);
                     watched.extend(subjects.iter().map(Watched::of));
                     if known.len() >= REMEMBERED {
                         known.pop_front();
                     }
                     let (scope, goes_on) = (Arc::clone(&one.scope), one.goes_on);
                     let names = Arc::clone(&names);
-                    known.push_back(Known { scope, goes_on, names, subjects });
+                    known.push_back(Known { scope, goes_on, runs_others, names, subjects });
                 }
             }
             runs => {
@@ -371,7 +375,8 @@ impl Session {
                     let theirs = runs.iter().filter(|run| run.goes_on == goes_on);
                     theirs.for_each(|run| scope.merge(&run.scope));
                     scope.is_plain &= runs.iter().filter(|run| run.scope.has_rows).count() <= 1;
-                    watched.extend(self.subjects(&scope, goes_on, &names).iter().map(Watched::of));
+                    watched
+                        .extend(self.subjects(&scope, goes_on, runs_others, &names).iter().map(Watched::of));
                 }
             }
         }
@@ -380,7 +385,13 @@ impl Session {
     }
 
     /// The people that a query shows. In one session they depend on the query and on `names` only.
-    fn subjects(&self, scope: &QueryScope, goes_on: bool, names: &Names) -> Vec<Arc<Subjects>> {
+    fn subjects(
+        &self,
+        scope: &QueryScope,
+        goes_on: bool,
+        runs_others: bool,
+        names: &Names,
+    ) -> Vec<Arc<Subjects>> {
         let mut subjects = Vec::new();
         let Some((_, catalogue)) = self.policy.store(&self.store.name) else { return subjects };
         let whole = Mention { max_rows: UNBOUNDED, all_columns: true, ..Mention::default() };
@@ -399,7 +410,9 @@ impl Session {
             scope.copied.iter().any(|column| column == "*" || class(column).is_some())
         };
         let is_strange = names.is_some()
-            && (scope.calls_unknown || scope.tables.keys().any(|t| is_strange(t) || is_protected(t)));
+            && (runs_others
+                || scope.calls_unknown
+                || scope.tables.keys().any(|t| is_strange(t) || is_protected(t)));
         let is_unknown = scope.is_unknown || is_strange;
         let mentions: Vec<(&String, &Mention)> = if is_unknown {
             catalogue.tables.keys().map(|table| (table, &whole)).collect()
@@ -439,17 +452,30 @@ impl Session {
         !self.is_face() && run.scope.tables.keys().any(|table| !names.contains_key(table))
     }
 
+    /// What names of relations stand for in the store.
+    fn names(&self) -> Arc<Names> {
+        self.code().map(|known| Arc::clone(&known.names)).unwrap_or_default()
+    }
+
+    /// Whether a query reads a relation that can show rows of tables which it does not name.
+    pub fn reads_views(&self, runs: &[Run]) -> bool {
+        let names = self.names();
+        let is_view = |table: &String| names.get(table) == Some(&Named::View);
+        !self.is_face() && runs.iter().any(|run| run.scope.tables.keys().any(is_view))
+    }
+
     /// Looks again for the names of relations that a query has and the store did not have.
     pub async fn look_for_names(&self, runs: &[Run]) -> Result<(), Refusal> {
         if self.metering.is_none() || self.is_face() {
             return Ok(());
         }
-        let names = self.admission.names();
+        let names = self.names();
         if !runs.iter().any(|run| self.is_absent(&names, run)) {
             return Ok(());
         }
         let Some(behind) = self.shared.stores.get(&self.store.name) else { return Ok(()) };
-        self.admission.look_for_names(&behind.steward).await.map_err(|e| cannot_connect(&e))
+        let now = std::time::Instant::now();
+        behind.others.look(&behind.steward, now, true).await.map_err(|e| cannot_connect(&e))
     }
 
     /// The categories that a mention shows, and whether in clear.
@@ -540,6 +566,41 @@ impl Session {
         (groups, counted)
     }
 
+    /// Where the rows of a group are, and the column that tells people apart there. Where a face shows no key by
+    /// which people are told apart, each row is somebody.
+    fn placed<'a>(
+        &self,
+        catalogue: &'a Catalogue,
+        group: &'a Group,
+    ) -> ((&'a str, &'a str), Option<&'a str>, Option<KeyForm>) {
+        let classified = catalogue.tables.get(&group.table);
+        let (_, key) = key_of(classified, group.unit);
+        let form = key.and_then(|key| self.key_form(catalogue, &group.table, key));
+        let schema = classified.map_or("public", |t| t.schema.as_str());
+        ((schema, &group.table), key.filter(|_| form.is_some()), form)
+    }
+
+    /// The texts by which the gateway asks whom a statement reaches.
+    pub async fn questions(&self, watch: &Watch) -> Result<Vec<String>, Refusal> {
+        let unbounded = || watch.watched.iter().filter(|watched| watched.of.max_rows == UNBOUNDED);
+        let (Some(behind), Some((_, catalogue))) =
+            (self.shared.stores.get(&self.store.name), self.policy.store(&self.store.name))
+        else {
+            return Ok(Vec::new());
+        };
+        if unbounded().next().is_none() {
+            return Ok(Vec::new());
+        }
+        let login = self.admission.login(&behind.steward, &self.policy).await;
+        let login = login.map_err(|e| cannot_connect(&e))?;
+        let mut texts = Vec::new();
+        for Watched { of, .. } in unbounded() {
+            let (place, key, _) = self.placed(catalogue, &of.group);
+            texts.extend(ringfence_face::questions(&login, place, key, LOOKED_AT));
+        }
+        Ok(texts)
+    }
+
     async fn count_each(&self, watch: &mut Watch, groups: &mut Vec<Group>) -> Result<(), Refusal> {
         let (Some(metering), Some(behind)) = (&self.metering, self.shared.stores.get(&self.store.name))
         else {
@@ -549,15 +610,14 @@ impl Session {
         let login = self.admission.login(&behind.steward, &self.policy).await;
         let login = login.map_err(|e| cannot_connect(&e))?;
         for Watched { of, .. } in watch.watched.iter().filter(|watched| watched.of.max_rows == UNBOUNDED) {
-            let classified = catalogue.tables.get(&of.group.table);
-            let (_, key) = key_of(classified, of.group.unit);
-            let key = key.filter(|key| self.shows(&of.group.table, key) != Visibility::Absent);
-            let schema = classified.map_or("public", |t| t.schema.as_str());
-            let place = (schema, of.group.table.as_str());
+            let (place, key, form) = self.placed(catalogue, &of.group);
+            let kind = key_of(catalogue.tables.get(place.1), of.group.unit).0;
+            let keys = self.shared.meter.key(&kind, form == Some(KeyForm::Token));
+            let rows = self.shared.meter.key(&format!("rows of {}", place.1), false);
             let by = (self.store.name.as_str(), &login);
-            let count = || self.shared.meter.people(&behind.steward, by, place, key);
-            let people = self.shared.pool.with_room(&self.store.name, count).await;
-            let people = people.map_err(|error| {
+            let look = || self.shared.meter.everybody(&behind.steward, by, place, key, (&keys, &rows));
+            let everybody = self.shared.pool.with_room(&self.store.name, look).await;
+            let everybody = everybody.map_err(|error| {
                 tracing::warn!(%error, store = %self.store.name, "cannot count the people that a statement reaches");
                 Refusal::new(code::CANNOT_CONNECT, "the store did not count the people that this statement reaches")
                     .detail(
@@ -565,14 +625,24 @@ impl Session {
                     )
                     .hint("Try again, or select plain rows.")
             })?;
-            let table = table_name(&self.store.name, &of.group.table);
-            let is_new = metering.count(self, &of.meaning, Seen::All(&table, people)).map_err(|refusal| {
+            let because = |refusal: Box<Refusal>| {
                 let why = "This statement can fold many rows into one, so it counts as reaching all people of the table.";
                 let detail = format!("{} {why}", refusal.detail.clone().unwrap_or_default());
                 refusal.detail(detail)
-            })?;
-            if is_new && people > 0 {
-                groups.push(Group { all: people, ..of.group.clone() });
+            };
+            match everybody {
+                Everybody::These(ids) => {
+                    let new = self.shared.meter.new_of(&metering.reader, &of.meaning, &ids);
+                    metering.count(self, &of.meaning, Seen::Each(&new)).map_err(because)?;
+                    let some = new.chunks(MAX_IDS / 2);
+                    groups.extend(some.map(|ids| Group { ids: ids.to_vec(), ..of.group.clone() }));
+                }
+                Everybody::Many(set, people) => {
+                    let seen = Seen::All(&set, people);
+                    if metering.count(self, &of.meaning, seen).map_err(because)? {
+                        groups.push(Group { all: people, set, ..of.group.clone() });
+                    }
+                }
             }
         }
         watch.watched.retain(|watched| watched.of.max_rows != UNBOUNDED);

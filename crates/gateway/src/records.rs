@@ -79,6 +79,13 @@ pub struct IntentRecord<'a> {
     /// recorded the beginning of a text only: the statement may reach anything.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub not_understood: bool,
+    /// SHA-256 of the texts by which the gateway asks whom it reaches, as its login, in hex.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub asks: Vec<String>,
+    /// It reads a view, or may run code of the store that is not PostgreSQL's own: it may reach more than its
+    /// text names.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub reaches_more: bool,
     /// The settings that the text is read under, where they are not the default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settings: Option<ReadUnder>,

@@ -31,6 +31,7 @@ use crate::grants::{Cut, LiveGrants};
 use crate::handover::{self, Inherited, Older};
 use crate::meter::Meter;
 use crate::orders::Suspensions;
+use crate::others::OfStore;
 use crate::pin::SharedNames;
 use crate::pool::{Pool, PoolSettings};
 use crate::presence::People;
@@ -38,7 +39,7 @@ use crate::records::{GatewayRecord, PolicyRecord, RefusedRecord};
 use crate::refusal::{Refusal, code, unrecorded};
 use crate::route::{self, Routes};
 use crate::worker::Workers;
-use crate::{border, listen};
+use crate::{border, listen, others};
 
 /// How often grants are compared with the control database and the clock.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -111,6 +112,8 @@ pub struct Behind {
     pub database: String,
     /// The limits of its pools.
     pub pool: PoolSettings,
+    /// Which code of others it has.
+    pub others: Arc<OfStore>,
     /// What went through.
     pub traffic: Mutex<Traffic>,
 }
@@ -307,8 +310,8 @@ impl Gateway {
             let database = store.steward.config.get_dbname().unwrap_or(name).to_owned();
             let steward =
                 Steward::new(store.steward.clone(), &config.secret, store.full_role.clone(), store.limits);
-            let (pool, traffic) = (store.pool, Mutex::default());
-            let behind = Behind { steward: Arc::new(steward), address, database, pool, traffic };
+            let (pool, traffic, others) = (store.pool, Mutex::default(), Arc::<OfStore>::default());
+            let behind = Behind { steward: Arc::new(steward), address, database, pool, others, traffic };
             stores.insert(name.clone(), behind);
         }
         for route in &config.routes {
@@ -398,6 +401,9 @@ impl Gateway {
             tokio::spawn(follow(Arc::clone(&shared), stopping.clone()));
         }
         tokio::spawn(housekeeping(Arc::clone(&shared), stopping.clone()));
+        for name in shared.stores.keys() {
+            tokio::spawn(look_at_code(Arc::clone(&shared), name.clone(), stopping.clone()));
+        }
         if !shared.routes.is_empty() {
             tokio::spawn(follow_routes(Arc::clone(&shared), stopping));
         }
@@ -629,6 +635,20 @@ async fn housekeeping(shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) 
                 shared.prune().await;
             }
             _ = stopping.changed() => return,
+        }
+    }
+}
+
+/// Keeps up to date which code of others a store has.
+async fn look_at_code(shared: Arc<Shared>, store: String, mut stopping: watch::Receiver<bool>) {
+    let mut looks = tokio::time::interval(others::LOOK);
+    loop {
+        tokio::select! {
+            _ = stopping.wait_for(|stop| *stop) => return,
+            _ = looks.tick() => {}
+        }
+        if let Some(behind) = shared.stores.get(&store) {
+            behind.others.keep(&behind.steward).await;
         }
     }
 }

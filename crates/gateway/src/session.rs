@@ -26,6 +26,7 @@ use crate::flow::{Awaited, Flow, InFlight};
 use crate::frame::{Body, Buffer, put, put_parameter, put_ready};
 use crate::grants::{ActiveGrant, Cut, Dependent, Passed};
 use crate::metering::Metering;
+use crate::others::{OfStore, Seen};
 use crate::pool::{Key, PoolMode};
 use crate::quota::{Counter, Limited, Quota};
 use crate::records::{ClosedRecord, OutcomeRecord, RefusedRecord, SessionRecord, outcome};
@@ -94,6 +95,8 @@ pub struct Session {
     pub initial: Arc<Parameters>,
     /// Whose statements it counts, if they are counted.
     pub workload: Option<Arc<Workload>>,
+    /// Which code of others its store has, if that matters to it.
+    pub code: Option<(Arc<OfStore>, Seen)>,
     /// Columns that it was told are masked.
     pub told: Mutex<BTreeSet<String>>,
 }
@@ -223,6 +226,18 @@ impl Session {
             known().insert(key, name.clone());
         }
         name
+    }
+
+    /// The settings by which the store reads dates and times in a text: it keeps what it has read.
+    pub fn times(&self) -> String {
+        let parameters = self.parameters();
+        let value = |name: &str| {
+            parameters
+                .iter()
+                .find(|(n, _)| n.eq_ignore_ascii_case(name))
+                .map_or("", |(_, value)| value.as_str())
+        };
+        ["DateStyle", "TimeZone", "IntervalStyle"].map(value).join("\n")
     }
 
     /// The store's parameters as the client knows them.
@@ -367,6 +382,7 @@ struct Opened {
     /// When the first of its grants ends, and which.
     deadline: Option<Deadline>,
     _attached: crate::grants::Attached,
+    _needed: Option<crate::others::Needed>,
 }
 
 async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
@@ -386,6 +402,12 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
     let grants = shared.grants.of(&name, &store.name);
     let admission = shared.admissions.admit(&policy, &name, store, device.as_ref(), &grants)?;
     let grants = if admission.is_face() { grants } else { Vec::new() };
+    let needed = (!admission.is_face()).then(|| behind.others.need());
+    if needed.is_some() {
+        let is_metered = policy.standing(&principal, store) != Standing::InCountry;
+        let looked = behind.others.look_for_session(&behind.steward, is_metered).await;
+        looked.map_err(|e| cannot_connect(&e))?;
+    }
     let parameters = start_parameters(admission.is_face(), &startup)?;
     let ids: Vec<String> = grants.iter().map(|g| g.request.id.clone()).collect();
     let crossing = match policy.standing(&principal, store) {
@@ -502,6 +524,7 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         whole: Notify::new(),
         passed: Arc::clone(&attached.passed),
         told: Mutex::default(),
+        code: needed.is_some().then(|| (Arc::clone(&behind.others), Seen::default())),
         policy: Arc::clone(&policy),
     };
     for used_up in shared.grants.used_up(&session.principal.name, &session.store.name) {
@@ -511,7 +534,7 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
             .notice(&mut session.flow().notices);
     }
     let deadline = grants.iter().map(|g| (g.deadline, g.request.id.clone())).min();
-    Ok(Opened { session, connection, key, cut, deadline, _attached: attached })
+    Ok(Opened { session, connection, key, cut, deadline, _attached: attached, _needed: needed })
 }
 
 /// Names are cut at 63 bytes, and folded, in the store's encoding: in another one than the gateway's two

@@ -34,15 +34,13 @@ pub fn parse(text: &str) -> Vec<u8> {
     out
 }
 
-/// What goes to the store in the place of a message that is none of COPY's, while the store waits for its data. Sync and
-/// Flush are ignored there. Any other gives the COPY up and is lost, as with PostgreSQL; by a CopyFail, so that it never
-/// runs as something else than what it is.
+/// What goes to the store in the place of a message that is none of COPY's, while the store waits for its data. It
+/// gives the COPY up and is lost, as with PostgreSQL; by a CopyFail, so that it never runs as something else than
+/// what it is.
 pub fn out_of_turn(tag: u8) -> Vec<u8> {
     let mut out = Vec::new();
-    if !matches!(tag, b'S' | b'H') {
-        let reason = format!("unexpected message type 0x{tag:02X} during COPY from stdin");
-        put(&mut out, b'f', |out| put_str(out, &reason));
-    }
+    let reason = format!("unexpected message type 0x{tag:02X} during COPY from stdin");
+    put(&mut out, b'f', |out| put_str(out, &reason));
     out
 }
 
@@ -53,6 +51,20 @@ pub fn prepare(prepared: &SharedStatement) -> Vec<u8> {
         put_str(out, &prepared.name());
         out.extend_from_slice(&prepared.definition);
     });
+    out
+}
+
+/// A Flush: the store sends the answers that it has.
+pub fn flush() -> Vec<u8> {
+    let mut out = Vec::new();
+    put(&mut out, b'H', |_| {});
+    out
+}
+
+/// A Sync.
+pub fn sync() -> Vec<u8> {
+    let mut out = Vec::new();
+    put(&mut out, b'S', |_| {});
     out
 }
 

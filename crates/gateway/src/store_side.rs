@@ -121,6 +121,11 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                     break;
                 }
                 match head.tag {
+                    // What it answers was not asked: nobody can say any more whose the answers are.
+                    b'Z' if self.session.flow().unready == 0 => {
+                        self.forward(buffer, at).await?;
+                        return Err(End::Refused(out_of_step(), true));
+                    }
                     b'E' => self.charge_error().await,
                     b'C' => {
                         let ended = self.ended(&rest[HEADER..head.total]).await;
@@ -150,8 +155,12 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             }
         }
         self.forward(buffer, at).await?;
-        if ready {
-            self.session.flow().leaving = false;
+        let is_answered = {
+            let mut flow = self.session.flow();
+            flow.leaving &= !ready;
+            ready || flow.unready == 0 && (flow.is_answered() || flow.is_skipping())
+        };
+        if is_answered {
             self.session.answered.notify_one();
         }
         if draining && self.session.flow().is_idle() {
@@ -386,8 +395,13 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     }
 
     fn judge(&self, tag: u8, body: &[u8], is_before_rows: bool) -> Judged {
-        let words = self.words();
-        let texts = self.session.flow().texts.clone();
+        // An error at the end of a batch or a transaction belongs to no statement that could count it: it repeats
+        // no constant.
+        let (is_counted, texts) = {
+            let mut flow = self.session.flow();
+            (is_before_rows || tag != b'E' || flow.current().is_some(), flow.texts.clone())
+        };
+        let words = if is_counted { self.words() } else { HashSet::new() };
         let texts: Vec<&str> = texts.iter().map(|statement| &*statement.text).collect();
         error_fields::judge(tag, body, is_before_rows, &texts, &words)
     }
@@ -414,6 +428,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let sqlstate = field(body, b'C').unwrap_or_default();
         self.told_fatal |= matches!(field(body, b'V'), Some(b"FATAL" | b"PANIC"));
         let mut flow = session.flow();
+        // What is prepared in the connection is not what the gateway takes it for, or not of use any more.
+        flow.must_reset |= session.changes_connections() && matches!(sqlstate, b"0A000" | b"26000");
         if let Some(refusal) = ours(body, &flow.refusals) {
             let mut instead = Vec::with_capacity(256);
             refusal.error(&mut instead);
@@ -477,6 +493,14 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             Shut::Unrecorded(refusal) => End::Refused(refusal, between),
         })
     }
+}
+
+fn out_of_step() -> Refusal {
+    Refusal::new(
+        code::CONNECTION_FAILURE,
+        "the store and the gateway are out of step, so this session is over",
+    )
+    .hint("Connect again. If it comes again, report what was sent.")
 }
 
 /// How many rows a MOVE has passed over, by its tag; 0 for any other tag.

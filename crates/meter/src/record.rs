@@ -67,6 +67,10 @@ pub struct Group {
     /// The statement could use all of the table, so many people.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub all: u64,
+    /// The set of rows that `all` counts: the store's table as one face shows it. What two faces show can be
+    /// different people. Records of before 2026-11-30 do not say it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub set: String,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]

@@ -146,6 +146,8 @@ pub enum Seen<'a> {
     One(Id),
     /// So many rows.
     Rows(u64),
+    /// These, who can be told apart.
+    Each(&'a [Id]),
     /// All people of a table.
     All(&'a str, u64),
 }
@@ -263,6 +265,7 @@ impl Tally {
         let today = self.today;
         reader.keys(meaning).all(|key| match seen {
             Seen::One(id) => self.window(key).has(id, today),
+            Seen::Each(ids) => ids.iter().all(|id| self.window(key).has(*id, today)),
             Seen::Rows(rows) => rows == 0,
             Seen::All(table, people) => self.window(key).has_all(table, people, today),
         })
@@ -289,6 +292,7 @@ impl Tally {
             let window = self.window(key);
             match seen {
                 Seen::One(id) => window.see(id, on),
+                Seen::Each(ids) => ids.iter().for_each(|id| window.see(*id, on)),
                 Seen::Rows(rows) => window.see_rows(rows, on),
                 Seen::All(table, people) => window.see_all(table, people, on),
             }
@@ -304,6 +308,7 @@ impl Tally {
         let count = window.count().at_most();
         let more = match seen {
             Seen::One(id) => u64::from(!window.knows(id)),
+            Seen::Each(ids) => ids.iter().filter(|id| !window.knows(**id)).count() as u64,
             Seen::Rows(rows) => rows,
             Seen::All(table, people) => people.saturating_sub(window.all_of(table)),
         };
@@ -430,7 +435,8 @@ impl Tally {
             self.see(&reader, &meaning, Seen::Rows(group.rows), at_ms);
             if group.all > 0 {
                 let table = table_name(&record.store, &group.table);
-                self.see(&reader, &meaning, Seen::All(&table, group.all), at_ms);
+                let set = if group.set.is_empty() { &table } else { &group.set };
+                self.see(&reader, &meaning, Seen::All(set, group.all), at_ms);
             }
         }
     }

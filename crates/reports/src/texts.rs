@@ -21,6 +21,11 @@ pub(crate) struct Texts {
     stands_for: Vec<StandsFor>,
     #[serde(default)]
     not_understood: bool,
+    #[serde(default)]
+    reaches_more: bool,
+    /// Digests of what the gateway asks as the same login.
+    #[serde(default)]
+    pub(crate) asks: Vec<String>,
     settings: Option<ReadUnder>,
 }
 
@@ -82,7 +87,7 @@ impl Texts {
 
     /// Whether the statement may reach anything, whatever its texts say.
     pub(crate) fn is_unknown(&self) -> bool {
-        self.not_understood || self.statement.is_none() && self.text.is_none()
+        self.not_understood || self.reaches_more || self.statement.is_none() && self.text.is_none()
     }
 
     /// Whether its texts mean the same in every entry: read under the default settings, without names.

@@ -92,6 +92,7 @@ const QUERY_NODES: &[&str] = &[
 const REFUSED_FUNCTIONS: &[&str] = &[
     "set_config",
     "setseed",
+    "system_user",
     "ts_stat",
     "ts_rewrite",
     "pg_notify",

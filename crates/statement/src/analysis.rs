@@ -14,6 +14,7 @@ use crate::names::{self, Effect};
 use crate::scope::{self, QueryScope};
 use crate::settings::{Settings, Strings};
 use crate::shape::{self, Shape, Template};
+use crate::symbols::{self, Symbols};
 use crate::{functions, pinning};
 
 /// The most analyses that are remembered, and the most bytes of texts that find them.
@@ -27,6 +28,8 @@ pub struct Part {
     pub effect: Option<Effect>,
     /// It runs no query, so that it takes no time.
     pub is_quick: bool,
+    /// It is COPY FROM STDIN.
+    pub copies_in: bool,
     /// What its own result can show. That of EXECUTE and FETCH is in what their name stands for; that
     /// of PREPARE and DECLARE is shown later, by those.
     pub scope: Arc<QueryScope>,
@@ -48,6 +51,12 @@ pub struct Analysis {
     pub changes_settings: bool,
     /// After it, a statement may see the rows as they were some time before (REPEATABLE READ and above).
     pub keeps_snapshot: bool,
+    /// The names in it behind which a store can have code of its own.
+    pub symbols: Symbols,
+    /// It may make or change such code.
+    pub defines_code: bool,
+    /// It calls a function that runs a text as SQL, or it is not understood.
+    pub runs_sql: bool,
     /// The text without its constants.
     pub shape: Shape,
     /// PostgreSQL's grammar accepts the text under the session's settings.
@@ -78,15 +87,18 @@ impl Analysis {
             verdict = allow_list::too_long();
         }
         let mut parts = Vec::with_capacity(parsed.stmts.len());
-        let (mut changes_settings, mut keeps_snapshot) = (false, false);
+        let (mut changes_settings, mut keeps_snapshot, mut defines_code) = (false, false, false);
         for (n, raw) in parsed.stmts.iter().enumerate() {
             let Some(node) = raw.stmt.as_ref().and_then(|s| s.node.as_ref()) else { continue };
             let value = &tree["stmts"][n]["stmt"]["node"];
-            reads_constants |= value["VariableSetStmt"].is_object();
+            reads_constants |= !names::is_same_for_all_constants(node);
             let scope = Arc::new(scope::of(value, &mut reads_constants));
             changes_settings |= names::may_change_settings(node) || sets_unseen(value);
             keeps_snapshot |= names::may_keep_snapshot(node);
-            parts.push(Part { effect: names::effect(node), is_quick: names::is_quick(node), scope });
+            defines_code |= symbols::defines_code(node, value);
+            let copies_in = matches!(node, pg_query::NodeEnum::CopyStmt(copy) if copy.is_from);
+            let (effect, is_quick) = (names::effect(node), names::is_quick(node));
+            parts.push(Part { effect, is_quick, copies_in, scope });
         }
         reads_constants |= verdict.refused.is_some();
         let scope = match parts.as_slice() {
@@ -106,6 +118,9 @@ impl Analysis {
             is_sticky: pinning::is_sticky(&parsed.stmts, &tree),
             changes_settings,
             keeps_snapshot,
+            symbols: Symbols::of(&tree),
+            defines_code,
+            runs_sql: calls_sql(&tree),
             shape: Shape::of(text),
             is_understood: true,
             settings,
@@ -119,11 +134,19 @@ impl Analysis {
         let scope = Arc::new(QueryScope::unknown());
         Self {
             verdict: allow_list::not_judged(),
-            parts: vec![Part { effect: Some(Effect::Unsure), is_quick: false, scope: Arc::clone(&scope) }],
+            parts: vec![Part {
+                effect: Some(Effect::Unsure),
+                is_quick: false,
+                copies_in: false,
+                scope: Arc::clone(&scope),
+            }],
             scope,
             is_sticky: true,
             changes_settings: true,
             keeps_snapshot: true,
+            symbols: Symbols::default(),
+            defines_code: true,
+            runs_sql: true,
             shape: Shape::not_understood(),
             is_understood: false,
             settings,
@@ -145,11 +168,14 @@ impl Analysis {
     /// What the tokens of a long text say: that it is one statement that reads or changes rows, and so
     /// changes no name. Its scope is not looked for. `None` if it may be something else.
     fn by_tokens(text: &str, settings: Settings) -> Option<Self> {
-        let (shape, is_sticky) = shape::one_statement(text)?;
+        let (shape, is_sticky, names) = shape::one_statement(text)?;
+        let symbols = Symbols { calls: names.clone(), relations: names, ..Symbols::default() };
         let scope = Arc::new(QueryScope::unknown());
-        let parts = vec![Part { effect: None, is_quick: false, scope: Arc::clone(&scope) }];
+        let parts = vec![Part { effect: None, is_quick: false, copies_in: false, scope: Arc::clone(&scope) }];
         let is_understood = true;
-        Some(Self { parts, scope, is_sticky, shape, is_understood, ..Self::not_understood(settings) })
+        let (defines_code, runs_sql) = (false, false);
+        let rest = Self::not_understood(settings);
+        Some(Self { parts, scope, is_sticky, symbols, defines_code, runs_sql, shape, is_understood, ..rest })
     }
 
     /// Whether the grammar does not accept the text.
@@ -165,6 +191,7 @@ impl Analysis {
         512 + template
             + self.shape.text.len()
             + self.scope.size()
+            + self.symbols.size()
             + verdict.sum::<usize>()
             + parts.sum::<usize>()
     }
@@ -174,10 +201,21 @@ impl Analysis {
         self.scope.is_unknown || self.scope.calls_unknown || !self.scope.tables.is_empty()
     }
 
+    /// Whether the store may wait for COPY data when it runs.
+    pub fn may_copy_in(&self) -> bool {
+        !self.is_understood || self.parts.iter().any(|part| part.copies_in)
+    }
+
     /// Whether a part runs or goes on with what a name stands for.
     pub fn uses_names(&self) -> bool {
         let uses = |e: &Effect| matches!(e, Effect::Execute(_) | Effect::Fetch { .. });
         self.parts.iter().filter_map(|part| part.effect.as_ref()).any(uses)
+    }
+
+    /// Whether a part takes all prepared statements away.
+    pub fn discards_names(&self) -> bool {
+        let all = |e: &Effect| matches!(e, Effect::Deallocate(None) | Effect::DiscardAll);
+        self.parts.iter().filter_map(|part| part.effect.as_ref()).any(all)
     }
 
     /// Whether a part changes what names stand for.
@@ -202,6 +240,17 @@ fn sets_unseen(value: &Value) -> bool {
                     )
             };
             (key == "FuncCall" && may_set()) || pinning::changes_pg_settings(key, inner) || sets_unseen(inner)
+        }),
+        _ => false,
+    }
+}
+
+/// Whether a text runs as SQL within a statement.
+fn calls_sql(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.iter().any(calls_sql),
+        Value::Object(fields) => fields.iter().any(|(key, inner)| {
+            key == "FuncCall" && functions::of_call(inner) == functions::Function::RunsSql || calls_sql(inner)
         }),
         _ => false,
     }
@@ -234,9 +283,12 @@ impl Recent {
     }
 }
 
+/// Analyses that hold for a text only, and those that hold for all texts of a key. A text can be its own key,
+/// so one map would give what was found of its constants to texts with others.
 #[derive(Default)]
 struct Known {
     by_text: HashMap<Box<str>, Arc<Analysis>>,
+    by_key: HashMap<Box<str>, Arc<Analysis>>,
     bytes: usize,
 }
 
@@ -254,16 +306,13 @@ impl Cache {
         if settings.strings != Strings::Standard && text.contains('\\') {
             return Arc::new(Analysis::of(text, settings));
         }
-        if let Some(found) = self.find(text) {
-            return found;
-        }
         shape::with_key(text, |key| {
-            if let Some(found) = (key != text).then(|| self.find(key)).flatten() {
+            if let Some(found) = self.find(text, key) {
                 return found;
             }
             let found = Arc::new(Analysis::of(text, settings));
             if text.len() <= shape::MAX_LENGTH {
-                self.remember(if found.reads_constants { text } else { key }, &found);
+                self.remember(text, key, &found);
             }
             found
         })
@@ -281,20 +330,22 @@ impl Cache {
         self.of(text, settings)
     }
 
-    fn find(&self, key: &str) -> Option<Arc<Analysis>> {
+    fn find(&self, text: &str, key: &str) -> Option<Arc<Analysis>> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.by_text.get(key).map(Arc::clone)
+        known.by_key.get(key).or_else(|| known.by_text.get(text)).map(Arc::clone)
     }
 
-    fn remember(&self, key: &str, found: &Arc<Analysis>) {
+    fn remember(&self, text: &str, key: &str, found: &Arc<Analysis>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let size = key.len() + found.size();
-        if known.by_text.len() >= REMEMBERED || known.bytes + size > REMEMBERED_BYTES {
+        let name = if found.reads_constants { text } else { key };
+        let size = name.len() + found.size();
+        if known.by_text.len() + known.by_key.len() >= REMEMBERED || known.bytes + size > REMEMBERED_BYTES {
             // Rare and cheap: what is still in use is read again once.
             *known = Known::default();
         }
         known.bytes += size;
-        known.by_text.insert(key.into(), Arc::clone(found));
+        let by = if found.reads_constants { &mut known.by_text } else { &mut known.by_key };
+        by.insert(name.into(), Arc::clone(found));
     }
 }
 
@@ -345,6 +396,16 @@ mod tests {
             "\n",
             "limit 3",
             "limit 5",
+            "limit 0",
+            "0",
+            "0.0",
+            "''",
+            "generate_series(0, 0)",
+            "generate_series(1, 9)",
+            "copy (select a from t) to",
+            "fetch first 0 rows only",
+            "x::float(0)",
+            "x::float(5)",
             "string_agg(a,'')",
             "set a =",
             "with t as (select 1)",
@@ -370,6 +431,13 @@ mod tests {
                 recent.of(&cache, &text, settings, true);
                 text = text.replace("23", "7").replace("'x'", "'yz'");
             }
+            // A text whose constants are the placeholders of keys is a key itself.
+            if round % 4 == 1 {
+                let key = shape::with_key(&text, str::to_owned);
+                let with = cache.of(&key, settings);
+                let without = Analysis::of(&key, settings);
+                assert_eq!((&with.verdict, &with.scope), (&without.verdict, &without.scope), "{key}");
+            }
             let with = match round % 2 {
                 0 => cache.of(&text, settings),
                 _ => recent.of(&cache, &text, settings, true),
@@ -377,6 +445,12 @@ mod tests {
             let without = Analysis::of(&text, settings);
             assert_eq!(with.verdict, without.verdict, "{text}");
             assert_eq!(with.shape, without.shape, "{text}");
+            assert_eq!(with.symbols, without.symbols, "{text}");
+            assert_eq!(
+                (with.defines_code, with.runs_sql),
+                (without.defines_code, without.runs_sql),
+                "{text}"
+            );
             assert_eq!(
                 (with.is_sticky, with.changes_settings, with.is_understood),
                 (without.is_sticky, without.changes_settings, without.is_understood),

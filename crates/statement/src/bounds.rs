@@ -90,11 +90,14 @@ type Rows = BTreeMap<String, u64>;
 
 /// What was found about a statement.
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own about a statement")]
 pub(crate) struct Bounds {
     /// By table: how many of its rows one row of the result can hold.
     pub(crate) tables: Rows,
     pub(crate) is_unknown: bool,
     pub(crate) calls_unknown: bool,
+    /// A call in it keeps values where a later statement can read them.
+    pub(crate) keeps_arguments: bool,
     /// A constant's value was looked at: another text of the same shape may have other bounds.
     pub(crate) reads_constants: bool,
     pub(crate) doubts: Vec<Doubt>,
@@ -258,12 +261,9 @@ impl Reader {
             add(&mut holds, &rows.holds, 1);
         }
         let assigned = ["target_list", "on_conflict_clause"];
+        let rows: Vec<String> = level.items.iter().map(|item| item.name.clone()).collect();
         for list in assigned {
-            let mut refs = Vec::new();
-            column_refs(&fields[list], &mut refs, &mut false);
-            // What the client sends (`excluded`) is not read from the table.
-            let own = refs.iter().filter(|parts| parts.first() != Some(&"excluded"));
-            self.bounds.copied.extend(own.filter_map(|parts| parts.last()).map(|c| (*c).to_owned()));
+            copied(&fields[list], &rows, &mut self.bounds.copied);
             let before = std::mem::take(&mut level.holds);
             self.expression(&fields[list], &mut level, &names);
             copies |= !level.holds.is_empty();
@@ -642,6 +642,7 @@ impl Reader {
         let kind = functions::of_call(call);
         self.bounds.calls_unknown |= kind == Function::Unknown;
         self.bounds.is_unknown |= kind == Function::RunsSql;
+        self.bounds.keeps_arguments |= functions::keeps_arguments(call);
         if !call["over"].is_null() {
             level.aggregates = true; // a window is of the query that it stands in
             return;
@@ -792,6 +793,33 @@ fn column_refs<'a>(value: &'a Value, refs: &mut Vec<Vec<&'a str>>, has_subquery:
                     }
                     "SelectStmt" => *has_subquery = true,
                     _ => column_refs(inner, refs, has_subquery),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The columns of a changed row that stand anywhere in expressions, also in queries inside them: `*` for what
+/// names the whole row. `rows` are the names of the rows that are changed or joined.
+fn copied(value: &Value, rows: &[String], found: &mut BTreeSet<String>) {
+    match value {
+        Value::Array(list) => list.iter().for_each(|item| copied(item, rows, found)),
+        Value::Object(map) => {
+            for (key, inner) in map {
+                if key != "ColumnRef" {
+                    copied(inner, rows, found);
+                    continue;
+                }
+                let parts: Vec<&str> =
+                    items(&inner["fields"]).iter().map(|f| text(f).unwrap_or("*")).collect();
+                match parts.as_slice() {
+                    // What the client sends (`excluded`) is not read from the table.
+                    [] | ["excluded", ..] => {}
+                    [.., last] => {
+                        let is_row = rows.iter().any(|row| row == last);
+                        found.insert(if is_row { "*".to_owned() } else { (*last).to_owned() });
+                    }
                 }
             }
         }

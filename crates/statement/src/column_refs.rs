@@ -30,11 +30,12 @@ pub fn columns(text: &str, settings: Settings, names_are_known: bool) -> BTreeSe
     let Some(tree) = tree.filter(|tree| has_items(&tree["stmts"])) else { return unknown() };
     let mut found = Found::default();
     found.walk(&tree);
-    found.is_opaque |= found.goes_on && !names_are_known;
+    found.is_opaque |= found.goes_on && !names_are_known || found.calls_unknown;
     found.columns()
 }
 
 #[derive(Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own about a text")]
 struct Found {
     /// Tables, by the names that columns may be qualified with.
     tables: BTreeMap<String, BTreeSet<String>>,
@@ -44,17 +45,14 @@ struct Found {
     is_opaque: bool,
     /// It goes on with what a name stands for.
     goes_on: bool,
+    /// It calls a function that is not PostgreSQL's own, which may read anything.
+    calls_unknown: bool,
     /// Tables are joined on columns that are not named with their tables, or the join has a name.
     is_matched: bool,
 }
 
 fn has_items(value: &Value) -> bool {
     value.as_array().is_some_and(|items| !items.is_empty())
-}
-
-/// Functions that run a text as SQL, or read whole tables or files by name.
-fn runs_sql(call: &Value) -> bool {
-    functions::of_call(call) == Function::RunsSql
 }
 
 impl Found {
@@ -78,7 +76,11 @@ impl Found {
                         {
                             self.is_matched = true;
                         }
-                        "FuncCall" if runs_sql(inner) => self.is_opaque = true,
+                        "FuncCall" => match functions::of_call(inner) {
+                            Function::RunsSql => self.is_opaque = true,
+                            Function::Unknown => self.calls_unknown = true,
+                            _ => {}
+                        },
                         "CopyStmt" => {
                             // COPY table: with or without a list of columns, no more than the table.
                             self.whole.extend(inner["relation"]["relname"].as_str().map(str::to_owned));

@@ -51,6 +51,29 @@ pub fn function(name: &str) -> Function {
     }
 }
 
+/// Whether a call keeps what it is given where a later statement can read it: in a setting, a sequence, a lock.
+/// What is a constant is the client's own.
+pub(crate) fn keeps_arguments(call: &Value) -> bool {
+    let name = call["funcname"].as_array().and_then(|parts| parts.last()?["node"]["String"]["sval"].as_str());
+    let name = name.unwrap_or_default().to_ascii_lowercase();
+    let is_it = KEEPS.iter().any(|prefix| name.starts_with(prefix));
+    let is_constant = |arg: &Value| arg["node"]["AConst"].is_object();
+    is_it && !call["args"].as_array().is_some_and(|args| args.iter().all(is_constant))
+}
+
+/// Beginnings of the names of functions that keep their arguments.
+const KEEPS: &[&str] = &[
+    "set_config",
+    "setval",
+    "setseed",
+    "pg_advisory_",
+    "pg_try_advisory_",
+    "pg_notify",
+    "pg_logical_emit_message",
+    "pg_create_restore_point",
+    "pg_replication_origin_",
+];
+
 const RUNS_SQL: &[&str] = &[
     "query_to_xml",
     "table_to_xml",
@@ -73,6 +96,8 @@ const RUNS_SQL: &[&str] = &[
     "pg_prepared_statement",
     "pg_stat_get_activity",
     "pg_stat_get_backend_activity",
+    // Since PostgreSQL 16 the grammar reads this word as a function; in 15 it is a column's or a table's name.
+    "system_user",
 ];
 
 const SCALAR: &[&str] = &[

@@ -118,6 +118,27 @@ pub(crate) fn may_change_settings(node: &NodeEnum) -> bool {
     }
 }
 
+/// Whether what is decided of a statement may be used for texts with other constants, where no constant's
+/// value was looked at on the way. Other statements have constants where a name, a file or a setting stands.
+pub(crate) fn is_same_for_all_constants(node: &NodeEnum) -> bool {
+    matches!(
+        node,
+        NodeEnum::SelectStmt(_)
+            | NodeEnum::InsertStmt(_)
+            | NodeEnum::UpdateStmt(_)
+            | NodeEnum::DeleteStmt(_)
+            | NodeEnum::MergeStmt(_)
+            | NodeEnum::TransactionStmt(_)
+            | NodeEnum::DeclareCursorStmt(_)
+            | NodeEnum::FetchStmt(_)
+            | NodeEnum::ClosePortalStmt(_)
+            | NodeEnum::PrepareStmt(_)
+            | NodeEnum::ExecuteStmt(_)
+            | NodeEnum::DeallocateStmt(_)
+            | NodeEnum::VariableShowStmt(_)
+    )
+}
+
 /// Whether the statement runs no query, so that it takes no time. COMMIT runs the rest of cursors WITH
 /// HOLD.
 pub(crate) fn is_quick(node: &NodeEnum) -> bool {

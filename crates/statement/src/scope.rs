@@ -177,7 +177,8 @@ fn read(kind: &str, fields: &Value, constants: &mut bool) -> QueryScope {
     let own = bounds::of(kind, fields, false);
     *constants |= own.reads_constants;
     scope.is_unknown = own.is_unknown;
-    scope.calls_unknown = own.calls_unknown;
+    // What is kept of a row is read later by another statement, as what a function of others reads is.
+    scope.calls_unknown = own.calls_unknown || own.keeps_arguments && !own.tables.is_empty();
     scope.copied.clone_from(&own.copied);
     if own.doubts.is_empty() {
         scope.take(&own, |mention, most| mention.max_rows = most);

@@ -6,9 +6,11 @@
 //! - the *shape* names a statement in counts and reports. It also ignores white space, the case of
 //!   keywords and the length of lists of constants.
 //!
-//! What the scanner does not cover without gaps, or what is quoted with `U&`, is its own key.
+//! What the scanner does not cover without gaps, what is quoted with `U&`, and what names the type FLOAT, is
+//! its own key.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 
 use pg_query::protobuf::{ScanToken, Token};
 use sha2::{Digest as _, Sha256};
@@ -70,8 +72,8 @@ impl Shape {
 }
 
 /// The shape of a text that is one SELECT, INSERT, UPDATE or DELETE by its tokens, and whether it may
-/// leave something in its connection.
-pub(crate) fn one_statement(text: &str) -> Option<(Shape, bool)> {
+/// leave something in its connection; and the names in it.
+pub(crate) fn one_statement(text: &str) -> Option<(Shape, bool, BTreeSet<Box<str>>)> {
     let tokens = scan(text)?;
     let mut rest = tokens
         .iter()
@@ -81,7 +83,7 @@ pub(crate) fn one_statement(text: &str) -> Option<(Shape, bool)> {
     if !rest.next().is_some_and(|first| reads.contains(&first.token())) {
         return None;
     }
-    let (mut is_sticky, mut is_over) = (false, false);
+    let (mut is_sticky, mut is_over, mut names) = (false, false, BTreeSet::new());
     for token in rest {
         let kind = token.token();
         if is_over {
@@ -90,6 +92,9 @@ pub(crate) fn one_statement(text: &str) -> Option<(Shape, bool)> {
         is_over = kind == Token::Ascii59;
         let raw = place(token.start).zip(place(token.end)).and_then(|(start, end)| text.get(start..end))?;
         let lower = || raw.to_ascii_lowercase();
+        if kind == Token::Ident {
+            names.insert(lower().trim_matches('"').into());
+        }
         is_sticky |= match kind {
             Token::Temp | Token::Temporary | Token::Uident => true,
             Token::Ident => ["advisory", "set_config", "setseed", "pg_export_snapshot", "dblink", "pg_temp"]
@@ -100,7 +105,7 @@ pub(crate) fn one_statement(text: &str) -> Option<(Shape, bool)> {
     }
     let mut shape = Shape::of_tokens(text, &tokens);
     shape.is_understood = true;
-    Some((shape, is_sticky))
+    Some((shape, is_sticky, names))
 }
 
 /// The id that counts have for a text that the gateway understood, under whatever settings. A reader
@@ -137,7 +142,7 @@ impl Template {
             return None;
         }
         let tokens = scan(text)?;
-        let own = [Token::Uident, Token::Usconst, Token::Uescape];
+        let own = [Token::Uident, Token::Usconst, Token::Uescape, Token::FloatP];
         if tokens.iter().any(|token| own.contains(&token.token())) {
             return None;
         }
@@ -267,7 +272,8 @@ fn write_key(text: &str, tokens: &[ScanToken], key: &mut String) -> bool {
         let (Some(gap), Some(raw)) = (text.get(at..start), text.get(start..end)) else { return false };
         key.push_str(gap);
         match token.token() {
-            Token::Uident | Token::Usconst | Token::Uescape => return false,
+            // The grammar refuses some values of n in float(n).
+            Token::Uident | Token::Usconst | Token::Uescape | Token::FloatP => return false,
             Token::SqlComment | Token::CComment => key.push(' '),
             kind => key.push_str(placeholder(kind).unwrap_or(raw)),
         }

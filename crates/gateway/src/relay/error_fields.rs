@@ -172,7 +172,13 @@ pub fn judge(tag: u8, body: &[u8], is_before_rows: bool, texts: &[&str], words: 
     let message = field(body, b'M').and_then(|m| std::str::from_utf8(m).ok()).unwrap_or_default();
     // Input functions of types parse values, too (`'…'::regtype`): their errors have a context.
     let is_of_text = field(body, b'P').is_some() && field(body, b'W').is_none();
-    let is_whole = is_before_rows || is_of_text && quotes_only(message, texts, words);
+    // Code of others that runs while a text is parsed or planned says what it likes. A parameter that cannot be
+    // read has a context of its own.
+    let is_of_client = field(body, b'C') != Some(b"P0001")
+        && field(body, b'W').is_none_or(|context| {
+            context.starts_with(b"unnamed portal parameter ") || context.starts_with(b"portal \"")
+        });
+    let is_whole = is_before_rows && is_of_client || is_of_text && quotes_only(message, texts, words);
     if !is_internal && is_whole {
         return Judged::Whole;
     }

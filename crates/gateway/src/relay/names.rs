@@ -177,6 +177,8 @@ pub struct Names {
     changes: Vec<Change>,
     /// How many of them are confirmed.
     count: usize,
+    /// A Query was sent that takes the place of the unnamed portal, unless it fails before it makes its own.
+    takes_unnamed: bool,
 }
 
 impl Names {
@@ -269,10 +271,11 @@ impl Names {
         let has_parts = statement.is_none_or(|s| !s.analysis.parts.is_empty());
         for state in [&mut self.sent, &mut self.confirmed] {
             state.statements.remove("");
-            // It ends when another one is made: an empty text makes none.
-            if has_parts {
-                state.portals.remove("");
-            }
+        }
+        // It ends when another one is made: an empty text makes none, nor does one that fails before it runs.
+        if has_parts {
+            self.sent.portals.remove("");
+            self.takes_unnamed = true;
         }
         let statement = statement.filter(|s| s.analysis.changes_names()).cloned();
         let changes = statement.is_some() || !begun.is_empty();
@@ -286,6 +289,14 @@ impl Names {
     pub fn be_unsure(&mut self) {
         self.sent.be_unsure();
         self.confirmed.be_unsure();
+    }
+
+    /// All that SQL may have prepared unseen is gone from the store: a message's names stand for what they did.
+    pub fn be_sure(&mut self) {
+        for state in [&mut self.sent, &mut self.confirmed] {
+            state.statements.values_mut().for_each(|p| p.is_sure |= p.shared().is_some());
+            state.absent_is_unsure = false;
+        }
     }
 
     /// Whether something ran that may have changed names unseen, and no DISCARD ALL since.
@@ -328,6 +339,16 @@ impl Names {
     pub fn ready(&mut self, failure: Option<&str>, rolled_back: bool, in_transaction: bool) {
         let count = std::mem::take(&mut self.count);
         let mut changes = std::mem::take(&mut self.changes);
+        if std::mem::take(&mut self.takes_unnamed) {
+            match self.confirmed.portals.get_mut("") {
+                Some(unnamed) if failure.is_some() => {
+                    unnamed.is_sure = false;
+                    let unnamed = unnamed.clone();
+                    self.sent.portals.insert("".into(), unnamed);
+                }
+                _ => self.confirmed.portals.remove(""),
+            }
+        }
         let is_whole = changes.is_empty() || count == changes.len() && failure.is_none() && !rolled_back;
         // What failed may have changed names before it did: a prepared statement outlives the error of a
         // block that made it. The store skipped everything after it.

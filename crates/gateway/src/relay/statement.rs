@@ -24,6 +24,8 @@ pub struct Statement {
     pub settings: Settings,
     /// How to prepare it again, where connections change between transactions.
     pub shared: Option<SharedStatement>,
+    /// A parameter of it has a type that is not PostgreSQL's own.
+    pub has_own_types: bool,
     /// It is a `DEALLOCATE` of a prepared statement that has a shared name in the store.
     pub deallocates_shared: bool,
     digest: OnceLock<([u8; 32], Arc<str>)>,
@@ -41,6 +43,7 @@ impl Statement {
             analysis,
             settings,
             shared: None,
+            has_own_types: false,
             deallocates_shared: false,
             digest: OnceLock::new(),
         }

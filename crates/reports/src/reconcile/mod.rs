@@ -349,10 +349,12 @@ impl Ledgers {
                     } else {
                         intent.texts.digest()
                     };
-                    let Some(digest) = digest else { return Ok(()) };
-                    let key = key(*role, &digest);
-                    self.pending.entry(key).or_default().push_back(leaf.time);
-                    self.order.push_back((leaf.time, key));
+                    let asked = intent.texts.asks.iter().filter_map(|d| hex::decode(d).ok()?.try_into().ok());
+                    for digest in digest.into_iter().chain(asked) {
+                        let key = key(*role, &digest);
+                        self.pending.entry(key).or_default().push_back(leaf.time);
+                        self.order.push_back((leaf.time, key));
+                    }
                 }
             }
             Kind::Counted => {

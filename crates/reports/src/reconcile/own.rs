@@ -1,5 +1,6 @@
 //! What a gateway says to a store of its own: to clean a connection, and as the steward that keeps faces.
 
+use ringfence_statement::asked::{self, name};
 use ringfence_statement::{carried, column_refs};
 
 /// Whether a text is one with which a gateway prepares a connection for the next session. None reads or changes data.
@@ -7,13 +8,13 @@ pub(super) fn prepares_connection(text: &str) -> bool {
     matches!(text, "DISCARD ALL" | "ROLLBACK" | "RESET ROLE" | "") || carried::is_sets(text)
 }
 
-/// Whether a text is one with which a gateway counts, as a login, the rows of a table or the distinct values
-/// of one column: exactly as `face/steward.rs` writes it. It gives back a number and nothing else.
+/// Whether a text is one with which a gateway counts, as a login, the rows of a table or whom they are about:
+/// exactly as `face/steward.rs` writes it. It gives back numbers and nothing else.
 pub(super) fn counts_rows(text: &str) -> bool {
     let inner = text.strip_prefix("SELECT count(*) FROM (").and_then(|t| t.strip_suffix(") AS r"));
     let of_table = |rest: &str| -> Option<()> {
-        let rest = after_name(rest)?.strip_prefix('.')?;
-        let limit = after_name(rest)?.strip_prefix(" LIMIT ")?;
+        let rest = name(rest)?.1.strip_prefix('.')?;
+        let limit = name(rest)?.1.strip_prefix(" LIMIT ")?;
         (!limit.is_empty() && limit.bytes().all(|b| b.is_ascii_digit())).then_some(())
     };
     let counts = |inner: &str| -> Option<()> {
@@ -21,25 +22,11 @@ pub(super) fn counts_rows(text: &str) -> bool {
             return of_table(rest);
         }
         let rest = inner.strip_prefix("SELECT DISTINCT ")?;
-        let after = after_name(rest)?;
-        let key = &rest[..rest.len() - after.len()];
+        let (key, after) = name(rest)?;
         let part = after.strip_prefix(" FROM (SELECT ")?.strip_prefix(key)?.strip_prefix(" FROM ")?;
         of_table(part.strip_suffix(") AS rows")?)
     };
-    inner.and_then(counts).is_some()
-}
-
-/// What stands behind a quoted name.
-fn after_name(text: &str) -> Option<&str> {
-    let mut rest = text.strip_prefix('"')?;
-    loop {
-        let end = rest.find('"')?;
-        rest = &rest[end + 1..];
-        match rest.strip_prefix('"') {
-            Some(more) => rest = more,
-            None => return Some(rest),
-        }
-    }
+    inner.and_then(counts).is_some() || asked::counts_people(text)
 }
 
 /// Whether a text stands for a `DEALLOCATE` that the gateway has on record.
@@ -50,6 +37,9 @@ pub(super) fn stands_for_deallocate(text: &str) -> bool {
 /// Whether the steward may say this without reading user data: definitions, its own tables and the catalogue, and looks
 /// that give back a constant or a count.
 pub(super) fn is_stewards(text: &str) -> bool {
+    if asked::OF_CATALOGUE.contains(&text) {
+        return true;
+    }
     let reached = column_refs::tables(text);
     let Some(reached) = reached else { return false };
     let is_own = |schema: &str, table: &str| {

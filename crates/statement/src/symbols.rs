@@ -1,0 +1,335 @@
+//! The names in a text behind which a store can have code of its own: functions, operators, types and
+//! relations. PostgreSQL finds them by name and type, so a text says only that it *may* mean one that
+//! is not PostgreSQL's. Which of them a store has, its catalogue says.
+
+use std::collections::BTreeSet;
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::Token;
+use serde_json::Value;
+
+use crate::functions;
+
+/// The names in a text. A name with the schema `pg_catalog` is not among them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Symbols {
+    /// Functions that are called.
+    pub calls: BTreeSet<Box<str>>,
+    /// Names behind a dot: `u.name` calls a function where there is no such column.
+    pub fields: BTreeSet<Box<str>>,
+    /// Operators.
+    pub operators: BTreeSet<Box<str>>,
+    /// Types.
+    pub types: BTreeSet<Box<str>>,
+    /// Tables and views.
+    pub relations: BTreeSet<Box<str>>,
+}
+
+impl Symbols {
+    /// The names in a syntax tree.
+    pub(crate) fn of(tree: &Value) -> Self {
+        let mut symbols = Self::default();
+        symbols.walk(tree);
+        symbols
+    }
+
+    /// About how many bytes it takes.
+    pub(crate) fn size(&self) -> usize {
+        let all = [&self.calls, &self.fields, &self.operators, &self.types, &self.relations];
+        all.iter().flat_map(|set| set.iter()).map(|name| name.len() + 48).sum()
+    }
+
+    fn walk(&mut self, value: &Value) {
+        match value {
+            Value::Array(items) => items.iter().for_each(|item| self.walk(item)),
+            Value::Object(fields) => {
+                if let Some(relation) = fields.get("relname").and_then(Value::as_str) {
+                    self.relations.insert(relation.into());
+                }
+                for (key, inner) in fields {
+                    self.node(key, inner);
+                    self.walk(inner);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn node(&mut self, kind: &str, fields: &Value) {
+        match kind {
+            "FuncCall" => {
+                put(&mut self.calls, &fields["funcname"]);
+                let last = list(&fields["funcname"]).last().and_then(text);
+                self.calls.extend(last.filter(|name| NEWER.contains(name)).map(Into::into));
+            }
+            "ColumnRef" => {
+                let parts = list(&fields["fields"]);
+                self.fields.extend(parts.iter().skip(1).filter_map(text).map(Into::into));
+            }
+            "AIndirection" => {
+                self.fields.extend(list(&fields["indirection"]).iter().filter_map(text).map(Into::into));
+            }
+            "AExpr" => {
+                put(&mut self.operators, &fields["name"]);
+                // BETWEEN has its own word for a name.
+                self.operators.extend(["=", "<=", ">=", "<", ">"].map(Into::into).into_iter().filter(|_| {
+                    list(&fields["name"])
+                        .iter()
+                        .filter_map(text)
+                        .any(|name| name.contains(' ') || name == "BETWEEN")
+                }));
+            }
+            "SubLink" => {
+                put(&mut self.operators, &fields["oper_name"]);
+                self.operators.insert("=".into()); // IN has no name
+            }
+            // These compare without naming an operator.
+            "CaseExpr" | "JoinExpr" => drop(self.operators.insert("=".into())),
+            "SortBy" => put(&mut self.operators, &fields["use_op"]),
+            "TypeName" | "type_name" => put(&mut self.types, &fields["names"]),
+            // Words that are functions in a newer grammar than the store's may be names there.
+            _ if kind.starts_with("Json") || kind == "MergeSupportFunc" => {
+                self.calls.extend(NEWER.iter().map(|name| (*name).into()));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Functions that the grammar of PostgreSQL 16 to 18 has words for.
+const NEWER: &[&str] = &[
+    "json",
+    "json_array",
+    "json_arrayagg",
+    "json_exists",
+    "json_object",
+    "json_objectagg",
+    "json_query",
+    "json_scalar",
+    "json_serialize",
+    "json_table",
+    "json_value",
+    "merge_action",
+    "system_user",
+];
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn text(value: &Value) -> Option<&str> {
+    value["node"]["String"]["sval"].as_str()
+}
+
+/// Adds the last part of a name, unless it is PostgreSQL's own by its schema.
+fn put(to: &mut BTreeSet<Box<str>>, name: &Value) {
+    let parts = list(name);
+    let is_own = parts.len() > 1 && parts.first().and_then(text) == Some("pg_catalog");
+    if let Some(last) = parts.last().and_then(text).filter(|_| !is_own) {
+        to.insert(last.into());
+    }
+}
+
+/// Whether a statement may make or change code that a store runs by itself later, as a trigger or a view.
+pub(crate) fn defines_code(node: &NodeEnum, tree: &Value) -> bool {
+    match node {
+        NodeEnum::SelectStmt(_)
+        | NodeEnum::InsertStmt(_)
+        | NodeEnum::UpdateStmt(_)
+        | NodeEnum::DeleteStmt(_)
+        | NodeEnum::MergeStmt(_)
+        | NodeEnum::CopyStmt(_)
+        | NodeEnum::TransactionStmt(_)
+        | NodeEnum::VariableSetStmt(_)
+        | NodeEnum::VariableShowStmt(_)
+        | NodeEnum::DeclareCursorStmt(_)
+        | NodeEnum::FetchStmt(_)
+        | NodeEnum::ClosePortalStmt(_)
+        | NodeEnum::PrepareStmt(_)
+        | NodeEnum::ExecuteStmt(_)
+        | NodeEnum::DeallocateStmt(_)
+        | NodeEnum::DiscardStmt(_)
+        | NodeEnum::ExplainStmt(_)
+        | NodeEnum::LockStmt(_)
+        | NodeEnum::TruncateStmt(_)
+        | NodeEnum::VacuumStmt(_)
+        | NodeEnum::ListenStmt(_)
+        | NodeEnum::NotifyStmt(_)
+        | NodeEnum::UnlistenStmt(_)
+        | NodeEnum::CommentStmt(_)
+        | NodeEnum::CreateTableAsStmt(_)
+        | NodeEnum::CheckPointStmt(_)
+        | NodeEnum::RefreshMatViewStmt(_)
+        | NodeEnum::CreateSeqStmt(_) => false,
+        // A default or a condition is code, unless it is a constant.
+        NodeEnum::CreateStmt(_) | NodeEnum::IndexStmt(_) => has_expression(tree),
+        _ => true,
+    }
+}
+
+fn has_expression(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.iter().any(has_expression),
+        Value::Object(fields) => fields.iter().any(|(key, inner)| {
+            matches!(key.as_str(), "FuncCall" | "AExpr" | "TypeCast" | "inh_relations") && holds(inner)
+                || has_expression(inner)
+        }),
+        _ => false,
+    }
+}
+
+fn holds(value: &Value) -> bool {
+    value.is_object() || value.as_array().is_some_and(|items| !items.is_empty())
+}
+
+/// Words in a function's source after which its session may not be as it was, wherever they stand: `execute`
+/// runs any text, a cursor can stay open.
+const ANYWHERE: &[&str] = &["execute", "cursor", "refcursor", "set_config", "setseed", "pg_settings"];
+/// The same for the first word of a statement.
+const FIRST: &[&str] = &[
+    "prepare",
+    "deallocate",
+    "discard",
+    "declare",
+    "open",
+    "close",
+    "call",
+    "do",
+    "set",
+    "reset",
+    "load",
+    "listen",
+    "unlisten",
+    "create",
+    "alter",
+    "drop",
+    "lock",
+];
+/// What a statement of PL/pgSQL begins behind.
+const BEFORE: &[&str] = &[";", "begin", "then", "else", "loop", ">>"];
+/// What the name of a relation stands behind whose triggers or rules a statement runs.
+const CHANGES: &[&str] = &["into", "update", "from", "truncate", "table", "only", "."];
+
+/// The words of a function's source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Words {
+    /// All of them.
+    pub all: BTreeSet<String>,
+    /// Those that stand where a relation's name does.
+    pub relations: BTreeSet<String>,
+}
+
+/// The words of a function's source in SQL or PL/pgSQL; `None` if it may change its session by itself, or
+/// if that cannot be told.
+pub fn harmless_words(source: &str) -> Option<Words> {
+    let mut words = Words::default();
+    if source.trim().is_empty() {
+        return Some(words);
+    }
+    let tokens = pg_query::scan_tokens(source).ok()?;
+    let mut before = String::from(";");
+    let mut is_first_of_declarations = true;
+    for token in tokens {
+        match token.token() {
+            Token::SqlComment | Token::CComment => continue,
+            // Names and texts that are spelled otherwise.
+            Token::Uident | Token::Usconst => return None,
+            _ => {}
+        }
+        let (start, end) = (usize::try_from(token.start).ok()?, usize::try_from(token.end).ok()?);
+        let raw = source.get(start..end)?;
+        let unquoted = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        let word =
+            unquoted.map_or_else(|| raw.to_lowercase(), |name| name.replace("\"\"", "\"").to_lowercase());
+        // DECLARE at the beginning of a function of PL/pgSQL has variables behind it.
+        let is_declarations = word == "declare" && std::mem::take(&mut is_first_of_declarations);
+        is_first_of_declarations &= word == "<<" || word == ">>";
+        let is_change = ANYWHERE.contains(&word.as_str())
+            || BEFORE.contains(&before.as_str()) && FIRST.contains(&word.as_str()) && !is_declarations
+            || word.contains("advisory")
+            || functions::function(&word) == functions::Function::RunsSql;
+        if is_change {
+            return None;
+        }
+        if CHANGES.contains(&before.as_str()) {
+            words.relations.insert(word.clone());
+        }
+        if unquoted.is_some() || word.chars().all(|c| c.is_alphanumeric() || c == '_') {
+            words.all.insert(word.clone());
+        }
+        before = word;
+    }
+    Some(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::Analysis;
+    use crate::settings::Settings;
+
+    #[test]
+    fn names_that_may_mean_code_are_found() {
+        for (sql, wanted) in [
+            ("select lower(x), pg_catalog.upper(x)", "c:lower"),
+            ("select u.leak, (u).leak2 from users u", "f:leak f:leak2 r:users"),
+            ("select !@# 1, a ### b, a operator(pg_catalog.+) b", "o:!@# o:###"),
+            ("select x::rft, cast(y as app.money2)", "t:rft t:money2"),
+            ("insert into t values (1) returning a", "r:t"),
+            ("select a between 1 and 2", "o:= o:<= o:>= o:< o:> o:BETWEEN"),
+            ("select case a when 1 then 2 end", "o:="),
+            ("select a in (select 1)", "o:="),
+            ("select 1 order by 1 using !<", "o:!<"),
+            ("with t as (select f(1)) select * from t", "c:f r:t"),
+        ] {
+            let symbols = Analysis::of(sql, Settings::default()).symbols;
+            let all: [(&str, &BTreeSet<Box<str>>); 5] = [
+                ("c", &symbols.calls),
+                ("f", &symbols.fields),
+                ("o", &symbols.operators),
+                ("t", &symbols.types),
+                ("r", &symbols.relations),
+            ];
+            for wanted in wanted.split(' ') {
+                let (kind, name) = wanted.split_once(':').unwrap();
+                let of_kind = all.iter().find(|(k, _)| *k == kind).unwrap().1;
+                assert!(of_kind.contains(name), "{sql}: {wanted} in {symbols:?}");
+            }
+            assert!(!symbols.calls.contains("upper") && !symbols.operators.contains("+"), "{symbols:?}");
+        }
+    }
+
+    #[test]
+    fn sources_that_may_change_a_session_are_told_apart() {
+        for harmless in [
+            "begin new.at = now(); return new; end",
+            "select email from users where id = $1",
+            "update t set a = 1 where b = 2",
+            "begin update t set a = 1; insert into l values ('execute'); return null; end",
+            "begin insert into t values (1) on conflict (a) do update set open = 1, call = temp.load; end",
+            "declare x int; begin return x; end",
+            "begin -- execute\n return 1; end",
+        ] {
+            assert!(harmless_words(harmless).is_some(), "{harmless}");
+        }
+        for changing in [
+            "begin execute 'x'; end",
+            "begin EXECUTE format('x'); end",
+            "begin set search_path = a; end",
+            "begin -- x\n set search_path = a; end",
+            "begin if true then set local a.b = 'c'; end if; end",
+            "select set_config('a', 'b', false)",
+            "declare c refcursor; begin return; end",
+            "begin open $1 for select 1; end",
+            "select pg_advisory_lock(1)",
+            "prepare x as select 1",
+            "begin create temp table x(); end",
+            "begin 'broken",
+            "begin perform U&\"set\\005fconfig\"('a', 'b', false); end",
+            "select ts_stat('select 1')",
+            "begin <<a>> prepare x as select 1; end",
+        ] {
+            assert!(harmless_words(changing).is_none(), "{changing}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Code of the customer that runs without being called by its name: operators, casts, overloads, triggers,
+//! defaults, rules, views. The person has full access, in the country.
+
+use ringfence_verifier::record::Kind;
+use serde_json::Value;
+
+use super::names::texts;
+use super::{ENGINEER, Place, WORKLOAD, lock};
+use crate::harness::client::{Answer, bind, end, execute, parse, query, run, send, sync};
+use crate::harness::ledger;
+use crate::harness::support::text;
+
+/// What a store's owner could have made. `peek` raises an address, `seek` shows one, `turn` changes how texts
+/// are read, `swap` changes what a name stands for.
+const MAKE: &str = "create schema hidden; grant usage on schema hidden to public;
+    create function hidden.peek(int) returns int immutable language plpgsql as $$
+      begin raise exception '%', (select email from public.users order by id limit 1); end $$;
+    create function hidden.seek(int) returns text language sql as
+      'select email from public.users order by id limit 1';
+    create function hidden.turn(int) returns int language plpgsql as $$
+      begin perform set_config('standard_conforming_strings', 'off', false); return 1; end $$;
+    create function hidden.swap(int) returns int language plpgsql as $$
+      begin execute 'deallocate hid'; execute 'prepare hid as select email from public.users order by id limit 1';
+      return 1; end $$;
+    create operator public.!@# (rightarg = int, function = hidden.peek);
+    create operator public.!## (rightarg = int, function = hidden.seek);
+    create operator public.!!! (rightarg = int, function = hidden.turn);
+    create operator public.@@! (rightarg = int, function = hidden.swap);
+    create function public.initcap(int) returns int immutable language sql as 'select hidden.peek(1)';
+    create function public.lower(int) returns text language sql as 'select hidden.seek(1)';
+    create view public.hid_view as select id from videos where hidden.peek(16) = 1;
+    create view public.hid_plain as select email from users order by id limit 1;
+    create view public.hid_outer as select * from hid_view;
+    create table public.hid_default (i int default hidden.peek(1));
+    create table public.hid_rows (i int, a text);
+    create function hidden.fill() returns trigger language plpgsql as $$
+      begin new.a := hidden.seek(1); return new; end $$;
+    create trigger fill before insert on hid_rows for each row execute function hidden.fill();
+    create function public.hid_field(videos) returns text language sql as 'select hidden.seek(1)';
+    create function hidden.check(text) returns boolean language plpgsql as $$
+      begin raise exception '%', (select email from public.users order by id limit 1); end $$;
+    create domain public.hid_domain as text check (hidden.check(value));
+    create type public.hid_row as (i int);
+    create function hidden.as_text(hid_row) returns text language sql as 'select hidden.seek(1)';
+    grant execute on all functions in schema hidden to public; grant execute on all functions in schema public to public;
+    grant all on hid_view, hid_plain, hid_outer, hid_default, hid_rows to public";
+const DROP: &str = "drop schema hidden cascade; drop view if exists hid_view, hid_plain, hid_outer cascade;
+    drop table if exists hid_rows, hid_default cascade; drop type if exists hid_row cascade; drop domain if exists hid_domain cascade;
+    drop function if exists public.initcap(int); drop function if exists public.lower(int);
+    drop function if exists public.hid_field(videos)";
+
+/// The objects, until the end.
+struct Made<'a>(&'a Place);
+
+impl<'a> Made<'a> {
+    fn new(place: &'a Place) -> Self {
+        lock(&place.store).attempt(DROP);
+        assert!(lock(&place.store).attempt(MAKE).is_some(), "the objects are made");
+        known();
+        Self(place)
+    }
+}
+
+impl Drop for Made<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.store).attempt(DROP);
+        known();
+    }
+}
+
+/// What the gateways know of a store is no older than three seconds.
+fn known() {
+    std::thread::sleep(std::time::Duration::from_millis(3300));
+}
+
+fn bound(sql: &str) -> Vec<Vec<u8>> {
+    vec![parse("", sql), bind("", "", &[]), sync()]
+}
+
+fn whole(sql: &str) -> Vec<Vec<u8>> {
+    vec![parse("", sql), bind("", "", &[]), execute("", 0), sync()]
+}
+
+/// The intents of a session that sends batches, and its answers.
+fn recorded(place: &Place, is_pooled: bool, batches: &[Vec<Vec<u8>>]) -> (Vec<Value>, Vec<Answer>) {
+    let log = place.log(is_pooled);
+    let from = ledger::size(&log);
+    let mut wire = place.connect(ENGINEER, is_pooled);
+    let answers = batches.iter().map(|batch| send(&mut wire, batch)).collect();
+    end(wire);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    (ledger::records(&log, from, Kind::Intent), answers)
+}
+
+#[test]
+fn what_planning_runs_unseen_is_on_record() {
+    let place = Place::turn();
+    let _made = Made::new(&place);
+    for is_pooled in [false, true] {
+        // A constant of a type is read when the text is parsed.
+        let sql = "select '{x}'::hid_domain[]";
+        let (intents, answers) = recorded(&place, is_pooled, &[vec![parse("", sql), sync()]]);
+        assert_eq!(place.emails_in(&answers[0].bytes).len(), 1, "{answers:?}");
+        let has = intents.iter().any(|i| texts(&intents, i).iter().any(|t| t == sql));
+        assert!(has, "pooled {is_pooled}: {sql} is not on record: {intents:?}");
+        for sql in [
+            "select !@# 16",
+            "select initcap(16)",
+            "select * from hid_view",
+            "select * from hid_outer",
+            "insert into hid_default default values",
+        ] {
+            let (intents, answers) = recorded(&place, is_pooled, &[bound(sql)]);
+            assert_eq!(place.emails_in(&answers[0].bytes).len(), 1, "{sql} shows what it can: {answers:?}");
+            let has = intents.iter().any(|i| texts(&intents, i).iter().any(|t| t == sql));
+            assert!(has, "pooled {is_pooled}: {sql} is not on record: {intents:?}");
+        }
+    }
+}
+
+#[test]
+fn what_runs_unseen_reaches_anything() {
+    let place = Place::turn();
+    let _made = Made::new(&place);
+    let begin = ledger::size(&place.log(false));
+    let reads = [
+        "select !## 1",
+        "select lower(1)",
+        "select v.hid_field from videos v limit 1",
+        "select (v).hid_field from videos v limit 1",
+        "insert into hid_rows values (1) returning a",
+        "select email as e from hid_plain",
+        "select hidden.seek(1)",
+    ];
+    for is_pooled in [false, true] {
+        for batch in reads.iter().flat_map(|sql| [vec![query(sql)], whole(sql)]) {
+            let (intents, answers) = recorded(&place, is_pooled, std::slice::from_ref(&batch));
+            let what = String::from_utf8_lossy(&batch.concat()).into_owned();
+            assert_eq!(place.emails_in(&answers[0].bytes).len(), 1, "{what} shows what it can: {answers:?}");
+            assert!(intents.iter().any(|i| i["reaches_more"] == true), "{what}: {intents:?}");
+        }
+        // PostgreSQL's own do not.
+        for sql in
+            ["select lower('A')", "select id + 1, email || 'x' from users limit 1", "select now()::text"]
+        {
+            let (intents, _) = recorded(&place, is_pooled, &[whole(sql)]);
+            if sql != reads[1] && !sql.contains("lower") {
+                assert!(intents.iter().all(|i| i["reaches_more"] != true), "{sql}: {intents:?}");
+            }
+        }
+    }
+    // The audit finds them.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let output =
+        place.demo.ringfence(&["audit", "who-accessed", "--column", "users.email", "--json", "--each"]);
+    let answer: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
+    let hits: Vec<u64> =
+        answer["hits"].as_array().unwrap().iter().map(|hit| hit["intent"].as_u64().unwrap()).collect();
+    let entries = ledger::entries(&place.log(false), begin);
+    for sql in &reads {
+        let of_sql = |record: &Value| record["statement"] == **sql && record["principal"] == ENGINEER;
+        let mine: Vec<u64> =
+            entries.iter().filter(|(.., record)| of_sql(record)).map(|(index, ..)| *index).collect();
+        assert!(!mine.is_empty() && mine.iter().all(|index| hits.contains(index)), "{sql}: {mine:?}");
+    }
+}
+
+#[test]
+fn texts_after_what_changes_the_session_unseen_are_not_understood() {
+    let place = Place::turn();
+    let _made = Made::new(&place);
+    let reads = r"select '\'' , email from users order by id limit 2 --'";
+    for is_pooled in [false, true] {
+        let mut batch = vec![parse("", "select !!! 1"), bind("", "", &[]), execute("", 0)];
+        batch.extend(whole(reads));
+        let (intents, answers) = recorded(&place, is_pooled, &[batch]);
+        assert_eq!(place.emails_in(&answers[0].bytes).len(), 2, "{answers:?}");
+        let is_it = |i: &&Value| texts(&intents, i).iter().any(|t| t == reads);
+        let found: Vec<&Value> = intents.iter().filter(is_it).collect();
+        assert!(!found.is_empty() && found.iter().all(|i| i["not_understood"] == true), "{intents:?}");
+        // Names that a function may have changed.
+        let (intents, answers) = recorded(
+            &place,
+            is_pooled,
+            &[
+                vec![query("prepare hid as select 'harmless'")],
+                vec![query("select @@! 1")],
+                vec![query("execute hid")],
+                vec![bind("", "hid", &[]), execute("", 0), sync()],
+            ],
+        );
+        let clear: usize = answers.iter().map(|a| place.emails_in(&a.bytes).len()).sum();
+        assert_eq!(clear, 2, "{answers:?}");
+        let unsure = intents.iter().filter(|i| i["not_understood"] == true).count();
+        assert_eq!(unsure, 2, "{intents:?}");
+    }
+}
+
+/// In transaction pooling, what code of others leaves in a connection is nobody else's.
+#[test]
+fn what_code_of_others_leaves_behind_stays_with_its_session() {
+    let place = Place::turn();
+    let _made = Made::new(&place);
+    let leave = "create or replace function hidden.leave(int) returns int language plpgsql as $$
+        begin perform set_config('search_path', 'hidden', false); return 1; end $$;
+        grant execute on function hidden.leave(int) to public";
+    assert!(lock(&place.store).attempt(leave).is_some());
+    known();
+    let xml =
+        "select query_to_xml('select set_config(''search_path'', ''nowhere'', false)', true, false, '')";
+    for who in [ENGINEER, WORKLOAD] {
+        for sql in ["select hidden.leave(1)", xml] {
+            let mut others: Vec<_> = (0..3).map(|_| place.connect(who, true)).collect();
+            let mut wire = place.connect(who, true);
+            assert_eq!(run(&mut wire, sql).sqlstate(), None, "{sql}");
+            for other in &mut others {
+                let answer = run(other, "show search_path");
+                let path = String::from_utf8_lossy(answer.rows[0][0].as_deref().unwrap()).into_owned();
+                assert!(!path.contains("hidden") && !path.contains("nowhere"), "{who}, {sql}: {path}");
+            }
+            others.into_iter().chain([wire]).for_each(end);
+        }
+    }
+}
