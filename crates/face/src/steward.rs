@@ -94,7 +94,7 @@ const SHOW_VALUES: &[&str] = &[
     "pg_stats_ext_exprs",
 ];
 
-/// Whom a table is about.
+/// The people in a table's rows.
 #[derive(Clone, Debug)]
 pub struct People {
     /// Equal as long as they are the same.
@@ -326,8 +326,8 @@ impl Steward {
         count(&client, &format!("SELECT 1 FROM {table} LIMIT {limit}")).await
     }
 
-    /// Whom `table` is about, as the face of `login` (or full access) shows it: the distinct values of `key`, and
-    /// for rows without one a hash of the row. At most `limit` rows are looked at. The login itself reads:
+    /// The people in the rows of a table, as the face of `login` (or full access) shows it: the distinct values of
+    /// `key`, and for rows without one a hash of the row. At most `limit` rows are looked at. The login itself reads:
     /// policies, views and functions of the tables' owner never run with the steward's rights.
     ///
     /// `known` is what was found before: the store sends the values only if they are others now.
@@ -354,7 +354,7 @@ impl Steward {
                 Ok::<_, Error>(rows.collect::<Vec<_>>())
             }
         };
-        // Two sums of hashes: whoever changes rows at home cannot keep both by chance.
+        // Two sums of hashes: a change of rows keeps both only by chance.
         let found = of_store(asked.state()).await?;
         let word = |n: usize| found.first().and_then(|row| row.get(n)).unwrap_or_default();
         let rows: u64 = word(0)
@@ -482,7 +482,7 @@ fn placed(login: &Login, (schema, table): (&str, &str), key: Option<&str>) -> Pl
     Placed { schema: ident(&schema), table: ident(table), key: key.map(ident) }
 }
 
-/// The texts by which [`Steward::people`] reads whom a table is about, as a login. They give back keys, so they are
+/// The texts by which [`Steward::people`] reads the people in a table, as a login. They give back keys, so they are
 /// on record with the statement that they are asked for.
 pub fn questions(login: &Login, place: (&str, &str), key: Option<&str>, limit: u64) -> [String; 2] {
     let place = placed(login, place, key);

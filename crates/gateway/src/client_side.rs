@@ -149,13 +149,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 }
                 let session = self.session;
                 tokio::select! {
-                    read = buffer.fill(client) => {
-                        let count = read?;
-                        if count == 0 {
-                            return Ok(End::Client);
-                        }
-                        session.flow().traffic.received += count as u64;
-                    }
+                    read = fill(session, client, buffer) => if read? == 0 {
+                        return Ok(End::Client);
+                    },
                     () = session.answered.notified(), if self.held_sync => {}
                 }
                 continue;
@@ -233,12 +229,21 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     ) -> std::io::Result<()> {
         self.settle(buffer, &stand_in::flush());
         self.flush(buffer).await?;
+        let is_known =
+            |flow: &Flow| flow.copying || flow.is_answered() || flow.is_skipping() || flow.unready > 0;
+        self.wait_for(client, buffer, |flow| is_known(flow).then_some(())).await
+    }
+
+    /// Waits until the conversation is in a state. A client that is gone meanwhile is noticed.
+    async fn wait_for<T, R: AsyncRead + Unpin>(
+        &mut self,
+        client: &mut R,
+        buffer: &mut Buffer,
+        state: impl Fn(&Flow) -> Option<T>,
+    ) -> std::io::Result<T> {
         loop {
-            {
-                let flow = self.session.flow();
-                if flow.copying || flow.is_answered() || flow.is_skipping() || flow.unready > 0 {
-                    return Ok(());
-                }
+            if let Some(state) = state(&self.session.flow()) {
+                return Ok(state);
             }
             self.answered(client, buffer).await?;
         }
@@ -297,7 +302,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         self.session.flow().sync();
     }
 
-    /// Waits until something was answered. A client that is gone meanwhile is noticed.
+    /// Waits until the store has answered something, or the client has sent something or is gone.
     async fn answered<R: AsyncRead + Unpin>(
         &mut self,
         client: &mut R,
@@ -311,11 +316,11 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         tokio::select! {
             biased;
             () = session.answered.notified() => {}
-            read = buffer.fill(client) => match read? {
-                // Who says goodbye may close the connection at once: what came before is run.
+            read = fill(session, client, buffer) => match read? {
+                // A client may close the connection right after Terminate: what came before is run.
                 0 if buffer.data().ends_with(GOODBYE) => self.is_over = true,
                 0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-                count => session.flow().traffic.received += count as u64,
+                _ => {}
             },
         }
         Ok(())
@@ -379,11 +384,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             if left == 0 {
                 return Ok(());
             }
-            let count = buffer.fill(client).await?;
-            if count == 0 {
+            if fill(self.session, client, buffer).await? == 0 {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
             }
-            self.session.flow().traffic.received += count as u64;
         }
     }
 
@@ -402,12 +405,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             return Ok(turn);
         }
         self.flush(buffer).await?;
-        loop {
-            if let Some(turn) = turn(&self.session.flow()) {
-                return Ok(turn);
-            }
-            self.answered(client, buffer).await?;
-        }
+        self.wait_for(client, buffer, turn).await
     }
 
     async fn frame(&mut self, tag: u8, whole: &[u8]) -> std::io::Result<Passage> {
@@ -1211,6 +1209,17 @@ fn has_own_types(mut body: Body<'_>) -> bool {
     body.0 = types;
     (0..u16::from_be_bytes(*count))
         .any(|_| body.i32().is_some_and(|oid| oid.cast_unsigned() >= FIRST_OWN_FUNCTION))
+}
+
+/// Reads what the client has sent; 0 means the end.
+async fn fill<R: AsyncRead + Unpin>(
+    session: &Session,
+    client: &mut R,
+    buffer: &mut Buffer,
+) -> std::io::Result<usize> {
+    let count = buffer.fill(client).await?;
+    session.flow().traffic.received += count as u64;
+    Ok(count)
 }
 
 /// A name in a message, for an error text.

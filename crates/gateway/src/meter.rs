@@ -14,7 +14,7 @@ use ringfence_verifier::checkpoint::read_head;
 
 /// The most people of tables that are remembered, in all.
 const REMEMBERED: usize = 1 << 20;
-/// The most rows of a table that are looked at to learn whom it is about. Beyond all thresholds of the rule.
+/// The most rows of a table that are read to count the people in it: more than any threshold of the rule.
 pub const LOOKED_AT: u64 = 200_000;
 
 /// Another gateway's log.

@@ -140,23 +140,24 @@ impl OfStore {
         if is_metered || self.known().is_none() {
             return looking.await;
         }
-        match tokio::time::timeout(WAIT, looking).await {
-            Ok(Err(error)) => tracing::warn!(%error, "cannot read which code a store has of others"),
-            Ok(Ok(())) => {}
-            Err(_) => tracing::warn!("a store does not say in time which code it has of others"),
-        }
+        log_failure(WAIT, looking).await;
         Ok(())
     }
 
     /// The same as [`Self::look`], if a session needs it.
     pub async fn keep(&self, steward: &Steward) {
         if self.sessions.load(Ordering::Relaxed) > 0 {
-            match tokio::time::timeout(LOOKING, self.look(steward, Instant::now(), false)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "cannot read which code a store has of others"),
-                Err(_) => tracing::warn!("a store does not say in time which code it has of others"),
-            }
+            log_failure(LOOKING, self.look(steward, Instant::now(), false)).await;
         }
+    }
+}
+
+/// Waits for a look, but not longer than `limit`; the program's log has what failed.
+async fn log_failure(limit: Duration, looking: impl Future<Output = Result<(), ringfence_face::Error>>) {
+    match tokio::time::timeout(limit, looking).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "cannot read which code a store has of others"),
+        Err(_) => tracing::warn!("a store does not say in time which code it has of others"),
     }
 }
 

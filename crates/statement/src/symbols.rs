@@ -72,12 +72,10 @@ impl Symbols {
             "AExpr" => {
                 put(&mut self.operators, &fields["name"]);
                 // BETWEEN has its own word for a name.
-                self.operators.extend(["=", "<=", ">=", "<", ">"].map(Into::into).into_iter().filter(|_| {
-                    list(&fields["name"])
-                        .iter()
-                        .filter_map(text)
-                        .any(|name| name.contains(' ') || name == "BETWEEN")
-                }));
+                let mut names = list(&fields["name"]).iter().filter_map(text);
+                if names.any(|name| name.contains(' ') || name == "BETWEEN") {
+                    self.operators.extend(["=", "<=", ">=", "<", ">"].map(Into::into));
+                }
             }
             "SubLink" => {
                 put(&mut self.operators, &fields["oper_name"]);
