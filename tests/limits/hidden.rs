@@ -9,6 +9,7 @@ use super::{ENGINEER, Place, WORKLOAD, lock};
 use crate::harness::client::{Answer, bind, end, execute, parse, query, run, send, sync};
 use crate::harness::ledger;
 use crate::harness::support::text;
+use crate::harness::support::wire::frame;
 
 /// What a store's owner could have made. `peek` raises an address, `seek` shows one, `turn` changes how texts
 /// are read, `swap` changes what a name stands for.
@@ -42,12 +43,39 @@ const MAKE: &str = "create schema hidden; grant usage on schema hidden to public
     create domain public.hid_domain as text check (hidden.check(value));
     create type public.hid_row as (i int);
     create function hidden.as_text(hid_row) returns text language sql as 'select hidden.seek(1)';
+    create type public.hid_pair as (d hid_domain);
+    create domain public.hid_outermost as hid_domain[];
+    create table public.hid_parent (id int primary key);
+    create table public.hid_child (id int references hid_parent on delete cascade);
+    create function hidden.cascaded() returns trigger language plpgsql as $$
+      begin raise exception '%', (select email from public.users order by id limit 1); end $$;
+    create trigger cascaded before delete on hid_child for each row execute function hidden.cascaded();
+    create table public.hid_late (i int);
+    create function hidden.late() returns trigger language plpgsql as $$
+      begin perform set_config('standard_conforming_strings', 'off', false); return null; end $$;
+    create constraint trigger late after insert on hid_late deferrable initially deferred
+      for each row execute function hidden.late();
+    create view public.hid_typed as select ('x'::hid_domain)::text as t from videos;
+    create domain public.hid_of as text check (value::hid_domain is not null);
+    create table public.hid_check (t text check (('x' || t)::hid_domain is not null));
+    create function hidden.differ(int, int) returns boolean immutable language plpgsql as $$
+      begin return hidden.check('x'); end $$;
+    create operator public.<!> (leftarg = int, rightarg = int, function = hidden.differ, negator = <=!>);
+    create operator public.<=!> (leftarg = int, rightarg = int, function = int4eq, negator = <!>);
+    create function hidden.noticed() returns event_trigger language plpgsql as $$
+      begin if exists (select from pg_event_trigger_ddl_commands() where object_identity like '%hid_noticed%') then
+        perform hidden.check('x'); end if; end $$;
+    create event trigger hid_event on ddl_command_end execute function hidden.noticed();
+    insert into hid_parent values (1), (2), (3), (4), (5), (6); insert into hid_child select id from hid_parent;
     grant execute on all functions in schema hidden to public; grant execute on all functions in schema public to public;
-    grant all on hid_view, hid_plain, hid_outer, hid_default, hid_rows to public";
-const DROP: &str = "drop schema hidden cascade; drop view if exists hid_view, hid_plain, hid_outer cascade;
-    drop table if exists hid_rows, hid_default cascade; drop type if exists hid_row cascade; drop domain if exists hid_domain cascade;
+    grant all on hid_view, hid_plain, hid_outer, hid_default, hid_rows, hid_parent, hid_child, hid_late,
+      hid_typed, hid_check to public";
+const DROP: &str = "drop event trigger if exists hid_event; drop schema if exists hidden cascade;
+    drop view if exists hid_typed, hid_view, hid_plain, hid_outer cascade;
+    drop table if exists hid_rows, hid_default, hid_child, hid_parent, hid_late, hid_check cascade;
+    drop type if exists hid_row, hid_pair cascade; drop domain if exists hid_outermost, hid_of, hid_domain cascade;
     drop function if exists public.initcap(int); drop function if exists public.lower(int);
-    drop function if exists public.hid_field(videos)";
+    drop function if exists public.hid_field(videos); drop operator if exists public.<=!> (int, int)";
 
 /// The objects, until the end.
 struct Made<'a>(&'a Place);
@@ -77,6 +105,13 @@ fn bound(sql: &str) -> Vec<Vec<u8>> {
     vec![parse("", sql), bind("", "", &[]), sync()]
 }
 
+/// A Parse that says of which type its parameter is.
+fn typed(sql: &str, number: &str) -> Vec<u8> {
+    let mut body = [&[0], sql.as_bytes(), &[0, 0, 1]].concat();
+    body.extend(number.parse::<u32>().unwrap().to_be_bytes());
+    frame(b'P', &body)
+}
+
 fn whole(sql: &str) -> Vec<Vec<u8>> {
     vec![parse("", sql), bind("", "", &[]), execute("", 0), sync()]
 }
@@ -98,9 +133,24 @@ fn what_planning_runs_unseen_is_on_record() {
     let _made = Made::new(&place);
     for is_pooled in [false, true] {
         // A constant of a type is read when the text is parsed.
-        let sql = "select '{x}'::hid_domain[]";
-        let (intents, answers) = recorded(&place, is_pooled, &[vec![parse("", sql), sync()]]);
-        assert_eq!(place.emails_in(&answers[0].bytes).len(), 1, "{answers:?}");
+        for sql in [
+            "select '{x}'::hid_domain[]",
+            "select '(x)'::hid_pair",
+            "select '{(x)}'::hid_pair[]",
+            "select '{x}'::hid_outermost",
+            "select 'x'::hid_of",
+        ] {
+            let (intents, answers) = recorded(&place, is_pooled, &[vec![parse("", sql), sync()]]);
+            assert_eq!(place.emails_in(&answers[0].bytes).len(), 1, "{sql}: {answers:?}");
+            let has = intents.iter().any(|i| texts(&intents, i).iter().any(|t| t == sql));
+            assert!(has, "pooled {is_pooled}: {sql} is not on record: {intents:?}");
+        }
+        // A parameter is read when it is bound; its type stands in the message only.
+        let number = lock(&place.store).value("select 'hid_domain'::regtype::oid::int8");
+        let sql = "select $1 is null";
+        let (intents, answers) =
+            recorded(&place, is_pooled, &[vec![typed(sql, &number), bind("", "", &["x"]), sync()]]);
+        assert_eq!(place.emails_in(&answers[0].bytes).len(), 1, "{sql}: {answers:?}");
         let has = intents.iter().any(|i| texts(&intents, i).iter().any(|t| t == sql));
         assert!(has, "pooled {is_pooled}: {sql} is not on record: {intents:?}");
         for sql in [
@@ -138,6 +188,21 @@ fn what_runs_unseen_reaches_anything() {
             let what = String::from_utf8_lossy(&batch.concat()).into_owned();
             assert_eq!(place.emails_in(&answers[0].bytes).len(), 1, "{what} shows what it can: {answers:?}");
             assert!(intents.iter().any(|i| i["reaches_more"] == true), "{what}: {intents:?}");
+        }
+        for sql in [
+            // A foreign key's other table, by the key's own statement.
+            "delete from hid_parent where id = 1",
+            // Domains in what a table or a view is made of.
+            "select * from hid_typed",
+            "insert into hid_check values ('y')",
+            // An operator that the planner takes for another.
+            "select not i <=!> 1 from (select count(*)::int as i from videos) v",
+            "create temp table hid_noticed (i int)",
+            "select 1 as i into temp hid_noticed",
+        ] {
+            let (intents, answers) = recorded(&place, is_pooled, &[vec![query(sql)]]);
+            assert_eq!(place.emails_in(&answers[0].bytes).len(), 1, "{sql}: {answers:?}");
+            assert!(intents.iter().any(|i| i["reaches_more"] == true), "{sql}: {intents:?}");
         }
         // PostgreSQL's own do not.
         for sql in
@@ -179,6 +244,21 @@ fn texts_after_what_changes_the_session_unseen_are_not_understood() {
         let is_it = |i: &&Value| texts(&intents, i).iter().any(|t| t == reads);
         let found: Vec<&Value> = intents.iter().filter(is_it).collect();
         assert!(!found.is_empty() && found.iter().all(|i| i["not_understood"] == true), "{intents:?}");
+        // A trigger that waits for the end of the transaction.
+        for late in [
+            vec![vec![query("insert into hid_late values (1)")]],
+            vec![vec![query("begin")], vec![query("insert into hid_late values (1)")], vec![query("commit")]],
+            vec![vec![query("begin; insert into hid_late values (1)")], vec![query("set constraints all immediate")]],
+        ] {
+            let (intents, answers) = recorded(&place, is_pooled, &[late, vec![vec![query(reads)]]].concat());
+            let seen: usize = answers.iter().map(|a| place.emails_in(&a.bytes).len()).sum();
+            let found: Vec<&Value> = intents.iter().filter(is_it).collect();
+            // The store says so at the end of the transaction: then it is known.
+            let is_known = |i: &&Value| {
+                i["not_understood"] == true || i["settings"]["standard_conforming_strings"] == "off"
+            };
+            assert!(seen == 0 || !found.is_empty() && found.iter().all(is_known), "{seen}: {intents:?}");
+        }
         // Names that a function may have changed.
         let (intents, answers) = recorded(
             &place,

@@ -13,6 +13,7 @@ mod people;
 mod properties;
 mod records;
 mod rows;
+mod shared;
 mod unseen;
 
 use std::collections::{BTreeMap, BTreeSet};

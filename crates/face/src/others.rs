@@ -30,6 +30,8 @@ pub struct Code {
     relations: HashSet<Box<str>>,
     /// A cast runs it, also where none is written.
     is_anywhere: bool,
+    /// An event trigger runs it when something is defined.
+    is_in_definitions: bool,
 }
 
 impl Code {
@@ -53,6 +55,7 @@ impl Code {
             || !symbols.operators.is_empty()
             || !symbols.types.is_empty();
         self.is_anywhere && is_something
+            || self.is_in_definitions && symbols.defines
             || meets(&self.calls, &symbols.calls)
             || meets(&self.fields, &symbols.fields)
             || meets(&self.operators, &symbols.operators)
@@ -106,7 +109,7 @@ fn changing(functions: &[Function], behind: &[(String, String, u32)]) -> HashSet
     loop {
         // What runs without a name in the source.
         let is_hidden = behind.iter().any(|(kind, _, function)| {
-            ["operator", "cast", "explicit", "domain"].contains(&kind.as_str()) && changing.contains(function)
+            ["operator", "cast", "explicit", "type"].contains(&kind.as_str()) && changing.contains(function)
         });
         if is_hidden {
             return functions.iter().map(|f| f.oid).collect();
@@ -140,7 +143,9 @@ fn code(functions: &[Function], behind: &[(String, String, u32)], is_in: impl Fn
         let name: Box<str> = name.as_str().into();
         match kind.as_str() {
             "operator" => drop(code.operators.insert(name)),
-            "domain" => drop(code.types.insert(name)),
+            "type" => drop(code.types.insert(name)),
+            "call" => drop(code.calls.insert(name)),
+            "event" => code.is_in_definitions = true,
             // `x::name`, `name(x)`, `x.name`.
             "explicit" => {
                 code.calls.insert(name.clone());

@@ -14,54 +14,60 @@ pub const THEIRS: &str = "SELECT p.oid, p.proname::text AS name, l.lanname::text
                     WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e' AND o.rolsuper)";
 
 /// Lists what runs functions of others (their numbers are `$1`): kind, name, the function's number, 0 where none
-/// is known.
-pub const BEHIND: &str = "WITH theirs AS (SELECT unnest($1::oid[]) AS oid),
-     needs AS (SELECT d.classid, d.objid, coalesce(o.oprcode::oid, d.refobjid) AS function
-               FROM pg_depend d
-               LEFT JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
-               WHERE d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
-                 AND coalesce(o.oprcode::oid, d.refobjid) IN (SELECT oid FROM theirs)),
-     domains AS (
-       WITH RECURSIVE d AS (
-         SELECT c.contypid AS oid, n.function FROM pg_constraint c
-           JOIN needs n ON n.classid = 'pg_constraint'::regclass AND n.objid = c.oid WHERE c.contypid <> 0
-         UNION SELECT x.oid, d.function FROM d, LATERAL
-           (SELECT t.oid FROM pg_type t WHERE t.typbasetype = d.oid OR t.typelem = d.oid
-            UNION ALL SELECT c.reltype FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-              WHERE a.atttypid = d.oid AND a.attnum > 0 AND c.reltype <> 0
-            UNION ALL SELECT r.rngtypid FROM pg_range r WHERE r.rngsubtype = d.oid) x)
-       SELECT oid, function FROM d),
-     active AS (
-       SELECT t.tgrelid AS relation, t.tgfoid AS function FROM pg_trigger t
-         WHERE NOT t.tgisinternal AND t.tgfoid IN (SELECT oid FROM theirs)
-       UNION SELECT r.ev_class, 0 FROM pg_rewrite r WHERE r.ev_type <> '1' AND r.oid >= 16384
-       UNION SELECT a.adrelid, n.function FROM pg_attrdef a
-         JOIN needs n ON n.classid = 'pg_attrdef'::regclass AND n.objid = a.oid
-       UNION SELECT c.conrelid, n.function FROM pg_constraint c
-         JOIN needs n ON n.classid = 'pg_constraint'::regclass AND n.objid = c.oid WHERE c.conrelid <> 0
-       UNION SELECT p.polrelid, n.function FROM pg_policy p
-         JOIN needs n ON n.classid = 'pg_policy'::regclass AND n.objid = p.oid
-       UNION SELECT r.ev_class, n.function FROM pg_rewrite r
-         JOIN needs n ON n.classid = 'pg_rewrite'::regclass AND n.objid = r.oid
-       UNION SELECT coalesce(i.indrelid, n.objid), n.function FROM needs n
-         LEFT JOIN pg_index i ON i.indexrelid = n.objid WHERE n.classid = 'pg_class'::regclass
-       UNION SELECT a.attrelid, d.function FROM pg_attribute a JOIN domains d ON d.oid = a.atttypid)
-SELECT 'operator' AS kind, o.oprname::text AS name, o.oprcode::oid AS function FROM pg_operator o
-  WHERE o.oprcode::oid IN (SELECT oid FROM theirs)
-UNION SELECT 'domain', t.typname::text, d.function FROM domains d JOIN pg_type t ON t.oid = d.oid
-UNION SELECT CASE c.castcontext WHEN 'e' THEN 'explicit' ELSE 'cast' END, t.typname::text, c.castfunc
-  FROM pg_cast c JOIN pg_type t ON t.oid = c.casttarget WHERE c.castfunc IN (SELECT oid FROM theirs)
-UNION SELECT 'relation', c.relname::text, u.function FROM (
-    WITH RECURSIVE up AS (
-      SELECT relation AS oid, function FROM active
-      UNION SELECT x.oid, up.function FROM up, LATERAL
-        (SELECT i.inhparent AS oid FROM pg_inherits i WHERE i.inhrelid = up.oid
-         UNION ALL SELECT f.confrelid FROM pg_constraint f WHERE f.contype = 'f' AND f.conrelid = up.oid
-         UNION ALL SELECT r.ev_class FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
-           WHERE d.classid = 'pg_rewrite'::regclass
-             AND d.refclassid = 'pg_class'::regclass AND d.refobjid = up.oid) x)
-    SELECT oid, function FROM up) u
-  JOIN pg_class c ON c.oid = u.oid";
+/// is known. It follows `pg_depend` from each function to what uses it, and from there to what that is a part of.
+pub const BEHIND: &str = "WITH RECURSIVE runs(classid, objid, function) AS (
+     SELECT 'pg_proc'::regclass::oid, oid, oid FROM unnest($1::oid[]) AS theirs(oid)
+     UNION SELECT 'pg_class'::regclass, ev_class, 0::oid FROM pg_rewrite WHERE ev_type <> '1' AND oid >= 16384
+     UNION SELECT x.classid, x.objid, r.function FROM runs r, LATERAL (
+       -- What depends on it. What has a row or a column of a table runs nothing of that by itself.
+       SELECT d.classid, d.objid FROM pg_depend d
+         WHERE d.refclassid = r.classid AND d.refobjid = r.objid AND d.deptype <> 'e'
+           AND CASE r.classid
+               WHEN 'pg_class'::regclass THEN d.classid IN ('pg_rewrite'::regclass, 'pg_policy'::regclass)
+               WHEN 'pg_type'::regclass
+               THEN d.classid NOT IN ('pg_operator'::regclass, 'pg_cast'::regclass, 'pg_opclass'::regclass)
+               ELSE true END
+       -- What it is a part of.
+       UNION ALL SELECT 'pg_class'::regclass, c.ev_class FROM pg_rewrite c
+         WHERE r.classid = 'pg_rewrite'::regclass AND c.oid = r.objid
+       UNION ALL SELECT 'pg_class'::regclass, c.adrelid FROM pg_attrdef c
+         WHERE r.classid = 'pg_attrdef'::regclass AND c.oid = r.objid
+       UNION ALL SELECT 'pg_class'::regclass, c.tgrelid FROM pg_trigger c
+         WHERE r.classid = 'pg_trigger'::regclass AND c.oid = r.objid
+       UNION ALL SELECT 'pg_class'::regclass, c.polrelid FROM pg_policy c
+         WHERE r.classid = 'pg_policy'::regclass AND c.oid = r.objid
+       UNION ALL SELECT 'pg_class'::regclass, c.stxrelid FROM pg_statistic_ext c
+         WHERE r.classid = 'pg_statistic_ext'::regclass AND c.oid = r.objid
+       UNION ALL SELECT CASE conrelid WHEN 0 THEN 'pg_type'::regclass ELSE 'pg_class'::regclass END,
+           CASE conrelid WHEN 0 THEN contypid ELSE conrelid END FROM pg_constraint c
+         WHERE r.classid = 'pg_constraint'::regclass AND c.oid = r.objid
+       UNION ALL SELECT 'pg_class'::regclass, c.indrelid FROM pg_index c
+         WHERE r.classid = 'pg_class'::regclass AND c.indexrelid = r.objid
+       -- Whose rows are its rows, or whose changes change it.
+       UNION ALL SELECT 'pg_class'::regclass, c.inhparent FROM pg_inherits c
+         WHERE r.classid = 'pg_class'::regclass AND c.inhrelid = r.objid
+       UNION ALL SELECT 'pg_class'::regclass, c.confrelid FROM pg_constraint c
+         WHERE r.classid = 'pg_class'::regclass AND c.contype = 'f' AND c.conrelid = r.objid
+       -- Rows that have a column of the type.
+       UNION ALL SELECT 'pg_type'::regclass, c.reltype
+         FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+         WHERE r.classid = 'pg_type'::regclass AND a.atttypid = r.objid AND a.attnum > 0 AND c.reltype <> 0
+       -- The planner takes one for the other.
+       UNION ALL SELECT 'pg_operator'::regclass, c.oid FROM pg_operator c
+         WHERE r.classid = 'pg_operator'::regclass AND r.objid IN (c.oprnegate, c.oprcom)) x)
+SELECT 'operator' AS kind, o.oprname::text AS name, r.function
+  FROM runs r JOIN pg_operator o ON r.classid = 'pg_operator'::regclass AND o.oid = r.objid
+UNION SELECT 'type', t.typname::text, r.function
+  FROM runs r JOIN pg_type t ON r.classid = 'pg_type'::regclass AND t.oid = r.objid
+UNION SELECT CASE c.castcontext WHEN 'e' THEN 'explicit' ELSE 'cast' END, t.typname::text, r.function
+  FROM runs r JOIN pg_cast c ON r.classid = 'pg_cast'::regclass AND c.oid = r.objid
+  JOIN pg_type t ON t.oid = c.casttarget
+UNION SELECT 'relation', c.relname::text, r.function
+  FROM runs r JOIN pg_class c ON r.classid = 'pg_class'::regclass AND c.oid = r.objid
+UNION SELECT 'call', p.proname::text, r.function
+  FROM runs r JOIN pg_proc p ON r.classid = 'pg_proc'::regclass AND p.oid = r.objid WHERE p.oid <> r.function
+UNION SELECT 'event', e.evtname::text, r.function
+  FROM runs r JOIN pg_event_trigger e ON r.classid = 'pg_event_trigger'::regclass AND e.oid = r.objid";
 
 /// A number that changes when something does that the other two list.
 pub const STATE: &str = "SELECT sum(hashtextextended(x, 0))::text || ' ' || count(*) FROM (
@@ -73,6 +79,9 @@ pub const STATE: &str = "SELECT sum(hashtextextended(x, 0))::text || ' ' || coun
        UNION ALL SELECT 'd' || oid || xmin FROM pg_attrdef
        UNION ALL SELECT 'k' || oid || xmin FROM pg_constraint WHERE contype IN ('c', 'f') OR contypid <> 0
        UNION ALL SELECT 'x' || indexrelid || xmin FROM pg_index WHERE indexprs IS NOT NULL OR indpred IS NOT NULL
+       UNION ALL SELECT 'y' || oid || xmin || ctid FROM pg_type WHERE oid >= 16384 AND typtype IN ('d', 'r')
+       UNION ALL SELECT 's' || oid || xmin || ctid FROM pg_statistic_ext
+       UNION ALL SELECT 'e' || oid || xmin || ctid FROM pg_event_trigger
        UNION ALL SELECT 'a' || attrelid || '/' || attnum || '/' || atttypid FROM pg_attribute
          WHERE atttypid >= 16384 AND attnum > 0
        UNION ALL SELECT 'p' || oid || xmin || ctid FROM pg_policy

@@ -23,6 +23,8 @@ pub struct Symbols {
     pub types: BTreeSet<Box<str>>,
     /// Tables and views.
     pub relations: BTreeSet<Box<str>>,
+    /// It may make, change or drop something: a store's event triggers run then.
+    pub defines: bool,
 }
 
 impl Symbols {
@@ -57,7 +59,7 @@ impl Symbols {
 
     fn node(&mut self, kind: &str, fields: &Value) {
         match kind {
-            "FuncCall" => {
+            "FuncCall" | "funccall" => {
                 put(&mut self.calls, &fields["funcname"]);
                 let last = list(&fields["funcname"]).last().and_then(text);
                 self.calls.extend(last.filter(|name| NEWER.contains(name)).map(Into::into));
@@ -85,14 +87,46 @@ impl Symbols {
             "CaseExpr" | "JoinExpr" => drop(self.operators.insert("=".into())),
             "SortBy" => put(&mut self.operators, &fields["use_op"]),
             "TypeName" | "type_name" => put(&mut self.types, &fields["names"]),
+            "into_clause" => self.defines |= fields.is_object(),
             // Words that are functions in a newer grammar than the store's may be names there.
             _ if kind.starts_with("Json") || kind == "MergeSupportFunc" => {
                 self.calls.extend(NEWER.iter().map(|name| (*name).into()));
             }
-            _ => {}
+            _ => self.defines |= kind.ends_with("Stmt") && !DEFINES_NOTHING.contains(&kind),
         }
     }
 }
+
+/// Statements that no event trigger knows of. What others hold is looked at by itself.
+const DEFINES_NOTHING: &[&str] = &[
+    "CallStmt",
+    "CheckPointStmt",
+    "ClosePortalStmt",
+    "ConstraintsSetStmt",
+    "CopyStmt",
+    "DeallocateStmt",
+    "DeclareCursorStmt",
+    "DeleteStmt",
+    "DiscardStmt",
+    "ExecuteStmt",
+    "ExplainStmt",
+    "FetchStmt",
+    "InsertStmt",
+    "ListenStmt",
+    "LockStmt",
+    "MergeStmt",
+    "NotifyStmt",
+    "PrepareStmt",
+    "RawStmt",
+    "SelectStmt",
+    "TransactionStmt",
+    "TruncateStmt",
+    "UnlistenStmt",
+    "UpdateStmt",
+    "VacuumStmt",
+    "VariableSetStmt",
+    "VariableShowStmt",
+];
 
 /// Functions that the grammar of PostgreSQL 16 to 18 has words for.
 const NEWER: &[&str] = &[
@@ -295,6 +329,27 @@ mod tests {
             }
             assert!(!symbols.calls.contains("upper") && !symbols.operators.contains("+"), "{symbols:?}");
         }
+    }
+
+    #[test]
+    fn what_event_triggers_know_of_is_found() {
+        let defines = |sql: &str| Analysis::of(sql, Settings::default()).symbols.defines;
+        for sql in [
+            "create table t (i int)",
+            "select 1 into t",
+            "create table t as select 1",
+            "explain analyze create table t as select 1",
+            "drop table t",
+            "comment on table t is 'x'",
+            "refresh materialized view m",
+            "select 1; alter table t add a int",
+        ] {
+            assert!(defines(sql), "{sql}");
+        }
+        for sql in ["select 1", "insert into t select 1", "begin", "set a.b = 1", "call p(1)", "vacuum t"] {
+            assert!(!defines(sql), "{sql}");
+        }
+        assert!(Analysis::of("call p(1)", Settings::default()).symbols.calls.contains("p"));
     }
 
     #[test]
