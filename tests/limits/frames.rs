@@ -96,6 +96,29 @@ fn a_connection_is_given_back_after_the_rest_of_a_frame() {
     end(wire);
 }
 
+/// Each Sync has its answer, also behind a COPY that fails with what came before it.
+#[test]
+fn a_sync_behind_a_copy_that_fails_has_its_answer() {
+    let place = Place::turn();
+    for is_pooled in [false, true] {
+        for syncs in 1..4 {
+            let mut wire = place.connect(ENGINEER, is_pooled);
+            for _ in 0..5 {
+                wire.send(&query("copy follows from stdin")).unwrap();
+                while wire.next().unwrap().0 != b'G' {}
+                let rest: Vec<Vec<u8>> = (0..syncs).map(|_| sync()).collect();
+                wire.send(&[frame(b'd', b"no number\n"), rest.concat()].concat()).unwrap();
+                let mut ready = 0;
+                while ready < 1 + syncs {
+                    ready += usize::from(wire.next().expect("an answer").0 == b'Z');
+                }
+                assert_eq!(run(&mut wire, "select 1").rows.len(), 1);
+            }
+            end(wire);
+        }
+    }
+}
+
 /// COPY data goes on for a while after the store has refused it.
 #[test]
 fn a_copy_that_fails_disturbs_nobody() {

@@ -66,14 +66,30 @@ const MAKE: &str = "create schema hidden; grant usage on schema hidden to public
       begin if exists (select from pg_event_trigger_ddl_commands() where object_identity like '%hid_noticed%') then
         perform hidden.check('x'); end if; end $$;
     create event trigger hid_event on ddl_command_end execute function hidden.noticed();
+    create view public.hid_set as select name, setting from pg_settings;
+    create function public.hid_one(int) returns text language sql as 'select hidden.seek(1)';
+    create table public.hid_kid () inherits (users);
+    create operator public.<~~ (leftarg = tsquery, rightarg = text, function = pg_catalog.ts_rewrite);
+    create table public.hid_note (i int, x xml default query_to_xml(
+      'select email from users order by id limit 1', true, true, ''));
+    create type public.hid_enum as enum ('a');
+    create function hidden.as_json(hid_enum) returns json language sql as
+      'select json_build_array(hidden.seek(1))';
+    create cast (hid_enum as json) with function hidden.as_json(hid_enum);
+    create function public.hid_make() returns int language plpgsql as $$ begin
+      execute 'create function pg_temp.made(int) returns text language sql as $q$select hidden.seek(1)$q$';
+      execute 'create operator public.!&! (rightarg = int, function = pg_temp.made)'; return 1; end $$;
     insert into hid_parent values (1), (2), (3), (4), (5), (6); insert into hid_child select id from hid_parent;
     grant execute on all functions in schema hidden to public; grant execute on all functions in schema public to public;
     grant all on hid_view, hid_plain, hid_outer, hid_default, hid_rows, hid_parent, hid_child, hid_late,
-      hid_typed, hid_check to public";
+      hid_typed, hid_check, hid_kid, hid_note, hid_set to public;
+    grant create on schema public to public";
 const DROP: &str = "drop event trigger if exists hid_event; drop schema if exists hidden cascade;
-    drop view if exists hid_typed, hid_view, hid_plain, hid_outer cascade;
-    drop table if exists hid_rows, hid_default, hid_child, hid_parent, hid_late, hid_check cascade;
-    drop type if exists hid_row, hid_pair cascade; drop domain if exists hid_outermost, hid_of, hid_domain cascade;
+    drop view if exists hid_set, hid_typed, hid_view, hid_plain, hid_outer cascade;
+    drop table if exists hid_rows, hid_default, hid_child, hid_parent, hid_late, hid_check, hid_kid, hid_note cascade;
+    drop type if exists hid_row, hid_pair, hid_enum cascade; drop operator if exists public.<~~ (tsquery, text);
+    drop operator if exists public.!&! (none, int); revoke create on schema public from public;
+    drop function if exists public.hid_one(int); drop function if exists public.hid_make(); drop domain if exists hid_outermost, hid_of, hid_domain cascade;
     drop function if exists public.initcap(int); drop function if exists public.lower(int);
     drop function if exists public.hid_field(videos); drop operator if exists public.<=!> (int, int)";
 
@@ -139,12 +155,22 @@ fn what_planning_runs_unseen_is_on_record() {
             "select '{(x)}'::hid_pair[]",
             "select '{x}'::hid_outermost",
             "select 'x'::hid_of",
+            "select hid_outermost('{x}')",
         ] {
             let (intents, answers) = recorded(&place, is_pooled, &[vec![parse("", sql), sync()]]);
             assert_eq!(place.emails_in(&answers[0].bytes).len(), 1, "{sql}: {answers:?}");
             let has = intents.iter().any(|i| texts(&intents, i).iter().any(|t| t == sql));
             assert!(has, "pooled {is_pooled}: {sql} is not on record: {intents:?}");
         }
+        // What the session has made and not committed.
+        let make = "begin; create function pg_temp.own(text) returns boolean language sql as
+            'select hidden.check($1)'; create domain pg_temp.own_domain as text check (pg_temp.own(value))";
+        let sql = "select '{x}'::pg_temp.own_domain[]";
+        let batches = [vec![query(make)], vec![parse("", sql), sync()], vec![query("rollback")]];
+        let (intents, answers) = recorded(&place, is_pooled, &batches);
+        assert_eq!(place.emails_in(&answers[1].bytes).len(), 1, "{sql}: {answers:?}");
+        let has = intents.iter().any(|i| texts(&intents, i).iter().any(|t| t == sql));
+        assert!(has, "pooled {is_pooled}: {sql} is not on record: {intents:?}");
         // A parameter is read when it is bound; its type stands in the message only.
         let number = lock(&place.store).value("select 'hid_domain'::regtype::oid::int8");
         let sql = "select $1 is null";
@@ -181,6 +207,11 @@ fn what_runs_unseen_reaches_anything() {
         "insert into hid_rows values (1) returning a",
         "select email as e from hid_plain",
         "select hidden.seek(1)",
+        "select g.hid_one from generate_series(1, 1) g",
+        "select (1).hid_one",
+        "select 'a'::tsquery <~~ 'select ''a''::tsquery, plainto_tsquery(''simple'', email) from users order by id limit 1'",
+        "insert into hid_note (i) values (1) returning x",
+        "select to_json(e) from (select 'a'::hid_enum as e offset 0) s",
     ];
     for is_pooled in [false, true] {
         for batch in reads.iter().flat_map(|sql| [vec![query(sql)], whole(sql)]) {
@@ -204,16 +235,34 @@ fn what_runs_unseen_reaches_anything() {
             assert_eq!(place.emails_in(&answers[0].bytes).len(), 1, "{sql}: {answers:?}");
             assert!(intents.iter().any(|i| i["reaches_more"] == true), "{sql}: {intents:?}");
         }
-        // PostgreSQL's own do not.
-        for sql in
-            ["select lower('A')", "select id + 1, email || 'x' from users limit 1", "select now()::text"]
-        {
+        // A table holds rows of a classified one.
+        let (intents, _) = recorded(&place, is_pooled, &[whole("select email from hid_kid")]);
+        assert!(intents.iter().any(|i| i["reaches_more"] == true), "{intents:?}");
+        // Made in the transaction under way: nobody else sees it.
+        let batches = ["begin", "select hid_make()", "select !&! 1", "rollback"].map(|sql| vec![query(sql)]);
+        let (intents, answers) = recorded(&place, is_pooled, &batches);
+        assert_eq!(place.emails_in(&answers[2].bytes).len(), 1, "{answers:?}");
+        let of_it = |i: &&Value| i["statement"] == "select !&! 1";
+        assert!(intents.iter().filter(of_it).any(|i| i["reaches_more"] == true), "{intents:?}");
+        // PostgreSQL's own do not, nor does a look at a table of which only a change runs code.
+        for sql in [
+            "select lower('A')",
+            "select id + 1, email || 'x' from users limit 1",
+            "select now()::text",
+            "select a from hid_rows",
+            "select * from hid_default",
+            "select i from hid_note",
+        ] {
             let (intents, _) = recorded(&place, is_pooled, &[whole(sql)]);
             if sql != reads[1] && !sql.contains("lower") {
                 assert!(intents.iter().all(|i| i["reaches_more"] != true), "{sql}: {intents:?}");
             }
         }
     }
+    // More comment than is parsed for what is only counted.
+    let long = format!("select !## 1 /* {} */", "x".repeat(17_000));
+    let (intents, _) = recorded(&place, false, &[vec![query(&long)]]);
+    assert!(intents.iter().all(|i| i["reaches_more"] == true) && !intents.is_empty(), "{intents:?}");
     // The audit finds them.
     std::thread::sleep(std::time::Duration::from_secs(3));
     let output =
@@ -248,7 +297,10 @@ fn texts_after_what_changes_the_session_unseen_are_not_understood() {
         for late in [
             vec![vec![query("insert into hid_late values (1)")]],
             vec![vec![query("begin")], vec![query("insert into hid_late values (1)")], vec![query("commit")]],
-            vec![vec![query("begin; insert into hid_late values (1)")], vec![query("set constraints all immediate")]],
+            vec![
+                vec![query("begin; insert into hid_late values (1)")],
+                vec![query("set constraints all immediate")],
+            ],
         ] {
             let (intents, answers) = recorded(&place, is_pooled, &[late, vec![vec![query(reads)]]].concat());
             let seen: usize = answers.iter().map(|a| place.emails_in(&a.bytes).len()).sum();
@@ -260,20 +312,31 @@ fn texts_after_what_changes_the_session_unseen_are_not_understood() {
             assert!(seen == 0 || !found.is_empty() && found.iter().all(is_known), "{seen}: {intents:?}");
         }
         // Names that a function may have changed.
-        let (intents, answers) = recorded(
-            &place,
-            is_pooled,
-            &[
-                vec![query("prepare hid as select 'harmless'")],
-                vec![query("select @@! 1")],
-                vec![query("execute hid")],
-                vec![bind("", "hid", &[]), execute("", 0), sync()],
-            ],
-        );
-        let clear: usize = answers.iter().map(|a| place.emails_in(&a.bytes).len()).sum();
-        assert_eq!(clear, 2, "{answers:?}");
-        let unsure = intents.iter().filter(|i| i["not_understood"] == true).count();
-        assert_eq!(unsure, 2, "{intents:?}");
+        let long = format!("select @@! 1 /* {} */", "x".repeat(17_000));
+        for swap in ["select @@! 1", &long, "select query_to_xml('select hidden.swap(1)', true, true, '')"] {
+            let (intents, answers) = recorded(
+                &place,
+                is_pooled,
+                &[
+                    vec![query("prepare hid as select 'harmless'")],
+                    vec![query(swap)],
+                    vec![query("execute hid")],
+                    vec![bind("", "hid", &[]), execute("", 0), sync()],
+                ],
+            );
+            let clear: usize = answers.iter().map(|a| place.emails_in(&a.bytes).len()).sum();
+            assert_eq!(clear, 2, "{swap:.40}: {answers:?}");
+            let unsure = intents.iter().filter(|i| i["not_understood"] == true).count();
+            assert_eq!(unsure, 2, "{swap:.40}: {intents:?}");
+        }
+        // Parameters that a view sets.
+        let set = "update hid_set set setting = 'off' where name = 'standard_conforming_strings'";
+        let mut batch = vec![parse("", set), bind("", "", &[]), execute("", 0)];
+        batch.extend(whole(reads));
+        let (intents, answers) = recorded(&place, is_pooled, &[batch]);
+        assert_eq!(place.emails_in(&answers[0].bytes).len(), 2, "{answers:?}");
+        let found: Vec<&Value> = intents.iter().filter(is_it).collect();
+        assert!(!found.is_empty() && found.iter().all(|i| i["not_understood"] == true), "{intents:?}");
     }
 }
 
@@ -284,13 +347,15 @@ fn what_code_of_others_leaves_behind_stays_with_its_session() {
     let _made = Made::new(&place);
     let leave = "create or replace function hidden.leave(int) returns int language plpgsql as $$
         begin perform set_config('search_path', 'hidden', false); return 1; end $$;
-        grant execute on function hidden.leave(int) to public";
+        grant execute on function hidden.leave(int) to public;
+        create or replace view hidden.leaves as select set_config('search_path', 'nowhere', false) as s;
+        grant select on hidden.leaves to public";
     assert!(lock(&place.store).attempt(leave).is_some());
     known();
     let xml =
         "select query_to_xml('select set_config(''search_path'', ''nowhere'', false)', true, false, '')";
     for who in [ENGINEER, WORKLOAD] {
-        for sql in ["select hidden.leave(1)", xml] {
+        for sql in ["select hidden.leave(1)", xml, "select * from hidden.leaves"] {
             let mut others: Vec<_> = (0..3).map(|_| place.connect(who, true)).collect();
             let mut wire = place.connect(who, true);
             assert_eq!(run(&mut wire, sql).sqlstate(), None, "{sql}");

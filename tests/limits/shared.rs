@@ -66,6 +66,90 @@ fn dates_are_read_as_their_session_reads_them() {
     }
 }
 
+/// A statement is prepared again on another connection as its session reads it now: another session that
+/// reads it otherwise does not get that.
+#[test]
+fn a_statement_that_is_prepared_again_keeps_to_its_reader() {
+    let place = Place::turn();
+    let sql = "select extract(epoch from timestamptz '2021-01-02 00:00')::int8";
+    let utc = "1609545600";
+    for who in [ENGINEER, WORKLOAD] {
+        let mut first = place.connect(who, true);
+        run(&mut first, "set timezone = 'UTC'");
+        send(&mut first, &[parse("q", sql), sync()]);
+        run(&mut first, "set timezone = 'Asia/Shanghai'");
+        // The connection has nothing prepared after it, so the statement is prepared again.
+        run(&mut first, "execute nothing_has_this_name");
+        send(&mut first, &runs("q"));
+        let mut second = place.connect(who, true);
+        run(&mut second, "set timezone = 'UTC'");
+        send(&mut second, &[parse("x", sql), sync()]);
+        assert_eq!(value(&send(&mut second, &runs("x"))), utc, "{who}");
+        end(first);
+        end(second);
+    }
+}
+
+/// What a transaction alone sets does not stay in a statement that others get.
+#[test]
+fn a_setting_of_one_transaction_stays_in_it() {
+    let place = Place::turn();
+    let sql = "select count(*) from (values (null::int), (1)) v(x) where x = null";
+    for who in [ENGINEER, WORKLOAD] {
+        let mut first = place.connect(who, true);
+        run(&mut first, "begin; set local transform_null_equals = on");
+        send(&mut first, &[parse("s", sql), sync()]);
+        send(&mut first, &runs("s"));
+        run(&mut first, "commit");
+        let mut second = place.connect(who, true);
+        send(&mut second, &[parse("a", sql), sync()]);
+        assert_eq!(value(&send(&mut second, &runs("a"))), "0", "{who}");
+        end(first);
+        end(second);
+    }
+}
+
+/// A temporary table is its session's, however it was made.
+#[test]
+fn temporary_tables_are_nobody_elses() {
+    let place = Place::turn();
+    for make in [
+        "explain analyze create temp table videos as select 1 as only_here",
+        "explain analyze select 1 as only_here into temp videos",
+        "select 1 as only_here into temp videos union select 2",
+        "begin; set local search_path = pg_temp, public; create table videos (only_here int); commit",
+    ] {
+        for who in [ENGINEER, WORKLOAD] {
+            let mut others: Vec<_> = (0..3).map(|_| place.connect(who, true)).collect();
+            let mut first = place.connect(who, true);
+            assert_eq!(run(&mut first, make).sqlstate(), None, "{make}");
+            for other in &mut others {
+                let answer = run(other, "select country from videos limit 1");
+                assert_eq!(answer.sqlstate(), None, "{who}: {make}");
+            }
+            others.into_iter().chain([first]).for_each(end);
+        }
+    }
+}
+
+/// What a portal leaves in the connection stays its session's, whoever goes on with it.
+#[test]
+fn what_a_fetch_leaves_is_nobody_elses() {
+    let place = Place::turn();
+    let sql = "select set_config('search_path', 'nowhere', false)";
+    for who in [ENGINEER, WORKLOAD] {
+        let mut others: Vec<_> = (0..3).map(|_| place.connect(who, true)).collect();
+        let mut first = place.connect(who, true);
+        run(&mut first, "begin");
+        send(&mut first, &[parse("", sql), bind("c", "", &[]), sync()]);
+        assert_eq!(run(&mut first, "fetch all from c; commit").sqlstate(), None);
+        for other in &mut others {
+            assert_ne!(value(&run(other, "show search_path")), "nowhere", "{who}");
+        }
+        others.into_iter().chain([first]).for_each(end);
+    }
+}
+
 /// A pipeline frees all names and prepares one again.
 #[test]
 fn what_a_pipeline_frees_and_prepares_again_is_there() {
@@ -95,7 +179,9 @@ fn a_plan_that_a_change_made_useless_does_not_stay() {
         text.replace("full_access_role", "pool_mode = \"transaction\"\npool_size = 1\nfull_access_role")
     });
     lock(&place.store).attempt("drop table if exists hid_plan");
-    lock(&place.store).rows("create table hid_plan (i int); insert into hid_plan values (7); grant select on hid_plan to public");
+    lock(&place.store).rows(
+        "create table hid_plan (i int); insert into hid_plan values (7); grant select on hid_plan to public",
+    );
     let sql = "select * from hid_plan";
     let connect = || crate::harness::support::wire::Wire::connect(served.port, ENGINEER, "us").unwrap();
     let mut first = connect();

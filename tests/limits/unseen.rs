@@ -207,3 +207,73 @@ fn a_malformed_function_call_has_an_answer_of_its_own() {
     let wrong = shapes.filter(|s| s["statement"] == "select ?" && s["rows"] == 2).count();
     assert_eq!(wrong, 0, "{counted:?}");
 }
+
+/// A name that is confirmed after something ran that may have changed it is not sure.
+#[test]
+fn a_name_that_sql_has_run_by_another_is_not_sure() {
+    let place = Place::turn();
+    let log = place.log(false);
+    let from = ledger::size(&log);
+    let mut wire = place.connect(ENGINEER, false);
+    let hidden = "prepare a as select email from users order by id limit 3";
+    send(&mut wire, &[parse("x", "deallocate a"), parse("y", hidden), sync()]);
+    run(&mut wire, "prepare a as select 1; execute x; execute y");
+    run(&mut wire, "prepare b as select 1; select 1/0");
+    let answer = run(&mut wire, "execute a");
+    assert_eq!(place.emails_in(&answer.bytes).len(), 3, "{answer:?}");
+    end(wire);
+    let intents = ledger::wait_for(&log, from, Kind::Intent, 4);
+    let last = intents.iter().rfind(|i| i["statement"] == "execute a").unwrap();
+    assert_eq!(last["not_understood"], true, "{last}");
+}
+
+/// ROLLBACK TO has the tag of ROLLBACK and ends no cursor that was made before the savepoint.
+#[test]
+fn a_rollback_to_a_savepoint_is_no_rollback() {
+    let place = Place::turn();
+    let mut wire = place.connect(ENGINEER, false);
+    let declare = "begin; declare c cursor with hold for select email from users order by id limit 3;
+        savepoint s; rollback to s; commit";
+    // The same in parts: a text of several parts is one batch.
+    for text in declare.split(';') {
+        let declared = run(&mut wire, text);
+        assert_eq!(declared.sqlstate(), None, "{declared:?}");
+    }
+    run(&mut wire, "close c");
+    let from = ledger::size(&place.log(false));
+    let declared = run(&mut wire, declare);
+    assert_eq!(declared.sqlstate(), None, "{declared:?}");
+    let answer = run(&mut wire, "fetch all from c");
+    assert_eq!((answer.sqlstate(), answer.rows.len()), (None, 3), "{answer:?}");
+    end(wire);
+    let intents = ledger::wait_for(&place.log(false), from, Kind::Intent, 2);
+    let fetch = intents.iter().find(|i| i["statement"] == "fetch all from c").unwrap();
+    assert!(fetch["not_understood"].is_null(), "{fetch}");
+}
+
+/// A refusal of ours leaves the unnamed statement as the store does.
+#[test]
+fn a_refusal_leaves_the_unnamed_statement() {
+    let place = Place::turn();
+    let mut wire = place.connect(ANALYST, false);
+    send(&mut wire, &[parse("", "select 7"), sync()]);
+    assert_eq!(send(&mut wire, &[bind("", "nowhere", &[]), sync()]).sqlstate(), Some("26000"));
+    let answer = send(&mut wire, &[bind("", "", &[]), execute("", 0), sync()]);
+    assert_eq!((answer.sqlstate(), answer.rows.len()), (None, 1), "{answer:?}");
+    end(wire);
+}
+
+/// One batch cannot fill the gateway's memory.
+#[test]
+fn a_batch_without_a_sync_has_a_bound() {
+    let place = Place::turn();
+    let mut wire = place.connect(ANALYST, false);
+    let long = "x".repeat(16_000);
+    let mut sent = vec![parse("", "select $1::text is null")];
+    sent.extend((0..6_000).map(|_| bind("", "", &[&long])));
+    sent.push(sync());
+    let answer = send(&mut wire, &sent);
+    assert_eq!(answer.sqlstate(), Some("54000"), "{:?}", answer.errors);
+    assert_eq!(run(&mut wire, "select 1").rows.len(), 1);
+    end(wire);
+}

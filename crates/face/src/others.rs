@@ -5,6 +5,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use ringfence_statement::asked::{BEHIND, STATE, THEIRS};
+use ringfence_statement::functions::unseen_patterns;
 use ringfence_statement::symbols::{Symbols, Words, harmless_words};
 use tokio_postgres::Client;
 
@@ -27,7 +28,10 @@ pub struct Code {
     fields: HashSet<Box<str>>,
     operators: HashSet<Box<str>>,
     types: HashSet<Box<str>>,
+    /// Relations of which a look runs it.
     relations: HashSet<Box<str>>,
+    /// Those of which a change does.
+    written: HashSet<Box<str>>,
     /// A cast runs it, also where none is written.
     is_anywhere: bool,
     /// An event trigger runs it when something is defined.
@@ -40,28 +44,41 @@ impl Code {
         !self.types.is_empty()
     }
 
-    /// Whether a text may run some of it when it is parsed: a constant of such a type is read then.
+    /// Whether a text may run some of it when it is parsed: a constant of such a type is read then, whether it is
+    /// written as a cast, as a call, behind a dot, or meets a column of the type.
     pub fn may_run_at_parse(&self, symbols: &Symbols) -> bool {
-        symbols.types.iter().any(|name| self.types.contains(name))
+        let all = symbols.types.iter().chain(&symbols.calls).chain(&symbols.fields);
+        !self.types.is_empty()
+            && (all.into_iter().any(|name| self.types.contains(name))
+                || meet(&self.relations, &symbols.relations)
+                || meet(&self.written, &symbols.written))
     }
 
     /// Whether a text may run some of it.
     pub fn may_run(&self, symbols: &Symbols) -> bool {
-        let meets = |mine: &HashSet<Box<str>>, theirs: &BTreeSet<Box<str>>| {
-            !mine.is_empty() && theirs.iter().any(|name| mine.contains(name))
-        };
         let is_something = !symbols.relations.is_empty()
             || !symbols.calls.is_empty()
             || !symbols.operators.is_empty()
             || !symbols.types.is_empty();
         self.is_anywhere && is_something
             || self.is_in_definitions && symbols.defines
-            || meets(&self.calls, &symbols.calls)
-            || meets(&self.fields, &symbols.fields)
-            || meets(&self.operators, &symbols.operators)
-            || meets(&self.types, &symbols.types)
-            || meets(&self.relations, &symbols.relations)
+            || symbols.maintains_all && !self.relations.is_empty()
+            || meet(&self.calls, &symbols.calls)
+            || meet(&self.fields, &symbols.fields)
+            || meet(&self.operators, &symbols.operators)
+            || meet(&self.types, &symbols.types)
+            || meet(&self.relations, &symbols.relations)
+            || meet(&self.written, &symbols.written)
     }
+
+    /// Whether there is a function of them.
+    pub fn has_functions(&self) -> bool {
+        !self.calls.is_empty()
+    }
+}
+
+fn meet(mine: &HashSet<Box<str>>, theirs: &BTreeSet<Box<str>>) -> bool {
+    !mine.is_empty() && theirs.iter().any(|name| mine.contains(name))
 }
 
 /// The state of what [`read`] reads.
@@ -74,7 +91,7 @@ pub(crate) async fn state(client: &Client) -> Result<String, Error> {
 struct Function {
     oid: u32,
     name: String,
-    takes_row: bool,
+    takes_one: bool,
     /// The words of its source; `None` if it may change its session.
     words: Option<Words>,
 }
@@ -90,11 +107,11 @@ pub(crate) async fn read(client: &Client) -> Result<Others, Error> {
             let source: Option<String> = row.get(3);
             let is_read = ["sql", "plpgsql"].contains(&language.as_str());
             let words = source.filter(|_| is_read).and_then(|source| harmless_words(&source));
-            Function { oid: row.get(0), name: row.get(1), takes_row: row.get(4), words }
+            Function { oid: row.get(0), name: row.get(1), takes_one: row.get(4), words }
         })
         .collect();
     let oids: Vec<u32> = functions.iter().map(|f| f.oid).collect();
-    let rows = client.query(BEHIND, &[&oids]).await.map_err(Error::refused(doing))?;
+    let rows = client.query(BEHIND, &[&oids, &unseen_patterns()]).await.map_err(Error::refused(doing))?;
     let behind: Vec<(String, String, u32)> =
         rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
     let all = code(&functions, &behind, |_| true);
@@ -109,14 +126,17 @@ fn changing(functions: &[Function], behind: &[(String, String, u32)]) -> HashSet
     loop {
         // What runs without a name in the source.
         let is_hidden = behind.iter().any(|(kind, _, function)| {
-            ["operator", "cast", "explicit", "type"].contains(&kind.as_str()) && changing.contains(function)
+            ["operator", "cast", "explicit", "type"].contains(&kind.as_str())
+                && (*function == 0 || changing.contains(function))
         });
         if is_hidden {
             return functions.iter().map(|f| f.oid).collect();
         }
         let named = functions.iter().filter(|f| changing.contains(&f.oid));
         let names: BTreeSet<String> = named.map(|f| f.name.to_lowercase()).collect();
-        let relations = behind.iter().filter(|(kind, _, f)| kind == "relation" && changing.contains(f));
+        let of_relation = |kind: &str| ["read", "written"].contains(&kind);
+        let relations =
+            behind.iter().filter(|(kind, _, f)| of_relation(kind) && (*f == 0 || changing.contains(f)));
         let relations: BTreeSet<String> = relations.map(|(_, name, _)| name.to_lowercase()).collect();
         let spreads =
             |words: &Words| !words.all.is_disjoint(&names) || !words.relations.is_disjoint(&relations);
@@ -134,7 +154,7 @@ fn code(functions: &[Function], behind: &[(String, String, u32)], is_in: impl Fn
     let mut code = Code::default();
     for function in functions.iter().filter(|f| is_in(f.oid)) {
         code.calls.insert(function.name.as_str().into());
-        if function.takes_row {
+        if function.takes_one {
             code.fields.insert(function.name.as_str().into());
         }
     }
@@ -143,16 +163,16 @@ fn code(functions: &[Function], behind: &[(String, String, u32)], is_in: impl Fn
         let name: Box<str> = name.as_str().into();
         match kind.as_str() {
             "operator" => drop(code.operators.insert(name)),
-            "type" => drop(code.types.insert(name)),
             "call" => drop(code.calls.insert(name)),
             "event" => code.is_in_definitions = true,
             // `x::name`, `name(x)`, `x.name`.
-            "explicit" => {
+            "type" | "explicit" => {
                 code.calls.insert(name.clone());
                 code.fields.insert(name.clone());
                 code.types.insert(name);
             }
             "cast" => code.is_anywhere = true,
+            "written" => drop(code.written.insert(name)),
             _ => drop(code.relations.insert(name)),
         }
     }

@@ -65,14 +65,15 @@ pub struct Relation {
 pub type Relations = HashMap<u32, Relation>;
 
 /// What a relation's name stands for in a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Named {
     /// PostgreSQL's own relations and sequences, which have nothing of any user.
     System,
     /// Tables that hold rows of their own.
     Table,
-    /// A table that holds rows of another one, too, or shows them: a partition, a child, or a parent.
-    Child,
+    /// A table that holds rows of others, too, or shows them: a partition, a child, or a parent. These are the
+    /// others, up and down.
+    Child(Vec<String>),
     /// A view or a foreign table, which can show rows of any table; also where a table has the same name, and
     /// where several tables have it.
     View,
@@ -496,11 +497,20 @@ async fn names(client: &Client) -> Result<Names, Error> {
         .query(
             "SELECT c.relname::text,
                     bool_or(c.is_view) OR count(*) FILTER (WHERE NOT c.is_system) > 1,
-                    bool_or(c.is_child), bool_and(c.is_system)
+                    max(c.others), bool_and(c.is_system)
              FROM (SELECT c.relname,
                           NOT s.is_system AND c.relkind NOT IN ('r', 'p', 'S') AS is_view,
-                          EXISTS (SELECT FROM pg_inherits i
-                                  WHERE i.inhrelid = c.oid OR i.inhparent = c.oid) AS is_child,
+                          CASE WHEN EXISTS (SELECT FROM pg_inherits i
+                                            WHERE i.inhrelid = c.oid OR i.inhparent = c.oid)
+                          THEN ARRAY(
+                            WITH RECURSIVE up AS (
+                              SELECT inhparent AS oid FROM pg_inherits WHERE inhrelid = c.oid
+                              UNION SELECT i.inhparent FROM pg_inherits i JOIN up ON i.inhrelid = up.oid),
+                            down AS (
+                              SELECT inhrelid AS oid FROM pg_inherits WHERE inhparent = c.oid
+                              UNION SELECT i.inhrelid FROM pg_inherits i JOIN down ON i.inhparent = down.oid)
+                            SELECT o.relname::text FROM pg_class o
+                              WHERE o.oid IN (SELECT oid FROM up UNION SELECT oid FROM down)) END AS others,
                           s.is_system
                    FROM pg_class c
                    JOIN pg_namespace n ON n.oid = c.relnamespace,
@@ -516,10 +526,11 @@ async fn names(client: &Client) -> Result<Names, Error> {
     let named = |row: &tokio_postgres::Row| {
         let name: String = row.get(0);
         let shows_values = SHOW_VALUES.contains(&name.as_str());
-        let named = match (row.get(1), row.get(2), row.get(3)) {
+        let others: Option<Vec<String>> = row.get(2);
+        let named = match (row.get(1), others, row.get(3)) {
             (true, ..) => Named::View,
             _ if shows_values => Named::View,
-            (_, true, _) => Named::Child,
+            (_, Some(others), _) => Named::Child(others),
             (.., true) => Named::System,
             _ => Named::Table,
         };

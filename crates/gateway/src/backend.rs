@@ -20,7 +20,7 @@ use tokio_rustls::{TlsConnector, client, server};
 use crate::cancel::Running;
 use crate::frame::{Body, Buffer, HEADER, MAX_FRAME, put, put_str, put_untagged};
 use crate::refusal::field;
-use crate::worker;
+use crate::{sockets, worker};
 
 /// The longest message of a login.
 const MAX_LOGIN_MESSAGE: usize = 64 * 1024;
@@ -135,6 +135,8 @@ pub struct Backend {
 
 /// How long a connection may be unused before it is asked whether it still answers.
 const CHECK_AFTER: Duration = Duration::from_secs(30);
+/// So long a store may take for a statement of our own, or for a cancel request.
+const OWN: Duration = Duration::from_secs(5);
 
 impl Address {
     /// The first address of a connection's configuration.
@@ -152,6 +154,7 @@ impl Address {
             Self::Tcp(host, port, tls) => {
                 let mut stream = TcpStream::connect((host.as_str(), *port)).await?;
                 stream.set_nodelay(true)?;
+                sockets::notice_loss(&stream);
                 let Some(tls) = tls else { return Ok(Box::new(stream)) };
                 let name = ServerName::try_from(host.clone()).map_err(std::io::Error::other)?;
                 stream.write_all(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f]).await?; // SSLRequest
@@ -164,8 +167,12 @@ impl Address {
         })
     }
 
-    /// Sends a cancel request and waits until the store has taken it.
+    /// Sends a cancel request and waits until the store has taken it, for a moment.
     pub async fn cancel(&self, process: i32, secret: &[u8]) -> std::io::Result<()> {
+        tokio::time::timeout(OWN, self.send_cancel(process, secret)).await?
+    }
+
+    async fn send_cancel(&self, process: i32, secret: &[u8]) -> std::io::Result<()> {
         let mut stream = self.dial().await?;
         let mut out = Vec::with_capacity(16);
         put_untagged(&mut out, |out| {
@@ -355,8 +362,14 @@ impl Backend {
         self.run(&["DEALLOCATE ALL"]).await
     }
 
-    /// Runs statements whose results nobody wants; an error of one is an error of all.
+    /// Runs statements whose results nobody wants; an error of one is an error of all. A store that does not answer
+    /// in time is one that has failed.
     async fn run(&mut self, queries: &[&str]) -> Result<(), BackendError> {
+        let late = |_| BackendError::Protocol("it did not answer a statement of our own in time");
+        tokio::time::timeout(OWN, self.run_all(queries)).await.map_err(late)?
+    }
+
+    async fn run_all(&mut self, queries: &[&str]) -> Result<(), BackendError> {
         let mut out = Vec::new();
         for query in queries {
             put(&mut out, b'Q', |out| put_str(out, query));

@@ -34,6 +34,8 @@ use crate::stand_in;
 const MAX_GOVERNED_FRAME: usize = 1 << 20;
 /// The most prepared statements and portals of a session.
 const MAX_NAMES: usize = 10_000;
+/// About how many bytes a parameter takes beside its own.
+const A_PARAMETER: usize = 16;
 /// Objects below this number are PostgreSQL's own (FirstNormalObjectId, transam.h).
 const FIRST_OWN_FUNCTION: u32 = 16_384;
 /// The most bytes of texts that one intent has; the ledger holds 4 MiB in an entry, JSON escapes included.
@@ -53,7 +55,6 @@ struct Side<'a, W> {
     skipping: bool,
     /// A Sync that came while the store waited for COPY data. The store ignores one that it reads then, and
     /// answers it where the COPY failed before: it is sent when the COPY has failed, and else is dropped.
-    held_sync: bool,
     /// The client sends nothing more than what is in the buffer.
     is_over: bool,
     /// The statement that was run last may wait for COPY data.
@@ -94,16 +95,8 @@ where
     W: AsyncWrite + Unpin,
 {
     let out = Vec::new();
-    let mut side = Side {
-        session,
-        store,
-        out,
-        passing: 0,
-        skipping: false,
-        held_sync: false,
-        is_over: false,
-        may_copy_in: false,
-    };
+    let mut side =
+        Side { session, store, out, passing: 0, skipping: false, is_over: false, may_copy_in: false };
     match side.run(client, buffer).await {
         Ok(end) => end,
         Err(error) => failed(&error),
@@ -152,7 +145,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                     read = fill(session, client, buffer) => if read? == 0 {
                         return Ok(End::Client);
                     },
-                    () = session.answered.notified(), if self.held_sync => {}
+                    () = session.answered.notified(), if session.flow().held_syncs > 0 => {}
                 }
                 continue;
             };
@@ -162,7 +155,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 continue;
             }
             if matches!(head.tag, b'd' | b'c' | b'f') {
-                self.held_sync = false;
+                self.session.flow().held_syncs = 0;
             }
             if head.tag == b'd' {
                 self.copy_data(head.total, client, buffer).await?;
@@ -279,27 +272,32 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let instead = if matches!(tag, b'S' | b'H') { Vec::new() } else { stand_in::out_of_turn(tag) };
         self.settle(buffer, &instead);
         match tag {
-            b'S' => self.held_sync = true,
+            b'S' => self.session.flow().held_syncs += 1,
             // Ignored.
             b'H' => {}
             _ => {
                 let mut flow = self.session.flow();
                 flow.copy_ends();
                 self.skipping |= flow.is_in_batch();
-                self.held_sync = false;
+                flow.held_syncs = 0;
             }
         }
     }
 
-    /// Sends a Sync that was held once the COPY before it has failed.
+    /// Sends Syncs that were held once the COPY before them has failed.
     fn settle_held(&mut self, buffer: &mut Buffer) {
-        if !self.held_sync || self.session.flow().copying {
-            return;
+        let held = {
+            let mut flow = self.session.flow();
+            if flow.copying {
+                return;
+            }
+            std::mem::take(&mut flow.held_syncs)
+        };
+        for _ in 0..held {
+            self.skipping = false;
+            self.settle(buffer, &stand_in::sync());
+            self.session.flow().sync();
         }
-        self.held_sync = false;
-        self.skipping = false;
-        self.settle(buffer, &stand_in::sync());
-        self.session.flow().sync();
     }
 
     /// Waits until the store has answered something, or the client has sent something or is gone.
@@ -416,6 +414,11 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         if tag != b'E' && self.session.metering.is_some() {
             self.session.flow().just_described = None;
         }
+        if matches!(tag, b'P' | b'B' | b'C' | b'E') && self.session.flow().kept > self.most_kept() {
+            let refusal = Refusal::new(code::LIMIT_EXCEEDED, "too many messages without a Sync")
+                .hint("Send a Sync more often: until then the gateway keeps what was sent.");
+            return Ok(self.refuse_in_batch(&refusal, None));
+        }
         match tag {
             b'Q' => self.query(Body(body)).await,
             b'P' => self.parse(body).await,
@@ -432,6 +435,22 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             b'F' => self.function_call(body).await,
             other => Err(invalid(format!("invalid frontend message type {other}"))),
         }
+    }
+
+    /// How many bytes of one batch are kept: parameters are kept of what is recorded one by one.
+    fn most_kept(&self) -> usize {
+        if self.session.is_logged() { 64 << 20 } else { 256 << 20 }
+    }
+
+    /// Why a statement that changes names is refused where there are too many.
+    fn too_many_names(&self, statement: &Statement) -> Option<Refusal> {
+        let adds =
+            |e: &Effect| matches!(e, Effect::Prepare(_) | Effect::Declare { .. } | Effect::Savepoint(_));
+        let adds = statement.analysis.parts.iter().filter_map(|part| part.effect.as_ref()).any(adds);
+        (adds && self.session.flow().names.len() > MAX_NAMES).then(|| {
+            Refusal::new(code::LIMIT_EXCEEDED, "too many prepared statements, cursors and savepoints")
+                .hint("End the transaction, or DEALLOCATE ALL in a new session.")
+        })
     }
 
     /// Reads the text of a statement. `Err(None)` if the message is malformed.
@@ -460,7 +479,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             Arc::new(Analysis::too_long(settings))
         } else {
             let mut flow = session.flow();
-            flow.recent.of(statements, &text, settings, session.is_governed())
+            flow.recent.of(statements, &text, settings, session.is_governed() || session.is_logged())
         };
         let mut statement = Statement::of(&text, analysis, settings);
         statement.deallocates_shared =
@@ -499,7 +518,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             Err(Some(refusal)) => return Ok(self.refuse_query(&refusal, None)),
             _ => return Err(invalid("a malformed Query message")),
         };
-        if let Some(refused) = self.not_allowed(&statement) {
+        if let Some(refused) = self.not_allowed(&statement).or_else(|| self.too_many_names(&statement)) {
             return Ok(self.refuse_query(&refused, Some(&statement.text)));
         }
         let mut begun = Vec::new();
@@ -519,6 +538,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         match admitted {
             Ok(mut in_flight) => {
                 in_flight.is_simple = true;
+                in_flight.only_to_savepoints = only_to_savepoints(&statement.analysis);
                 in_flight.deallocates_shared = statement.deallocates_shared;
                 in_flight.changes_names = flow.names.query(Some(&statement), begun);
                 flow.settings_unsure |= statement.analysis.changes_settings;
@@ -552,6 +572,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         self.session.note_pins(true);
         let mut flow = self.session.flow();
         flow.names.be_unsure();
+        // Once more when it has ended: what it changed may be confirmed by then.
+        flow.changes_unseen = true;
         flow.settings_unsure = true;
     }
 
@@ -571,7 +593,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     ) -> Result<InFlight, Refusal> {
         let session = self.session;
         let traced = session.shared.config.traces.as_ref().and_then(|traces| traces.begin(&statement.text));
-        session.note_pins(statement.analysis.is_sticky);
+        session.note_pins(
+            statement.analysis.is_sticky || running.meant.iter().any(|(_, meant)| meant.analysis.is_sticky),
+        );
         if session.changes_connections() && statement.analysis.discards_names() {
             session.flow().discard();
         }
@@ -818,7 +842,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             statement = Arc::new(own);
         }
         // A constant of a type is read when the text is parsed, by code of others if the type has some.
-        let may_read = self.session.code().is_some_and(|known| known.may_run_at_parse(&statement.analysis));
+        if let Err(error) = self.session.look_at_code().await {
+            return Ok(self.refuse_in_batch(&cannot_connect(&error), None));
+        }
+        let may_read = self.session.may_run_at_parse(&statement.analysis);
         if may_read {
             let running = Running::planned(&statement.analysis.scope);
             match self.admit(&statement, running, &Arc::from([]), None).await {
@@ -852,7 +879,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             return Ok(self.fail_in_batch(&Refusal::new(code::DUPLICATE_STATEMENT, message)));
         }
         let settings = if statement.depends_on_settings() { statement.settings } else { Settings::default() };
-        let times = if named { self.session.times() } else { String::new() };
+        let times: Arc<str> = if named { self.session.times().into() } else { Arc::from("") };
         // Something that ran unseen may have put another statement in the place of a shared one.
         let is_shared = statement.analysis.is_understood && !self.session.flow().names.are_unsure();
         let is_shared = is_shared && !self.session.flow().settings_unsure;
@@ -861,10 +888,12 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         } else {
             shared_names.fresh()
         };
-        let prepared = SharedStatement { number, named, definition: definition.into() };
+        let is_own = !(named && is_shared);
+        let prepared = SharedStatement { number, named, is_own, times, definition: definition.into() };
         let parse = (named || statement.deallocates_shared).then(|| stand_in::prepare(&prepared));
         let mut flow = self.session.flow();
-        let known = named && flow.is_on_connection(&prepared);
+        // In a transaction that has failed the store refuses it, whether it has it or not.
+        let known = named && flow.is_on_connection(&prepared) && flow.transaction != b'E';
         let mut statement = Arc::unwrap_or_clone(statement);
         statement.shared = Some(prepared);
         flow.names.parse(name, Arc::new(statement), is_decoded);
@@ -922,6 +951,19 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         };
         let mut before = Vec::new();
         let settings = self.session.settings();
+        // Dates in the text are read when the store prepares it: under other parameters it is another statement.
+        let of_now;
+        let shared = if shared.named && !shared.is_own && !self.session.has_times(&shared.times) {
+            let names = &self.session.shared.shared_names;
+            let read_as =
+                if prepared.statement.depends_on_settings() { settings } else { Settings::default() };
+            let times: Arc<str> = self.session.times().into();
+            let number = names.number(&shared.definition, read_as, &times);
+            of_now = SharedStatement { number, times, ..shared.clone() };
+            &of_now
+        } else {
+            shared
+        };
         let mut flow = self.session.flow();
         if !flow.is_on_connection(shared) {
             let statement = &prepared.statement;
@@ -1002,6 +1044,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             }
         }
         let mut flow = self.session.flow();
+        flow.kept += parameters.iter().map(|parameter| parameter.len() + A_PARAMETER).sum::<usize>();
         flow.names.bind(portal, &prepared, parameters, portal_is_decoded, number);
         flow.send(Confirmed::Pass, None);
         if may_read {
@@ -1067,6 +1110,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             let refusal = resolve::unsure(&statement.text);
             return Ok(self.refuse_in_batch(&refusal, Some(&statement.text)));
         }
+        if let Some(refusal) = self.too_many_names(&statement) {
+            return Ok(self.refuse_in_batch(&refusal, Some(&statement.text)));
+        }
         let mut begun = Vec::new();
         let mut may_copy_in = statement.analysis.may_copy_in();
         let admitted = match self.resolver(|resolver| resolver.portal(&name, &portal)) {
@@ -1089,6 +1135,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             Err(refusal) => return Ok(self.refuse_in_batch(&refusal, Some(&statement.text))),
         };
         in_flight.deallocates_shared = statement.deallocates_shared;
+        in_flight.only_to_savepoints = only_to_savepoints(&statement.analysis);
         self.may_copy_in = may_copy_in;
         let mut flow = self.session.flow();
         for begun in begun.iter_mut().filter(|begun| begun.name == name) {
@@ -1161,6 +1208,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 let mut flow = session.flow();
                 if number >= FIRST_OWN_FUNCTION {
                     flow.names.be_unsure();
+                    flow.changes_unseen = true;
                 }
                 flow.begin(InFlight { is_simple: true, ..in_flight });
                 Ok(Passage::Forward)
@@ -1168,6 +1216,12 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             Err(refusal) => Ok(self.refuse_query(&refusal, None)),
         }
     }
+}
+
+/// Whether no part of a text ends a transaction but to a savepoint.
+fn only_to_savepoints(analysis: &Analysis) -> bool {
+    let ends = |effect: &Effect| matches!(effect, Effect::Rollback | Effect::Commit | Effect::Unsure);
+    !analysis.parts.iter().filter_map(|part| part.effect.as_ref()).any(ends)
 }
 
 /// Which code of others a statement may run, and what follows from that for its session.
@@ -1186,6 +1240,8 @@ async fn look_at_code(session: &Session, statement: &Statement, running: &Runnin
         // What a workload does in blocks of PL/pgSQL, or in words that are not read, defines nothing as a rule.
         let is_seen = session.is_logged() || analysis.parts.iter().all(|p| p.effect != Some(Effect::Unsure));
         flow_defines |= analysis.defines_code && is_seen;
+        // Code can make code, too.
+        flow_defines |= session.is_logged() && session.may_define_unseen(known.as_deref(), analysis);
         must_reset |= analysis.runs_sql;
     }
     let mut flow = session.flow();

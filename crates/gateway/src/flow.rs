@@ -21,6 +21,9 @@ use crate::relay::recorded_texts::RecordedTexts;
 use crate::relay::statement::{SharedStatement, Statement};
 use crate::traces::{Begun, Over};
 
+/// About how many bytes a message takes until it is answered.
+const A_MESSAGE: usize = 160;
+
 /// What becomes of a ParseComplete, BindComplete or CloseComplete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confirmed {
@@ -81,6 +84,8 @@ pub struct InFlight {
     pub is_skipped: bool,
     /// Its parts that have ended.
     pub parts_ended: usize,
+    /// Each ROLLBACK in it is one to a savepoint: the tags are the same.
+    pub only_to_savepoints: bool,
     /// Its end confirms a change of names; see [`Names::execute`].
     pub changes_names: bool,
     /// See [`Statement::deallocates_shared`].
@@ -171,6 +176,8 @@ pub struct Flow {
     pub transaction: u8,
     /// The store waits for COPY data.
     pub copying: bool,
+    /// Syncs that wait until the COPY before them has failed, or is known to run: then the store ignores them.
+    pub held_syncs: usize,
     /// How often the client ended COPY data, since the last statement, before the store waited for it.
     early_copy_ends: usize,
     /// A batch is answered, but its answer has not left yet.
@@ -179,6 +186,10 @@ pub struct Flow {
     pub unsynced: bool,
     /// The store has, or may have, the beginning of a frame and not its end.
     pub within_frame: bool,
+    /// The same of the client.
+    pub answer_is_cut: bool,
+    /// About how many bytes are kept of the messages that were sent since the last ReadyForQuery.
+    pub kept: usize,
     /// Something is left in the connection that the session may rely on (transaction pooling).
     pub pinned: bool,
     /// The place of the last message that was sent before the last statement that pins.
@@ -259,6 +270,7 @@ impl Flow {
             Some((false, number)) => self.sending_unnamed = Some(number),
             None => {}
         }
+        self.kept += A_MESSAGE;
         let place = self.place();
         self.sent.push_back(Sent { confirmed, prepares, place, may_read: false });
     }
@@ -315,6 +327,7 @@ impl Flow {
     pub fn begin(&mut self, mut statement: InFlight) {
         let is_simple = statement.is_simple;
         self.early_copy_ends = 0;
+        self.kept += A_MESSAGE;
         statement.place = self.place();
         self.texts.extend(statement.text.take());
         self.texts.append(&mut statement.meant);
@@ -371,7 +384,8 @@ impl Flow {
     /// CommandComplete (with its tag), EmptyQueryResponse or PortalSuspended came: the statement that is
     /// over, if this ends it.
     pub fn complete(&mut self, tag: &[u8]) -> Option<InFlight> {
-        self.rolled_back |= tag.starts_with(b"ROLLBACK\0");
+        let is_rollback = tag.starts_with(b"ROLLBACK\0");
+        self.rolled_back |= is_rollback && self.current().is_none_or(|current| !current.only_to_savepoints);
         let current = self.current()?;
         current.parts_ended += 1;
         if current.is_simple {
@@ -469,6 +483,7 @@ impl Flow {
         }
         self.texts.clear();
         self.parameters.clear();
+        self.kept = 0;
         self.sent.clear();
         self.sending.clear();
         self.sending_unnamed = None;
@@ -487,6 +502,7 @@ impl Flow {
         self.unready == 0
             && self.awaited.is_empty()
             && self.transaction == b'I'
+            && self.held_syncs == 0
             && !self.unsynced
             && !self.within_frame
     }

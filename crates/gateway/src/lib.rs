@@ -60,6 +60,7 @@ pub mod server;
 pub mod session;
 pub mod sessions;
 pub mod show;
+mod sockets;
 pub mod stand_in;
 pub mod startup;
 pub mod store_side;

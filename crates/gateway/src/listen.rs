@@ -17,7 +17,7 @@ use crate::refusal::{Refusal, code};
 use crate::server::Shared;
 use crate::session::Client;
 use crate::worker::Workers;
-use crate::{console, login, session};
+use crate::{console, login, session, sockets};
 
 /// Takes TCP connections and gives each to a worker.
 pub async fn accept(
@@ -37,6 +37,7 @@ pub async fn accept(
                 hand_over(&shared, &workers, Some(address), move || {
                     let stream = TcpStream::from_std(stream)?;
                     stream.set_nodelay(true)?;
+                    sockets::notice_loss(&stream);
                     Ok(Box::new(stream))
                 });
             }

@@ -397,11 +397,14 @@ impl Session {
         let whole = Mention { max_rows: UNBOUNDED, all_columns: true, ..Mention::default() };
         // Outside a face, a function that is not known may read any table, and so may a view.
         let names = (!self.is_face()).then_some(names);
-        let named = |table: &str| names.as_ref().map(|names| names.get(table).copied());
+        let named = |table: &str| names.as_ref().map(|names| names.get(table));
         // A name that the store does not have is for the store to refuse; `is_absent` holds back its rows.
         let is_strange = |table: &String| match named(table) {
             None | Some(None | Some(Named::Table | Named::System)) => false,
-            Some(Some(Named::Child)) => !catalogue.tables.contains_key(table),
+            Some(Some(Named::Child(others))) => {
+                let is_classified = |table: &String| catalogue.tables.contains_key(table);
+                !is_classified(table) && others.iter().any(is_classified)
+            }
             Some(Some(Named::View)) => true,
         };
         // A copy in the same row is read later by the name of another column.
@@ -417,7 +420,7 @@ impl Session {
         let mentions: Vec<(&String, &Mention)> = if is_unknown {
             catalogue.tables.keys().map(|table| (table, &whole)).collect()
         } else {
-            let is_system = |table: &str| named(table) == Some(Some(Named::System));
+            let is_system = |table: &str| named(table) == Some(Some(&Named::System));
             scope.tables.iter().filter(|(table, _)| !is_system(table)).collect()
         };
         for (table, mention) in mentions {
@@ -457,11 +460,21 @@ impl Session {
         self.code().map(|known| Arc::clone(&known.names)).unwrap_or_default()
     }
 
-    /// Whether a query reads a relation that can show rows of tables which it does not name.
+    /// Whether a query reads a relation that can show classified rows of tables which it does not name: a view, or
+    /// a partition, a parent or a child of such a table.
     pub fn reads_views(&self, runs: &[Run]) -> bool {
+        if self.is_face() {
+            return false;
+        }
         let names = self.names();
-        let is_view = |table: &String| names.get(table) == Some(&Named::View);
-        !self.is_face() && runs.iter().any(|run| run.scope.tables.keys().any(is_view))
+        let catalogue = self.policy.store(&self.store.name).map(|(_, catalogue)| catalogue);
+        let is_classified = |table: &String| catalogue.is_none_or(|c| c.tables.contains_key(table));
+        let shows_others = |table: &String| match names.get(table) {
+            Some(Named::View) => true,
+            Some(Named::Child(others)) => others.iter().any(|other| other != table && is_classified(other)),
+            Some(Named::System | Named::Table) | None => false,
+        };
+        runs.iter().any(|run| run.scope.tables.keys().any(shows_others))
     }
 
     /// Looks again for the names of relations that a query has and the store did not have.

@@ -39,11 +39,6 @@ pub struct Known {
 }
 
 impl Known {
-    /// Whether a text may run code of others when it is parsed.
-    pub fn may_run_at_parse(&self, analysis: &Analysis) -> bool {
-        self.others.all.may_run_at_parse(&analysis.symbols)
-    }
-
     /// Whether the store has types that run code of others when a value is read.
     pub fn has_types(&self) -> bool {
         self.others.all.has_types()
@@ -113,7 +108,9 @@ impl OfStore {
             return Ok(());
         }
         let as_of = Instant::now();
-        let found = steward.others(known.as_ref().filter(|_| !is_whole).map(|known| &*known.state)).await?;
+        let asked = steward.others(known.as_ref().filter(|_| !is_whole).map(|known| &*known.state));
+        let late = |_| ringfence_face::Error::Unreachable("it does not say in time which code it has".into());
+        let found = tokio::time::timeout(LOOKING, asked).await.map_err(late)??;
         let now = match (found, known) {
             (Some((state, others, names)), _) => Known { state, others, names: Arc::new(names), as_of },
             (None, Some(known)) => Known {
@@ -189,23 +186,49 @@ impl Session {
         behind.others.look(&behind.steward, since, false).await
     }
 
+    /// Whether what is known of the store holds for what the session itself has defined. What it has not committed
+    /// nobody else sees.
+    fn is_known(&self, known: &Known) -> bool {
+        let flow = self.flow();
+        !flow.defines && flow.defined_at.is_none_or(|at| known.as_of >= at)
+    }
+
+    /// Whether a text may run code of others when it is parsed.
+    pub fn may_run_at_parse(&self, analysis: &Analysis) -> bool {
+        if self.is_face() {
+            return false;
+        }
+        let symbols = &analysis.symbols;
+        self.code().is_none_or(|known| {
+            let is_known = self.is_known(&known) && known.as_of.elapsed() <= TOO_OLD;
+            known.others.all.may_run_at_parse(symbols) || !is_known && !symbols.reads_no_types()
+        })
+    }
+
+    /// Whether a statement runs code, as far as that is known, that may also make other code.
+    pub fn may_define_unseen(&self, known: Option<&Known>, analysis: &Analysis) -> bool {
+        let changing = known.map(|known| &known.others.changing);
+        changing.is_some_and(|changing| {
+            changing.may_run(&analysis.symbols) || analysis.runs_sql && changing.has_functions()
+        })
+    }
+
     /// What code of others a statement may run.
     pub fn runs(&self, known: Option<&Known>, analysis: &Analysis) -> Runs {
         if self.is_face() {
             return Runs::Own;
         }
         let Some(known) = known else { return Runs::Changes };
-        // What the session has defined and not committed nobody else sees; what is defined within a text neither.
-        let is_known = {
-            let flow = self.flow();
-            !flow.defines && flow.defined_at.is_none_or(|at| known.as_of >= at)
-        };
-        if !is_known
+        // What is defined within a text nobody else sees either.
+        if !self.is_known(known)
             || analysis.defines_code && analysis.parts.len() > 1
-            || known.others.changing.may_run(&analysis.symbols)
+            || self.may_define_unseen(Some(known), analysis)
         {
             Runs::Changes
-        } else if known.others.all.may_run(&analysis.symbols) || known.as_of.elapsed() > TOO_OLD {
+        } else if known.others.all.may_run(&analysis.symbols)
+            || analysis.runs_sql && known.others.all.has_functions()
+            || known.as_of.elapsed() > TOO_OLD
+        {
             Runs::Reads
         } else {
             Runs::Own

@@ -51,6 +51,9 @@ pub enum Mode {
     Counted,
 }
 
+/// The parameters by which dates, times and intervals are read and written.
+const TIMES: [&str; 3] = ["DateStyle", "TimeZone", "IntervalStyle"];
+
 /// What both sides know.
 pub struct Session {
     /// What all sessions share.
@@ -237,7 +240,19 @@ impl Session {
                 .find(|(n, _)| n.eq_ignore_ascii_case(name))
                 .map_or("", |(_, value)| value.as_str())
         };
-        ["DateStyle", "TimeZone", "IntervalStyle"].map(value).join("\n")
+        TIMES.map(value).join("\n")
+    }
+
+    /// Whether dates are read as `times` says.
+    pub fn has_times(&self, times: &str) -> bool {
+        let parameters = self.parameters();
+        let value = |name: &str| {
+            parameters
+                .iter()
+                .find(|(n, _)| n.eq_ignore_ascii_case(name))
+                .map_or("", |(_, value)| value.as_str())
+        };
+        TIMES.into_iter().map(value).eq(times.split('\n'))
     }
 
     /// The store's parameters as the client knows them.
@@ -333,6 +348,10 @@ impl Source for Session {
             metering.warn(&mut notices);
         }
         notices
+    }
+
+    fn within_frame(&self, is_within: bool) {
+        self.flow().answer_is_cut = is_within;
     }
 
     fn sent(&self, bytes: usize) {
@@ -846,7 +865,11 @@ async fn next_connection(
         cut = next_cut(cut) => return Err(End::Cut(cut, true)),
         taken = taking => taken.map_err(|refusal| End::Refused(refusal, true))?,
     };
-    connection.adopt(session).await.map_err(|refusal| End::Refused(refusal, true))?;
+    tokio::select! {
+        biased;
+        cut = next_cut(cut) => return Err(End::Cut(cut, true)),
+        adopted = connection.adopt(session) => adopted.map_err(|refusal| End::Refused(refusal, true))?,
+    }
     Ok(connection)
 }
 
@@ -875,7 +898,7 @@ async fn tell(session: &Session, end: &End, client: &mut (impl AsyncWrite + Unpi
         End::Cut(cut, between) => (Some(cut.refusal()), *between, cut.reason()),
         End::Refused(refusal, between) => (Some(refusal.clone()), *between, refusal.message.clone()),
     };
-    if let Some(refusal) = refusal.filter(|_| between_frames) {
+    if let Some(refusal) = refusal.filter(|_| between_frames && !session.flow().answer_is_cut) {
         exit::last_words(session, client, refusal).await;
     }
     reason

@@ -23,11 +23,12 @@ pub fn query(text: &str) -> Vec<u8> {
     out
 }
 
-/// A Parse that the store refuses.
+/// A Parse that the store refuses. It has a name: the unnamed statement ends when another one is parsed, whether
+/// that succeeds or not.
 pub fn parse(text: &str) -> Vec<u8> {
     let mut out = Vec::new();
     put(&mut out, b'P', |out| {
-        put_str(out, "");
+        put_str(out, "ringfence_refused");
         put_str(out, text);
         out.extend_from_slice(&[0, 0]);
     });

@@ -25,6 +25,8 @@ use crate::relay::statement::SHARED;
 use crate::session::{End, Session};
 use crate::stand_in::{self, REFUSED};
 
+/// The most values of reported parameters that a session remembers its client has had.
+const MOST_SHOWN: usize = 1000;
 /// Errors that the way to ask may help with: no such column, no such table, no right, no such function.
 const EXPLAINED: &[&[u8]] = &[b"42703", b"42P01", b"42501", b"42883"];
 
@@ -368,6 +370,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let known = (name.to_owned(), value.to_owned());
         let is_old = shown.contains(&known) || self.session.began_with(name).as_deref() == Some(value);
         if is_old || error_fields::parameter_passes(name, value, &self.words()) {
+            // A client that sets many values waits no longer for one that it had before.
+            if shown.len() >= MOST_SHOWN {
+                shown.clear();
+            }
             shown.insert(known);
             Passage::Forward
         } else {

@@ -343,6 +343,15 @@ fn query(value: &Value, verdict: &mut Verdict) -> Judged {
     tree.iter().try_for_each(|(kind, fields)| visit(kind, fields, verdict))
 }
 
+/// Whether a SELECT makes a table. In a UNION the clause stands in the first of the parts, which are no nodes of
+/// their own.
+fn selects_into(select: &Value) -> bool {
+    !select.is_null()
+        && (!select["into_clause"].is_null()
+            || selects_into(&select["larg"])
+            || selects_into(&select["rarg"]))
+}
+
 fn visit(kind: &str, fields: &Value, verdict: &mut Verdict) -> Judged {
     if !QUERY_NODES.contains(&kind) {
         let what = match kind {
@@ -353,7 +362,7 @@ fn visit(kind: &str, fields: &Value, verdict: &mut Verdict) -> Judged {
     }
     match kind {
         "SelectStmt" => {
-            if !fields["into_clause"].is_null() {
+            if selects_into(fields) {
                 return no("SELECT INTO is", "Only reading is.");
             }
             if fields["locking_clause"].as_array().is_some_and(|l| !l.is_empty()) {

@@ -168,12 +168,21 @@ impl Analysis {
     /// What the tokens of a long text say: that it is one statement that reads or changes rows, and so
     /// changes no name. Its scope is not looked for. `None` if it may be something else.
     fn by_tokens(text: &str, settings: Settings) -> Option<Self> {
-        let (shape, is_sticky, names) = shape::one_statement(text)?;
-        let symbols = Symbols { calls: names.clone(), relations: names, ..Symbols::default() };
+        let shape::OneStatement { shape, is_sticky, words, operators } = shape::one_statement(text)?;
+        let runs_sql = words.iter().any(|word| functions::function(word) == functions::Function::RunsSql);
+        let symbols = Symbols {
+            calls: words.clone(),
+            fields: words.clone(),
+            types: words.clone(),
+            written: words.clone(),
+            relations: words,
+            operators,
+            ..Symbols::default()
+        };
         let scope = Arc::new(QueryScope::unknown());
         let parts = vec![Part { effect: None, is_quick: false, copies_in: false, scope: Arc::clone(&scope) }];
         let is_understood = true;
-        let (defines_code, runs_sql) = (false, false);
+        let defines_code = false;
         let rest = Self::not_understood(settings);
         Some(Self { parts, scope, is_sticky, symbols, defines_code, runs_sql, shape, is_understood, ..rest })
     }

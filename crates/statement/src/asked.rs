@@ -2,67 +2,102 @@
 //! log use the same ones.
 
 /// Lists the functions that are neither PostgreSQL's own (numbers below FirstNormalObjectId, transam.h) nor of
-/// an extension and a superuser.
+/// an extension and a superuser. A name that begins with `pg_` stands for one of PostgreSQL's own, so it is
+/// listed whose ever it is. One argument is enough for `x.f`, whatever type it has.
 pub const THEIRS: &str = "SELECT p.oid, p.proname::text AS name, l.lanname::text AS language,
        coalesce(pg_get_function_sqlbody(p.oid), p.prosrc) AS source,
-       p.pronargs - p.pronargdefaults <= 1 AND p.pronargs >= 1
-         AND EXISTS (SELECT FROM pg_type t WHERE t.oid = p.proargtypes[0] AND t.typtype IN ('c', 'p', 'd'))
-         AS takes_row
+       p.pronargs >= 1 AND (p.pronargs - p.pronargdefaults <= 1 OR p.provariadic <> 0) AS takes_one
   FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
   WHERE p.oid >= 16384 AND p.pronamespace <> coalesce(to_regnamespace('ringfence'), 0)
-    AND NOT EXISTS (SELECT FROM pg_depend d JOIN pg_roles o ON o.oid = p.proowner
-                    WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e' AND o.rolsuper)";
+    AND (p.proname LIKE 'pg\\_%' OR NOT EXISTS (
+      SELECT FROM pg_depend d JOIN pg_roles o ON o.oid = p.proowner
+        WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e' AND o.rolsuper))";
 
-/// Lists what runs functions of others (their numbers are `$1`): kind, name, the function's number, 0 where none
-/// is known. It follows `pg_depend` from each function to what uses it, and from there to what that is a part of.
-pub const BEHIND: &str = "WITH RECURSIVE runs(classid, objid, function) AS (
-     SELECT 'pg_proc'::regclass::oid, oid, oid FROM unnest($1::oid[]) AS theirs(oid)
-     UNION SELECT 'pg_class'::regclass, ev_class, 0::oid FROM pg_rewrite WHERE ev_type <> '1' AND oid >= 16384
-     UNION SELECT x.classid, x.objid, r.function FROM runs r, LATERAL (
+/// Lists what runs functions of others (their numbers are `$1`), or PostgreSQL's that run a text as SQL (`$2` has
+/// patterns of their names): kind, name, the function's number, 0 where none is known. It follows `pg_depend`
+/// from each function to what uses it, and from there to what that is a part of. `writes` is what runs when
+/// rows are changed, and not when they are read.
+pub const BEHIND: &str = "WITH RECURSIVE
+     runs_text AS (SELECT oid FROM pg_proc WHERE proname LIKE ANY($2::text[])),
+     called AS (SELECT ':funcid (' || string_agg(oid::text, '|') || ') ' AS pattern FROM runs_text),
+     trees(classid, objid, writes, tree) AS (
+       SELECT 'pg_rewrite'::regclass::oid, oid, false, ev_action::text || coalesce(ev_qual::text, '')
+         FROM pg_rewrite WHERE oid >= 16384
+       UNION ALL SELECT 'pg_attrdef'::regclass, oid, false, adbin::text FROM pg_attrdef
+       UNION ALL SELECT 'pg_constraint'::regclass, oid, false, conbin::text FROM pg_constraint
+         WHERE conbin IS NOT NULL
+       UNION ALL SELECT 'pg_policy'::regclass, oid, false,
+           coalesce(polqual::text, '') || coalesce(polwithcheck::text, '') FROM pg_policy
+       UNION ALL SELECT 'pg_trigger'::regclass, oid, false, tgqual::text FROM pg_trigger WHERE tgqual IS NOT NULL
+       UNION ALL SELECT 'pg_class'::regclass, indexrelid, false,
+           coalesce(indexprs::text, '') || coalesce(indpred::text, '') FROM pg_index
+         WHERE indexprs IS NOT NULL OR indpred IS NOT NULL
+       UNION ALL SELECT 'pg_statistic_ext'::regclass, oid, false, stxexprs::text FROM pg_statistic_ext
+         WHERE stxexprs IS NOT NULL
+       UNION ALL SELECT 'pg_class'::regclass, partrelid, false, partexprs::text FROM pg_partitioned_table
+         WHERE partexprs IS NOT NULL
+       UNION ALL SELECT 'pg_type'::regclass, oid, false, typdefaultbin::text FROM pg_type
+         WHERE typdefaultbin IS NOT NULL),
+     runs(classid, objid, writes, function) AS (
+     SELECT 'pg_proc'::regclass::oid, oid, false, oid FROM unnest($1::oid[]) AS theirs(oid)
+     UNION SELECT t.classid, t.objid, t.writes, 0::oid FROM trees t, called c WHERE t.tree ~ c.pattern
+     UNION SELECT 'pg_operator'::regclass, oid, false, 0::oid FROM pg_operator
+       WHERE oid >= 16384 AND oprcode::oid IN (SELECT oid FROM runs_text)
+     UNION SELECT 'pg_cast'::regclass, oid, false, 0::oid FROM pg_cast
+       WHERE oid >= 16384 AND castfunc IN (SELECT oid FROM runs_text)
+     UNION SELECT 'pg_class'::regclass, ev_class, true, 0::oid FROM pg_rewrite WHERE ev_type <> '1' AND oid >= 16384
+     -- A change of this view sets parameters.
+     UNION SELECT 'pg_class'::regclass, 'pg_catalog.pg_settings'::regclass::oid, true, 0::oid
+     UNION SELECT x.classid, x.objid, x.writes, r.function FROM runs r, LATERAL (
        -- What depends on it. What has a row or a column of a table runs nothing of that by itself.
-       SELECT d.classid, d.objid FROM pg_depend d
+       SELECT d.classid, d.objid, r.writes FROM pg_depend d
          WHERE d.refclassid = r.classid AND d.refobjid = r.objid AND d.deptype <> 'e'
            AND CASE r.classid
-               WHEN 'pg_class'::regclass THEN d.classid IN ('pg_rewrite'::regclass, 'pg_policy'::regclass)
+               WHEN 'pg_class'::regclass
+               THEN d.classid = 'pg_rewrite'::regclass OR d.classid = 'pg_policy'::regclass AND NOT r.writes
                WHEN 'pg_type'::regclass
                THEN d.classid NOT IN ('pg_operator'::regclass, 'pg_cast'::regclass, 'pg_opclass'::regclass)
                ELSE true END
        -- What it is a part of.
-       UNION ALL SELECT 'pg_class'::regclass, c.ev_class FROM pg_rewrite c
+       UNION ALL SELECT 'pg_class'::regclass, c.ev_class, r.writes OR c.ev_type <> '1' FROM pg_rewrite c
          WHERE r.classid = 'pg_rewrite'::regclass AND c.oid = r.objid
-       UNION ALL SELECT 'pg_class'::regclass, c.adrelid FROM pg_attrdef c
+       UNION ALL SELECT 'pg_class'::regclass, c.adrelid, true FROM pg_attrdef c
          WHERE r.classid = 'pg_attrdef'::regclass AND c.oid = r.objid
-       UNION ALL SELECT 'pg_class'::regclass, c.tgrelid FROM pg_trigger c
+       UNION ALL SELECT 'pg_class'::regclass, c.tgrelid, true FROM pg_trigger c
          WHERE r.classid = 'pg_trigger'::regclass AND c.oid = r.objid
-       UNION ALL SELECT 'pg_class'::regclass, c.polrelid FROM pg_policy c
+       UNION ALL SELECT 'pg_class'::regclass, c.polrelid, r.writes FROM pg_policy c
          WHERE r.classid = 'pg_policy'::regclass AND c.oid = r.objid
-       UNION ALL SELECT 'pg_class'::regclass, c.stxrelid FROM pg_statistic_ext c
+       UNION ALL SELECT 'pg_class'::regclass, c.stxrelid, r.writes FROM pg_statistic_ext c
          WHERE r.classid = 'pg_statistic_ext'::regclass AND c.oid = r.objid
        UNION ALL SELECT CASE conrelid WHEN 0 THEN 'pg_type'::regclass ELSE 'pg_class'::regclass END,
-           CASE conrelid WHEN 0 THEN contypid ELSE conrelid END FROM pg_constraint c
+           CASE conrelid WHEN 0 THEN contypid ELSE conrelid END, r.writes OR c.contype = 't' FROM pg_constraint c
          WHERE r.classid = 'pg_constraint'::regclass AND c.oid = r.objid
-       UNION ALL SELECT 'pg_class'::regclass, c.indrelid FROM pg_index c
+       UNION ALL SELECT 'pg_class'::regclass, c.indrelid, r.writes FROM pg_index c
          WHERE r.classid = 'pg_class'::regclass AND c.indexrelid = r.objid
+       UNION ALL SELECT 'pg_type'::regclass, c.casttarget, r.writes FROM pg_cast c
+         WHERE r.classid = 'pg_cast'::regclass AND c.oid = r.objid AND c.casttarget >= 16384
        -- Whose rows are its rows, or whose changes change it.
-       UNION ALL SELECT 'pg_class'::regclass, c.inhparent FROM pg_inherits c
+       UNION ALL SELECT 'pg_class'::regclass, c.inhparent, r.writes FROM pg_inherits c
          WHERE r.classid = 'pg_class'::regclass AND c.inhrelid = r.objid
-       UNION ALL SELECT 'pg_class'::regclass, c.confrelid FROM pg_constraint c
+       UNION ALL SELECT 'pg_class'::regclass, c.confrelid, true FROM pg_constraint c
          WHERE r.classid = 'pg_class'::regclass AND c.contype = 'f' AND c.conrelid = r.objid
        -- Rows that have a column of the type.
-       UNION ALL SELECT 'pg_type'::regclass, c.reltype
+       UNION ALL SELECT 'pg_type'::regclass, c.reltype, r.writes
          FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
          WHERE r.classid = 'pg_type'::regclass AND a.atttypid = r.objid AND a.attnum > 0 AND c.reltype <> 0
        -- The planner takes one for the other.
-       UNION ALL SELECT 'pg_operator'::regclass, c.oid FROM pg_operator c
+       UNION ALL SELECT 'pg_operator'::regclass, c.oid, r.writes FROM pg_operator c
          WHERE r.classid = 'pg_operator'::regclass AND r.objid IN (c.oprnegate, c.oprcom)) x)
 SELECT 'operator' AS kind, o.oprname::text AS name, r.function
   FROM runs r JOIN pg_operator o ON r.classid = 'pg_operator'::regclass AND o.oid = r.objid
 UNION SELECT 'type', t.typname::text, r.function
   FROM runs r JOIN pg_type t ON r.classid = 'pg_type'::regclass AND t.oid = r.objid
-UNION SELECT CASE c.castcontext WHEN 'e' THEN 'explicit' ELSE 'cast' END, t.typname::text, r.function
+-- A value becomes json by its cast, without a word of that.
+UNION SELECT CASE WHEN c.castcontext = 'e' AND t.oid <> 'json'::regtype THEN 'explicit' ELSE 'cast' END,
+    t.typname::text, r.function
   FROM runs r JOIN pg_cast c ON r.classid = 'pg_cast'::regclass AND c.oid = r.objid
   JOIN pg_type t ON t.oid = c.casttarget
-UNION SELECT 'relation', c.relname::text, r.function
+UNION SELECT CASE WHEN r.writes THEN 'written' ELSE 'read' END, c.relname::text, r.function
   FROM runs r JOIN pg_class c ON r.classid = 'pg_class'::regclass AND c.oid = r.objid
 UNION SELECT 'call', p.proname::text, r.function
   FROM runs r JOIN pg_proc p ON r.classid = 'pg_proc'::regclass AND p.oid = r.objid WHERE p.oid <> r.function
@@ -74,14 +109,18 @@ pub const STATE: &str = "SELECT sum(hashtextextended(x, 0))::text || ' ' || coun
        SELECT 'f' || oid || xmin || ctid FROM pg_proc WHERE oid >= 16384
        UNION ALL SELECT 'o' || oid || xmin || ctid FROM pg_operator WHERE oid >= 16384
        UNION ALL SELECT 'c' || oid || xmin || ctid FROM pg_cast WHERE oid >= 16384
-       UNION ALL SELECT 't' || oid || xmin FROM pg_trigger WHERE NOT tgisinternal
+       UNION ALL SELECT 't' || oid || xmin FROM pg_trigger
        UNION ALL SELECT 'r' || oid || xmin || ctid FROM pg_rewrite WHERE oid >= 16384
        UNION ALL SELECT 'd' || oid || xmin FROM pg_attrdef
        UNION ALL SELECT 'k' || oid || xmin FROM pg_constraint WHERE contype IN ('c', 'f') OR contypid <> 0
        UNION ALL SELECT 'x' || indexrelid || xmin FROM pg_index WHERE indexprs IS NOT NULL OR indpred IS NOT NULL
-       UNION ALL SELECT 'y' || oid || xmin || ctid FROM pg_type WHERE oid >= 16384 AND typtype IN ('d', 'r')
+       UNION ALL SELECT 'y' || oid || xmin || ctid FROM pg_type t WHERE oid >= 16384 AND (typtype IN ('d', 'r', 'm')
+         OR typtype = 'c' AND EXISTS (SELECT FROM pg_class c WHERE c.oid = t.typrelid AND c.relkind = 'c'))
        UNION ALL SELECT 's' || oid || xmin || ctid FROM pg_statistic_ext
        UNION ALL SELECT 'e' || oid || xmin || ctid FROM pg_event_trigger
+       UNION ALL SELECT 'm' || d.objid || '/' || d.refobjid FROM pg_depend d
+         WHERE d.classid = 'pg_proc'::regclass AND d.deptype = 'e' AND d.objid >= 16384
+       UNION ALL SELECT 'u' || oid || rolsuper FROM pg_roles WHERE oid >= 16384 AND rolname NOT LIKE 'rf\\_%'
        UNION ALL SELECT 'a' || attrelid || '/' || attnum || '/' || atttypid FROM pg_attribute
          WHERE atttypid >= 16384 AND attnum > 0
        UNION ALL SELECT 'p' || oid || xmin || ctid FROM pg_policy

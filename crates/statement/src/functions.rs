@@ -51,6 +51,17 @@ pub fn function(name: &str) -> Function {
     }
 }
 
+/// Patterns for LIKE of the names of PostgreSQL's functions that run a text as SQL, or that leave something in
+/// their session.
+pub fn unseen_patterns() -> Vec<String> {
+    let all = RUNS_SQL.iter().chain(LEAVE).map(|prefix| format!("{}%", prefix.replace('_', "\\_")));
+    all.collect()
+}
+
+/// Beginnings of the names of functions that leave something in their session.
+const LEAVE: &[&str] =
+    &["set_config", "setseed", "set_limit", "pg_export_snapshot", "pg_advisory_lock", "pg_try_advisory_lock"];
+
 /// Whether a call keeps what it is given where a later statement can read it: in a setting, a sequence, a lock.
 /// What is a constant is the client's own.
 pub(crate) fn keeps_arguments(call: &Value) -> bool {

@@ -8,7 +8,25 @@ use serde_json::Value;
 use crate::carried;
 
 /// Functions that leave something in the session. Names are compared without their schema.
-const STICKY_FUNCTIONS: &[&str] = &["set_config", "setseed", "pg_export_snapshot", "dblink_connect"];
+const STICKY_FUNCTIONS: &[&str] = &["set_config", "setseed", "pg_export_snapshot", "set_limit"];
+
+/// Parameters by which a text is analysed, or its constants are folded into a plan that is kept, beside those that
+/// the gateway carries along. What is prepared or planned while one is set, for a transaction only as well,
+/// keeps what it was read as.
+const READ_BY: &[&str] = &[
+    "transform_null_equals",
+    "array_nulls",
+    "xmloption",
+    "xmlbinary",
+    "lc_monetary",
+    "lc_numeric",
+    "lc_time",
+    "timezone_abbreviations",
+    "extra_float_digits",
+    "bytea_output",
+    "default_text_search_config",
+    "backslash_quote",
+];
 
 /// Whether a text leaves something in the connection: settings that are not carried along, temporary
 /// tables, LISTEN, prepared statements and held cursors made in SQL, advisory locks of the session.
@@ -27,6 +45,8 @@ fn names_sticky(value: &Value) -> bool {
         Value::Object(fields) => fields.iter().any(|(key, inner)| match (key.as_str(), inner) {
             ("Sval", _) => false,
             (kind, statement) if changes_pg_settings(kind, statement) => true,
+            // What is made for the session only, wherever it stands: EXPLAIN makes it, too.
+            ("relpersistence", persistence) if persistence == "t" => true,
             ("sval" | "schemaname", Value::String(text)) => {
                 is_sticky_name(&text.to_ascii_lowercase())
                     || text.get(..7).is_some_and(|front| front.eq_ignore_ascii_case("pg_temp"))
@@ -45,11 +65,21 @@ pub(crate) fn changes_pg_settings(kind: &str, statement: &Value) -> bool {
 
 fn is_sticky_name(name: &str) -> bool {
     let is_lock = name.contains("advisory") && !name.contains("_xact_") && !name.contains("unlock");
-    is_lock || STICKY_FUNCTIONS.contains(&name)
+    is_lock || STICKY_FUNCTIONS.contains(&name) || name.starts_with("dblink_connect")
 }
 
-fn is_temporary(relation: Option<&pg_query::protobuf::RangeVar>) -> bool {
-    relation.is_some_and(|r| r.relpersistence == "t")
+/// Whether a SET makes temporary tables of what a text creates without saying so.
+fn leads_to_temporary(set: &pg_query::protobuf::VariableSetStmt) -> bool {
+    let is_temporary = |arg: &pg_query::protobuf::Node| match &arg.node {
+        Some(NodeEnum::AConst(constant)) => match &constant.val {
+            Some(pg_query::protobuf::a_const::Val::Sval(text)) => {
+                text.sval.to_ascii_lowercase().contains("pg_temp")
+            }
+            _ => false,
+        },
+        _ => true,
+    };
+    set.name.eq_ignore_ascii_case("search_path") && set.args.iter().any(is_temporary)
 }
 
 /// `DECLARE … WITH HOLD` (`CURSOR_OPT_HOLD`, parsenodes.h).
@@ -61,7 +91,8 @@ fn is_sticky_statement(statement: &NodeEnum) -> bool {
             let carried =
                 carried::SETTINGS.iter().any(|s| s.eq_ignore_ascii_case(&set.name)) || set.name == "timezone";
             let transaction = set.kind() == VariableSetKind::VarSetMulti && set.name == "TRANSACTION";
-            !(set.is_local || carried || transaction)
+            let is_read_by = READ_BY.iter().any(|name| name.eq_ignore_ascii_case(&set.name));
+            !(set.is_local || carried || transaction) || is_read_by || leads_to_temporary(set)
         }
         NodeEnum::ListenStmt(_)
         | NodeEnum::PrepareStmt(_)
@@ -69,15 +100,6 @@ fn is_sticky_statement(statement: &NodeEnum) -> bool {
         | NodeEnum::DoStmt(_)
         | NodeEnum::CallStmt(_) => true,
         NodeEnum::DeclareCursorStmt(declare) => declare.options & HOLD != 0,
-        NodeEnum::CreateStmt(create) => is_temporary(create.relation.as_ref()),
-        NodeEnum::CreateSeqStmt(create) => is_temporary(create.sequence.as_ref()),
-        NodeEnum::ViewStmt(create) => is_temporary(create.view.as_ref()),
-        NodeEnum::CreateTableAsStmt(create) => {
-            is_temporary(create.into.as_ref().and_then(|into| into.rel.as_ref()))
-        }
-        NodeEnum::SelectStmt(select) => {
-            is_temporary(select.into_clause.as_ref().and_then(|into| into.rel.as_ref()))
-        }
         _ => false,
     }
 }
@@ -109,6 +131,13 @@ mod tests {
             "SELECT set_config('a.b', 'c', false)",
             "SET ROLE x",
             "DO $$ BEGIN END $$",
+            "EXPLAIN ANALYZE CREATE TEMP TABLE t AS SELECT 1",
+            "EXPLAIN ANALYZE SELECT 1 INTO TEMP t",
+            "SET LOCAL search_path = pg_temp, public",
+            "SET LOCAL search_path = 'PG_TEMP_3'",
+            "SET LOCAL transform_null_equals = on",
+            "SET LOCAL Array_Nulls = off",
+            "SELECT dblink_connect_u('a', 'b')",
             "this is not SQL",
         ] {
             assert!(sticky(text), "{text}");
@@ -122,6 +151,7 @@ mod tests {
             "SELECT 1",
             "BEGIN ISOLATION LEVEL SERIALIZABLE",
             "SET LOCAL search_path = x",
+            "SET LOCAL app.tenant = 'x'",
             "SET TRANSACTION READ ONLY",
             "SET application_name = 'x'",
             "SET TIME ZONE 'UTC'",

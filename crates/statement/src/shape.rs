@@ -71,20 +71,42 @@ impl Shape {
     }
 }
 
-/// The shape of a text that is one SELECT, INSERT, UPDATE or DELETE by its tokens, and whether it may
-/// leave something in its connection; and the names in it.
-pub(crate) fn one_statement(text: &str) -> Option<(Shape, bool, BTreeSet<Box<str>>)> {
+/// Words after which a statement may leave something in its connection.
+const STICKY: &[&str] = &[
+    "advisory",
+    "set_config",
+    "setseed",
+    "set_limit",
+    "pg_export_snapshot",
+    "pg_settings",
+    "dblink",
+    "pg_temp",
+];
+
+/// What the tokens of a text say that is one SELECT, INSERT, UPDATE or DELETE.
+pub(crate) struct OneStatement {
+    /// Its shape.
+    pub shape: Shape,
+    /// It may leave something in its connection.
+    pub is_sticky: bool,
+    /// Its words, each of which may be a name.
+    pub words: BTreeSet<Box<str>>,
+    /// Its operators.
+    pub operators: BTreeSet<Box<str>>,
+}
+
+/// See [`OneStatement`]; `None` if the text may be something else.
+pub(crate) fn one_statement(text: &str) -> Option<OneStatement> {
     let tokens = scan(text)?;
     let mut rest = tokens
         .iter()
         .filter(|t| !matches!(t.token(), Token::SqlComment | Token::CComment))
         .skip_while(|t| t.token() == Token::Ascii40);
     let reads = [Token::Select, Token::With, Token::Insert, Token::Update, Token::DeleteP, Token::Values];
-    if !rest.next().is_some_and(|first| reads.contains(&first.token())) {
-        return None;
-    }
-    let (mut is_sticky, mut is_over, mut names) = (false, false, BTreeSet::new());
-    for token in rest {
+    let first = rest.next().filter(|first| reads.contains(&first.token()))?;
+    let (mut is_sticky, mut is_over, mut words) = (false, false, BTreeSet::new());
+    let mut operators: BTreeSet<Box<str>> = BTreeSet::new();
+    for token in std::iter::once(first).chain(rest) {
         let kind = token.token();
         if is_over {
             return None; // a second statement
@@ -92,20 +114,27 @@ pub(crate) fn one_statement(text: &str) -> Option<(Shape, bool, BTreeSet<Box<str
         is_over = kind == Token::Ascii59;
         let raw = place(token.start).zip(place(token.end)).and_then(|(start, end)| text.get(start..end))?;
         let lower = || raw.to_ascii_lowercase();
-        if kind == Token::Ident {
-            names.insert(lower().trim_matches('"').into());
+        let quoted = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        if let Some(name) = quoted {
+            words.insert(name.replace("\"\"", "\"").into());
+        } else if raw.starts_with(|c: char| c.is_alphabetic() || c == '_' || !c.is_ascii()) {
+            if !matches!(kind, Token::Sconst | Token::Bconst | Token::Xconst | Token::Usconst) {
+                words.insert(lower().into());
+            }
+        } else if raw.starts_with(|c| "+-*/<>=~!@#%^&|`?".contains(c)) {
+            operators.insert(raw.into());
         }
         is_sticky |= match kind {
             Token::Temp | Token::Temporary | Token::Uident => true,
-            Token::Ident => ["advisory", "set_config", "setseed", "pg_export_snapshot", "dblink", "pg_temp"]
-                .iter()
-                .any(|word| lower().contains(word)),
+            Token::Ident => STICKY.iter().any(|word| lower().contains(word)),
             _ => false,
         };
     }
+    // These have words.
+    operators.extend(["=", "<", ">", "<=", ">=", "~~", "!~~", "~~*", "!~~*", "~"].map(Into::into));
     let mut shape = Shape::of_tokens(text, &tokens);
     shape.is_understood = true;
-    Some((shape, is_sticky, names))
+    Some(OneStatement { shape, is_sticky, words, operators })
 }
 
 /// The id that counts have for a text that the gateway understood, under whatever settings. A reader

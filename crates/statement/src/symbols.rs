@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::Token;
+use pg_query::protobuf::{Token, TransactionStmtKind};
 use serde_json::Value;
 
 use crate::functions;
@@ -23,6 +23,10 @@ pub struct Symbols {
     pub types: BTreeSet<Box<str>>,
     /// Tables and views.
     pub relations: BTreeSet<Box<str>>,
+    /// Those of them whose rows it may change, or which it changes themselves.
+    pub written: BTreeSet<Box<str>>,
+    /// It looks at all tables, for statistics or to make indexes again.
+    pub maintains_all: bool,
     /// It may make, change or drop something: a store's event triggers run then.
     pub defines: bool,
 }
@@ -35,9 +39,14 @@ impl Symbols {
         symbols
     }
 
+    /// Whether nothing in the text is read by its type or calls anything.
+    pub fn reads_no_types(&self) -> bool {
+        self.types.is_empty() && self.calls.is_empty() && self.fields.is_empty()
+    }
+
     /// About how many bytes it takes.
     pub(crate) fn size(&self) -> usize {
-        let all = [&self.calls, &self.fields, &self.operators, &self.types, &self.relations];
+        let all = [&self.calls, &self.fields, &self.operators, &self.types, &self.relations, &self.written];
         all.iter().flat_map(|set| set.iter()).map(|name| name.len() + 48).sum()
     }
 
@@ -92,8 +101,30 @@ impl Symbols {
             _ if kind.starts_with("Json") || kind == "MergeSupportFunc" => {
                 self.calls.extend(NEWER.iter().map(|name| (*name).into()));
             }
-            _ => self.defines |= kind.ends_with("Stmt") && !DEFINES_NOTHING.contains(&kind),
+            "InsertStmt" | "UpdateStmt" | "DeleteStmt" | "MergeStmt" | "CopyStmt" => {
+                self.written.extend(fields["relation"]["relname"].as_str().map(Into::into));
+            }
+            "VacuumStmt" => self.maintains_all |= list(&fields["rels"]).is_empty(),
+            "TruncateStmt" => collect_relations(fields, &mut self.written),
+            _ if kind.ends_with("Stmt") && !DEFINES_NOTHING.contains(&kind) => {
+                self.defines = true;
+                self.maintains_all |=
+                    matches!(kind, "ReindexStmt" | "ClusterStmt") && !fields["relation"].is_object();
+                collect_relations(fields, &mut self.written);
+            }
+            _ => {}
         }
+    }
+}
+
+fn collect_relations(value: &Value, to: &mut BTreeSet<Box<str>>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| collect_relations(item, to)),
+        Value::Object(fields) => {
+            to.extend(fields.get("relname").and_then(Value::as_str).map(Into::into));
+            fields.values().for_each(|inner| collect_relations(inner, to));
+        }
+        _ => {}
     }
 }
 
@@ -103,27 +134,20 @@ const DEFINES_NOTHING: &[&str] = &[
     "CheckPointStmt",
     "ClosePortalStmt",
     "ConstraintsSetStmt",
-    "CopyStmt",
     "DeallocateStmt",
     "DeclareCursorStmt",
-    "DeleteStmt",
     "DiscardStmt",
     "ExecuteStmt",
     "ExplainStmt",
     "FetchStmt",
-    "InsertStmt",
     "ListenStmt",
     "LockStmt",
-    "MergeStmt",
     "NotifyStmt",
     "PrepareStmt",
     "RawStmt",
     "SelectStmt",
     "TransactionStmt",
-    "TruncateStmt",
     "UnlistenStmt",
-    "UpdateStmt",
-    "VacuumStmt",
     "VariableSetStmt",
     "VariableShowStmt",
 ];
@@ -171,7 +195,6 @@ pub(crate) fn defines_code(node: &NodeEnum, tree: &Value) -> bool {
         | NodeEnum::DeleteStmt(_)
         | NodeEnum::MergeStmt(_)
         | NodeEnum::CopyStmt(_)
-        | NodeEnum::TransactionStmt(_)
         | NodeEnum::VariableSetStmt(_)
         | NodeEnum::VariableShowStmt(_)
         | NodeEnum::DeclareCursorStmt(_)
@@ -193,6 +216,7 @@ pub(crate) fn defines_code(node: &NodeEnum, tree: &Value) -> bool {
         | NodeEnum::CheckPointStmt(_)
         | NodeEnum::RefreshMatViewStmt(_)
         | NodeEnum::CreateSeqStmt(_) => false,
+        NodeEnum::TransactionStmt(end) => end.kind() == TransactionStmtKind::TransStmtCommitPrepared,
         // A default or a condition is code, unless it is a constant.
         NodeEnum::CreateStmt(_) | NodeEnum::IndexStmt(_) => has_expression(tree),
         _ => true,
@@ -313,9 +337,17 @@ mod tests {
             ("select a in (select 1)", "o:="),
             ("select 1 order by 1 using !<", "o:!<"),
             ("with t as (select f(1)) select * from t", "c:f r:t"),
+            ("insert into a select * from b", "w:a r:b r:a"),
+            ("with d as (delete from a returning *) update b set x = 1 from c", "w:a w:b r:c"),
+            ("copy a from stdin", "w:a"),
+            ("truncate a, b", "w:a w:b"),
+            ("merge into a using b on true when matched then delete", "w:a r:b"),
+            ("create index on a (b)", "w:a"),
+            ("explain analyze insert into a values (1)", "w:a"),
         ] {
             let symbols = Analysis::of(sql, Settings::default()).symbols;
-            let all: [(&str, &BTreeSet<Box<str>>); 5] = [
+            let all: [(&str, &BTreeSet<Box<str>>); 6] = [
+                ("w", &symbols.written),
                 ("c", &symbols.calls),
                 ("f", &symbols.fields),
                 ("o", &symbols.operators),
@@ -328,6 +360,18 @@ mod tests {
                 assert!(of_kind.contains(name), "{sql}: {wanted} in {symbols:?}");
             }
             assert!(!symbols.calls.contains("upper") && !symbols.operators.contains("+"), "{symbols:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_only_read_is_not_written() {
+        for sql in [
+            "select * from a",
+            "with x as (select * from a) insert into b select * from x",
+            "copy a to stdout",
+        ] {
+            let symbols = Analysis::of(sql, Settings::default()).symbols;
+            assert_eq!(symbols.written.contains("a"), sql.starts_with("copy"), "{sql}");
         }
     }
 

@@ -30,6 +30,8 @@ pub trait Source {
     fn take_notices(&self) -> Vec<u8>;
     /// So many bytes went to the client.
     fn sent(&self, bytes: usize);
+    /// Whether the client may have the beginning of a frame and not its end.
+    fn within_frame(&self, is_within: bool);
     /// An answer has passed; the ledger had its intent at `durable`.
     fn passed(&self, durable: SystemTime);
 }
@@ -76,8 +78,10 @@ impl<'a, S: Source, W: AsyncWrite + Unpin> Exit<'a, S, W> {
             let notices = self.source.take_notices();
             self.write(&notices).await?;
         }
+        self.source.within_frame(true);
         self.write(bytes).await?;
         self.within_frame = ends_within_frame;
+        self.source.within_frame(ends_within_frame);
         self.source.passed(durable);
         Ok(())
     }

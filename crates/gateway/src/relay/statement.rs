@@ -74,6 +74,10 @@ pub struct SharedStatement {
     pub number: u64,
     /// Whether the client named it. The unnamed one stays unnamed in the store.
     pub named: bool,
+    /// Its number is no other statement's.
+    pub is_own: bool,
+    /// By which parameters dates in it are read ([`crate::session::Session::times`]).
+    pub times: Arc<str>,
     /// Text and parameter types, as in the Parse message after the name.
     pub definition: Box<[u8]>,
 }
