@@ -8,6 +8,7 @@ mod frames;
 mod generator;
 mod golden;
 mod hidden;
+mod moments;
 mod names;
 mod people;
 mod properties;

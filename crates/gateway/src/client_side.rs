@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ringfence_ledger::{Entry, Kind};
 use ringfence_statement::allow_list::MAX_LENGTH;
-use ringfence_statement::analysis::Analysis;
+use ringfence_statement::analysis::{Analysis, Part};
 use ringfence_statement::names::Effect;
 use ringfence_statement::scope::QueryScope;
 use ringfence_statement::settings::{Encoding, Settings};
@@ -16,11 +16,11 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use crate::connection::cannot_connect;
-use crate::flow::{Awaited, Confirmed, Counted, Described, Flow, InFlight};
+use crate::flow::{Again, Awaited, Confirmed, Counted, Described, Flow, InFlight};
 use crate::frame::{self, Body, Buffer, HEADER, MAX_FRAME, put};
 use crate::metering::Watch;
 use crate::others::Runs;
-use crate::quota::Moment;
+use crate::quota::{Charge, Moment};
 use crate::records::{IntentRecord, StandsFor, parameters};
 use crate::refusal::{Refusal, code, unrecorded};
 use crate::relay::names::{self, Found, Name, Portal, PreparedStatement};
@@ -34,6 +34,8 @@ use crate::stand_in;
 const MAX_GOVERNED_FRAME: usize = 1 << 20;
 /// The most prepared statements and portals of a session.
 const MAX_NAMES: usize = 10_000;
+/// The most bytes that wait for the Execute of what is counted before it runs.
+const MOST_UNSENT: usize = 1 << 20;
 /// About how many bytes a parameter takes beside its own.
 const A_PARAMETER: usize = 16;
 /// Objects below this number are PostgreSQL's own (FirstNormalObjectId, transam.h).
@@ -43,7 +45,6 @@ const MAX_NEW_TEXTS: usize = 2 * MAX_RECORDED;
 /// The longest text that is compared with the next one, in bytes.
 const MAX_REMEMBERED: usize = 4096;
 
-#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own about what comes next")]
 struct Side<'a, W> {
     session: &'a Session,
     store: &'a mut W,
@@ -53,12 +54,21 @@ struct Side<'a, W> {
     passing: usize,
     /// After an error or a refusal in a batch the store skips to Sync; so do we.
     skipping: bool,
-    /// A Sync that came while the store waited for COPY data. The store ignores one that it reads then, and
-    /// answers it where the COPY failed before: it is sent when the COPY has failed, and else is dropped.
     /// The client sends nothing more than what is in the buffer.
     is_over: bool,
     /// The statement that was run last may wait for COPY data.
     may_copy_in: bool,
+    /// Portals of a governed session whose Binds are not sent, and which nothing has run.
+    unsent_binds: Vec<Unsent>,
+    /// What is to be sent waits for the Execute that the client sends next.
+    holds: bool,
+}
+
+/// A portal whose Bind is not sent.
+struct Unsent {
+    portal: Name,
+    statement: Arc<Statement>,
+    parameters: Arc<[Box<str>]>,
 }
 
 /// So many bytes of the client's next messages are read while the store is awaited. So a client that is gone is
@@ -94,9 +104,17 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let out = Vec::new();
-    let mut side =
-        Side { session, store, out, passing: 0, skipping: false, is_over: false, may_copy_in: false };
+    let mut side = Side {
+        session,
+        store,
+        out: Vec::new(),
+        passing: 0,
+        skipping: false,
+        is_over: false,
+        may_copy_in: false,
+        unsent_binds: Vec::new(),
+        holds: false,
+    };
     match side.run(client, buffer).await {
         Ok(end) => end,
         Err(error) => failed(&error),
@@ -136,7 +154,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             let rest = &buffer.data()[self.passing..];
             let head = frame::head(rest, max).map_err(invalid)?;
             let Some(head) = head.filter(|h| h.tag == b'd' || rest.len() >= h.total) else {
-                self.flush(buffer).await?;
+                // What is counted before it runs is sent with what runs it.
+                if !self.holds || self.is_over {
+                    self.flush(buffer).await?;
+                }
                 if self.is_over {
                     return Ok(End::Client);
                 }
@@ -207,8 +228,11 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             let is_much = self.session.flow().unanswered() >= MOST_UNANSWERED;
             if is_much || std::mem::take(&mut self.may_copy_in) {
                 self.catch_up(client, buffer).await?;
-            } else if self.out.len() + self.passing > 32 * 1024 {
-                self.flush(buffer).await?;
+            } else {
+                let most = if self.holds { MOST_UNSENT } else { 32 * 1024 };
+                if self.out.len() + self.passing > most {
+                    self.flush(buffer).await?;
+                }
             }
         }
     }
@@ -336,6 +360,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     /// Until then the connection must not be given to another session: the store would read that session's
     /// messages as the rest of the frame.
     async fn send(&mut self, buffer: &mut Buffer, ends_within_frame: bool) -> std::io::Result<()> {
+        self.holds = false;
+        for Unsent { statement, parameters, .. } in std::mem::take(&mut self.unsent_binds) {
+            self.announce_plan(&statement, &parameters).await?;
+        }
         if self.out.is_empty() && self.passing == 0 {
             return Ok(());
         }
@@ -359,6 +387,26 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             self.session.whole.notify_one();
         }
         Ok(())
+    }
+
+    /// A Bind is about to be sent without an Execute. Planning can call functions, and an error of one says what it
+    /// has found: that is on record, too. (Outside a face such a Bind is on record when it comes.)
+    async fn announce_plan(
+        &mut self,
+        statement: &Arc<Statement>,
+        parameters: &Arc<[Box<str>]>,
+    ) -> std::io::Result<()> {
+        let is_shown = self.session.is_face() && plans_calls(&statement.analysis);
+        if !is_shown {
+            return Ok(());
+        }
+        match self.admit(statement, Running::default(), parameters, None).await {
+            Ok(planned) => {
+                self.session.conclude(planned, None);
+                Ok(())
+            }
+            Err(refusal) => Err(std::io::Error::other(refusal.message)),
+        }
     }
 
     async fn flush(&mut self, buffer: &mut Buffer) -> std::io::Result<()> {
@@ -426,12 +474,16 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             b'E' => self.execute(body).await,
             b'C' => self.close(body),
             b'S' => {
+                self.holds = false;
                 self.skipping = false;
                 self.session.flow().sync();
                 Ok(Passage::Forward)
             }
             b'D' => self.describe(body),
-            b'H' | b'c' | b'f' => Ok(Passage::Forward),
+            b'H' | b'c' | b'f' => {
+                self.holds = false;
+                Ok(Passage::Forward)
+            }
             b'F' => self.function_call(body).await,
             other => Err(invalid(format!("invalid frontend message type {other}"))),
         }
@@ -538,7 +590,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         match admitted {
             Ok(mut in_flight) => {
                 in_flight.is_simple = true;
-                in_flight.only_to_savepoints = only_to_savepoints(&statement.analysis);
+                in_flight.to_savepoints = to_savepoints(&statement.analysis);
+                in_flight.commits = commits(&statement.analysis);
                 in_flight.deallocates_shared = statement.deallocates_shared;
                 in_flight.changes_names = flow.names.query(Some(&statement), begun);
                 flow.settings_unsure |= statement.analysis.changes_settings;
@@ -653,6 +706,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 }
             },
         };
+        let again = watch.as_ref().map(Watch::unbounded).filter(|watch| !watch.is_empty());
+        let is_counted_again = again.is_some() || charges.iter().any(Charge::has_unbounded);
+        let again = is_counted_again.then(|| Again { watch: again.unwrap_or_default(), done: None });
         // Who is counted here is on record before the answer, also if the statement is refused then.
         let watch = match watch {
             Some(mut watch) if watch.has_unbounded() => {
@@ -679,6 +735,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             meant,
             parameters: is_checked.then(|| Arc::clone(parameters)),
             watch,
+            again: again.map(Box::new),
             traced,
             ..InFlight::default()
         })
@@ -1033,8 +1090,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let may_read = may_read && !analysis.uses_names();
         let parameters: Arc<[Box<str>]> = parameters.into();
         let mut number = None;
-        // A face has PostgreSQL's own functions only, and those that read tables are refused.
-        if may_read && !self.session.is_face() {
+        let is_face = self.session.is_face();
+        if may_read && !is_face {
             let statement = Arc::clone(&prepared.statement);
             let running = Running::planned(&prepared.scope);
             match self.admit(&statement, running, &parameters, None).await {
@@ -1043,11 +1100,19 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 Err(refusal) => return Ok(self.refuse_in_batch(&refusal, Some(&statement.text))),
             }
         }
+        if self.session.is_governed() {
+            let (statement, parameters) = (Arc::clone(&prepared.statement), Arc::clone(&parameters));
+            self.unsent_binds.push(Unsent { portal: portal.clone(), statement, parameters });
+            self.holds = true;
+        }
         let mut flow = self.session.flow();
         flow.kept += parameters.iter().map(|parameter| parameter.len() + A_PARAMETER).sum::<usize>();
         flow.names.bind(portal, &prepared, parameters, portal_is_decoded, number);
         flow.send(Confirmed::Pass, None);
-        if may_read {
+        // A face has PostgreSQL's own functions only, and those that read tables are refused. But planning can call
+        // them, and they can say something by an error.
+        let may_say = if is_face { plans_calls(analysis) } else { may_read };
+        if may_say {
             flow.sent_may_read();
         }
         Ok(passage)
@@ -1119,10 +1184,12 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             Ok(mut running) => {
                 may_copy_in |= running.meant.iter().any(|(_, meant)| meant.analysis.may_copy_in());
                 begun = std::mem::take(&mut running.begun);
-                // Only what is counted before it runs depends on it.
-                if self.session.is_governed() {
-                    running.is_from_before |= self.session.flow().names.is_from_before(&name);
-                }
+                // Only what is counted before it runs depends on it: the store sees the rows as they are when it
+                // gets the Bind.
+                self.holds = false;
+                let unsent = self.unsent_binds.len();
+                self.unsent_binds.retain(|unsent| unsent.portal != name);
+                running.is_from_before |= self.session.is_governed() && self.unsent_binds.len() == unsent;
                 self.note_more(&running);
                 // A portal that goes on has its intent, unless something may have put another in its place.
                 let number = portal.number.filter(|_| portal.is_sure && running.meant.is_empty());
@@ -1135,7 +1202,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             Err(refusal) => return Ok(self.refuse_in_batch(&refusal, Some(&statement.text))),
         };
         in_flight.deallocates_shared = statement.deallocates_shared;
-        in_flight.only_to_savepoints = only_to_savepoints(&statement.analysis);
+        in_flight.to_savepoints = to_savepoints(&statement.analysis);
+        in_flight.commits = commits(&statement.analysis);
         self.may_copy_in = may_copy_in;
         let mut flow = self.session.flow();
         for begun in begun.iter_mut().filter(|begun| begun.name == name) {
@@ -1218,10 +1286,21 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     }
 }
 
-/// Whether no part of a text ends a transaction but to a savepoint.
-fn only_to_savepoints(analysis: &Analysis) -> bool {
-    let ends = |effect: &Effect| matches!(effect, Effect::Rollback | Effect::Commit | Effect::Unsure);
-    !analysis.parts.iter().filter_map(|part| part.effect.as_ref()).any(ends)
+/// Whether planning a statement can call functions.
+fn plans_calls(analysis: &Analysis) -> bool {
+    analysis.symbols.runs_functions() && !analysis.uses_names()
+}
+
+/// Whether a part of a text is a COMMIT.
+fn commits(analysis: &Analysis) -> bool {
+    analysis.parts.iter().any(|part| part.effect == Some(Effect::Commit))
+}
+
+/// Which parts of a text are ROLLBACK TO, of the first 64.
+fn to_savepoints(analysis: &Analysis) -> u64 {
+    let is_it = |part: &Part| matches!(part.effect, Some(Effect::RollbackTo(_)));
+    let parts = analysis.parts.iter().take(64).enumerate();
+    parts.filter(|(_, part)| is_it(part)).fold(0, |bits, (n, _)| bits | 1 << n)
 }
 
 /// Which code of others a statement may run, and what follows from that for its session.

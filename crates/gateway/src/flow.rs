@@ -84,18 +84,32 @@ pub struct InFlight {
     pub is_skipped: bool,
     /// Its parts that have ended.
     pub parts_ended: usize,
-    /// Each ROLLBACK in it is one to a savepoint: the tags are the same.
-    pub only_to_savepoints: bool,
+    /// Which of its parts are ROLLBACK TO, by a bit for each: their tags are those of ROLLBACK.
+    pub to_savepoints: u64,
     /// Its end confirms a change of names; see [`Names::execute`].
     pub changes_names: bool,
     /// See [`Statement::deallocates_shared`].
     pub deallocates_shared: bool,
     /// Whose data its rows show, where that is counted.
     pub watch: Option<Box<Watch>>,
+    /// What is counted again when its answer comes.
+    pub again: Option<Box<Again>>,
+    /// A part of it is a COMMIT.
+    pub commits: bool,
     /// Where it is in a trace.
     pub traced: Option<Box<Begun>>,
     /// Its place in the order of what was sent; [`Flow::begin`] sets it.
     pub place: u64,
+}
+
+/// What a statement can show that has no bound: it was counted before the statement was sent, and is counted
+/// again when an answer comes.
+#[derive(Debug)]
+pub struct Again {
+    /// Whose data.
+    pub watch: Watch,
+    /// The part of the text for which that was done last.
+    pub done: Option<usize>,
 }
 
 impl InFlight {
@@ -363,7 +377,8 @@ impl Flow {
         self.is_before_execution() && !self.sent.front().is_some_and(|sent| sent.may_read)
     }
 
-    fn is_before_execution(&mut self) -> bool {
+    /// Whether an error that comes now answers a Parse, a Bind or a Close.
+    pub fn is_before_execution(&mut self) -> bool {
         let confirmation = self.sent.front().map(|sent| sent.place);
         let statement = self.current().map(|current| current.place);
         match (confirmation, statement) {
@@ -385,7 +400,10 @@ impl Flow {
     /// over, if this ends it.
     pub fn complete(&mut self, tag: &[u8]) -> Option<InFlight> {
         let is_rollback = tag.starts_with(b"ROLLBACK\0");
-        self.rolled_back |= is_rollback && self.current().is_none_or(|current| !current.only_to_savepoints);
+        let is_to_savepoint = |current: &mut InFlight| {
+            u32::try_from(current.parts_ended).is_ok_and(|n| n < 64 && current.to_savepoints >> n & 1 == 1)
+        };
+        self.rolled_back |= is_rollback && !self.current().is_some_and(is_to_savepoint);
         let current = self.current()?;
         current.parts_ended += 1;
         if current.is_simple {

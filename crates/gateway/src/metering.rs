@@ -129,7 +129,7 @@ impl Watched {
 }
 
 /// What is watched of one statement.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Watch {
     watched: Vec<Watched>,
     /// It names a relation that the store does not have, so no row of it may pass.
@@ -153,6 +153,12 @@ impl Watch {
     /// Whether nothing is watched.
     pub fn is_empty(&self) -> bool {
         self.watched.is_empty() && !self.is_absent
+    }
+
+    /// The people of tables of which a row may show all, to be counted again.
+    pub fn unbounded(&self) -> Self {
+        let all = self.watched.iter().filter(|watched| watched.of.max_rows == UNBOUNDED);
+        Self { watched: all.map(|watched| Watched::of(&watched.of)).collect(), is_absent: false }
     }
 
     /// Whether a row may show all people of some table.
@@ -593,7 +599,8 @@ impl Session {
         ((schema, &group.table), key.filter(|_| form.is_some()), form)
     }
 
-    /// The texts by which the gateway asks whom a statement reaches.
+    /// The texts by which the gateway asks whom a statement reaches, before it runs and once more when its answer
+    /// comes.
     pub async fn questions(&self, watch: &Watch) -> Result<Vec<String>, Refusal> {
         let unbounded = || watch.watched.iter().filter(|watched| watched.of.max_rows == UNBOUNDED);
         let (Some(behind), Some((_, catalogue))) =
@@ -611,6 +618,7 @@ impl Session {
             let (place, key, _) = self.placed(catalogue, &of.group);
             texts.extend(ringfence_face::questions(&login, place, key, LOOKED_AT));
         }
+        texts.extend_from_within(..);
         Ok(texts)
     }
 

@@ -4,8 +4,10 @@
 //! The unit is the *charged row* (README, "Row limits"): the charge is an upper bound of the distinct rows
 //! of the granted table on which an answer can depend in clear. A row of the result costs as many rows as
 //! it can hold values of (`QueryScope::max_rows`). Where that has no bound, the statement costs all
-//! rows that the face shows of the table now, before it runs. Each statement that reads the table costs
-//! at least 1, also if it gives no row or fails.
+//! rows that the face shows of the table now, before it runs; they are counted again before the first byte
+//! of the answer passes, since the store may have taken its time to begin, and the larger number is
+//! charged. (Rows that come and go again between the two counts are not seen.) Each statement that reads
+//! the table costs at least 1, also if it gives no row or fails.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -30,6 +32,8 @@ pub struct Charge {
     pub per_row: u64,
     /// Rows that were charged so far.
     pub charged: u64,
+    /// Queries in the text that have no bound, and how many rows they were charged.
+    whole: (u64, u64),
     /// Statements of the text whose least was charged before they gave a row, by a bit for each: their
     /// first row is paid by it. Beyond 64 statements there is no such bit.
     paid: u64,
@@ -38,6 +42,11 @@ pub struct Charge {
 }
 
 impl Charge {
+    /// Whether it counts rows that have no bound.
+    pub fn has_unbounded(&self) -> bool {
+        self.whole.0 > 0
+    }
+
     /// Takes what is paid of a row that statement `part` gives.
     fn take_paid(&mut self, part: usize) -> u64 {
         let bit = bit(part);
@@ -221,9 +230,26 @@ impl Quota {
                 });
             }
             let paid = if all == 0 { paid } else { 0 };
-            charges.push(Charge { grant, per_row, charged: before, paid, declared: 0 });
+            charges.push(Charge { grant, per_row, charged: before, whole: (whole, all), paid, declared: 0 });
         }
         Ok(charges)
+    }
+
+    /// Counts again what has no bound, once the store sees the rows as they will be shown.
+    pub async fn count_again(&self, charge: &mut Charge) -> Result<(), Refusal> {
+        let (whole, counted) = charge.whole;
+        if whole == 0 {
+            return Ok(());
+        }
+        let limited = &self.grants[charge.grant];
+        let all = self.shown(limited).await?.saturating_mul(whole);
+        let more = all.saturating_sub(counted);
+        if more > 0 {
+            self.take(charge.grant, more).await.map_err(|left| refused(limited, all, left + counted))?;
+            charge.charged += more;
+            charge.whole.1 = all;
+        }
+        Ok(())
     }
 
     /// A statement does not run after all: what it cost is there again.

@@ -105,6 +105,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             let Some(head) = head else { break };
             let whole = rest.len() >= head.total;
             if matches!(head.tag, b'D' | b'd') {
+                if let Err(end) = self.count_again().await {
+                    self.forward(buffer, at).await?;
+                    return Err(end);
+                }
                 let there = &rest[HEADER.min(rest.len())..rest.len().min(head.total)];
                 match self.row(head.total, there, whole).await {
                     Ok(Row::Pass) => {}
@@ -121,6 +125,12 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             {
                 if !whole {
                     break;
+                }
+                let is_of_answer = matches!(head.tag, b'C' | b's' | b'I')
+                    || head.tag == b'E' && !self.session.flow().is_before_rows();
+                if is_of_answer && let Err(end) = self.count_again().await {
+                    self.forward(buffer, at).await?;
+                    return Err(end);
                 }
                 match head.tag {
                     // What it answers was not asked: nobody can say any more whose the answers are.
@@ -170,6 +180,40 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         }
         if ready && self.session.may_release() && buffer.data().is_empty() {
             return Err(End::Released);
+        }
+        Ok(())
+    }
+
+    /// The first answer of a part of a statement came: what of it has no bound is counted again, as the store
+    /// shows it now.
+    async fn count_again(&mut self) -> Result<(), End> {
+        let session = self.session;
+        let (number, mut charges, mut watch) = {
+            let mut flow = session.flow();
+            let Some(current) = flow.current() else { return Ok(()) };
+            let part = current.parts_ended;
+            let Some(again) = &mut current.again else { return Ok(()) };
+            if again.done.replace(part) == Some(part) {
+                return Ok(());
+            }
+            let watch = again.watch.unbounded();
+            (current.number, current.charges.clone(), watch)
+        };
+        let mut counted = Ok(());
+        for charge in &mut charges {
+            if counted.is_ok() {
+                counted = session.quota.count_again(charge).await;
+            }
+        }
+        if let Some(current) = session.flow().current() {
+            current.charges = charges;
+        }
+        counted.map_err(|refusal| End::Refused(refusal, true))?;
+        if !watch.is_empty() {
+            let (groups, counted) = session.count_all(&mut watch).await;
+            let tickets = number.map(|n| session.record_groups(n, groups)).unwrap_or_default();
+            session.flow().tickets.extend(tickets);
+            counted.map_err(|refusal| End::Refused(refusal, true))?;
         }
         Ok(())
     }
@@ -405,7 +449,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         // no constant.
         let (is_counted, texts) = {
             let mut flow = self.session.flow();
-            (is_before_rows || tag != b'E' || flow.current().is_some(), flow.texts.clone())
+            // So may one of a cursor WITH HOLD that a commit runs which nobody wrote.
+            let has_held = !flow.names.held_by_commit().is_empty();
+            let is_of = flow.current().is_some_and(|current| !has_held || current.commits);
+            (is_before_rows || tag != b'E' || is_of, flow.texts.clone())
         };
         let words = if is_counted { self.words() } else { HashSet::new() };
         let texts: Vec<&str> = texts.iter().map(|statement| &*statement.text).collect();
@@ -443,7 +490,14 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             flow.fail(code);
             return Passage::Replace(instead);
         }
-        let is_before_rows = flow.is_before_rows();
+        let is_of_parameter = |context: &[u8]| {
+            context.starts_with(b"unnamed portal parameter ") || context.starts_with(b"portal \"")
+        };
+        let is_before_rows = flow.is_before_rows()
+            // Parameters are read before anything is planned.
+            || session.is_face()
+                && flow.is_before_execution()
+                && field(body, b'W').is_some_and(is_of_parameter);
         flow.fail(&String::from_utf8_lossy(sqlstate));
         if session.is_governed() {
             drop(flow);

@@ -132,6 +132,7 @@ mod tests {
             "SET ROLE x",
             "DO $$ BEGIN END $$",
             "EXPLAIN ANALYZE CREATE TEMP TABLE t AS SELECT 1",
+            "explain analyze create temp table videos as select 1 as only_here",
             "EXPLAIN ANALYZE SELECT 1 INTO TEMP t",
             "SET LOCAL search_path = pg_temp, public",
             "SET LOCAL search_path = 'PG_TEMP_3'",

@@ -39,6 +39,11 @@ impl Symbols {
         symbols
     }
 
+    /// Whether something is called, or may be.
+    pub fn runs_functions(&self) -> bool {
+        !self.calls.is_empty() || !self.fields.is_empty()
+    }
+
     /// Whether nothing in the text is read by its type or calls anything.
     pub fn reads_no_types(&self) -> bool {
         self.types.is_empty() && self.calls.is_empty() && self.fields.is_empty()
