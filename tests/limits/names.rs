@@ -21,8 +21,10 @@ pub fn texts(intents: &[Value], intent: &Value) -> Vec<String> {
 /// The text in the entry that an intent names.
 fn named(intents: &[Value], intent: &Value, of: &Value) -> String {
     let is_holder = |i: &&Value| i["session"] == intent["session"] && i["n"] == of["entry"];
-    let holder =
-        intents.iter().find(is_holder).unwrap_or_else(|| panic!("no entry has the text of {intent}: {intents:?}"));
+    let holder = intents
+        .iter()
+        .find(is_holder)
+        .unwrap_or_else(|| panic!("no entry has the text of {intent}: {intents:?}"));
     let meant = holder["stands_for"].as_array().into_iter().flatten();
     let mut all = std::iter::once((&holder["statement"], &holder["text"]["digest"]))
         .chain(meant.map(|m| (&m["statement"], &m["digest"])));

@@ -45,6 +45,7 @@ const MAX_NEW_TEXTS: usize = 2 * MAX_RECORDED;
 /// The longest text that is compared with the next one, in bytes.
 const MAX_REMEMBERED: usize = 4096;
 
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own about what comes next")]
 struct Side<'a, W> {
     session: &'a Session,
     store: &'a mut W,

@@ -156,6 +156,7 @@ impl Watch {
     }
 
     /// The people of tables of which a row may show all, to be counted again.
+    #[must_use]
     pub fn unbounded(&self) -> Self {
         let all = self.watched.iter().filter(|watched| watched.of.max_rows == UNBOUNDED);
         Self { watched: all.map(|watched| Watched::of(&watched.of)).collect(), is_absent: false }

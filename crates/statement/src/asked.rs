@@ -130,8 +130,34 @@ pub const STATE: &str = "SELECT sum(hashtextextended(x, 0))::text || ' ' || coun
          WHERE c.oid >= 16384 AND relkind IN ('r', 'p', 'f', 'v', 'm')
            AND nspname NOT LIKE 'pg\\_temp\\_%' AND nspname NOT IN (SELECT 'rf_' || digest FROM ringfence.faces)) s(x)";
 
+/// Lists what the names of relations stand for. `$1` has PostgreSQL's own relations that show values of others.
+pub const NAMES: &str = "SELECT c.relname::text,
+        bool_or(c.is_view) OR count(*) FILTER (WHERE NOT c.is_system) > 1,
+        max(c.others), bool_and(c.is_system)
+ FROM (SELECT c.relname,
+              NOT s.is_system AND c.relkind NOT IN ('r', 'p', 'S') AS is_view,
+              CASE WHEN EXISTS (SELECT FROM pg_inherits i
+                                WHERE i.inhrelid = c.oid OR i.inhparent = c.oid)
+              THEN ARRAY(
+                WITH RECURSIVE up AS (
+                  SELECT inhparent AS oid FROM pg_inherits WHERE inhrelid = c.oid
+                  UNION SELECT i.inhparent FROM pg_inherits i JOIN up ON i.inhrelid = up.oid),
+                down AS (
+                  SELECT inhrelid AS oid FROM pg_inherits WHERE inhparent = c.oid
+                  UNION SELECT i.inhrelid FROM pg_inherits i JOIN down ON i.inhparent = down.oid)
+                SELECT o.relname::text FROM pg_class o
+                  WHERE o.oid IN (SELECT oid FROM up UNION SELECT oid FROM down)) END AS others,
+              s.is_system
+       FROM pg_class c
+       JOIN pg_namespace n ON n.oid = c.relnamespace,
+       LATERAL (SELECT n.nspname IN ('pg_catalog', 'information_schema')
+                AND c.relname <> ALL ($1) OR c.relkind = 'S' AS is_system) s
+       WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm', 'S')
+         AND n.nspname NOT IN (SELECT 'rf_' || digest FROM ringfence.faces)) c
+ GROUP BY c.relname";
+
 /// What is asked of the catalogue by these texts as they are.
-pub const OF_CATALOGUE: &[&str] = &[THEIRS, BEHIND, STATE];
+pub const OF_CATALOGUE: &[&str] = &[THEIRS, BEHIND, STATE, NAMES];
 
 /// Questions about the people that a table is about. Each part is a quoted name.
 #[derive(Clone, Debug, PartialEq, Eq)]
