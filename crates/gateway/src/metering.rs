@@ -408,10 +408,7 @@ impl Session {
         // A name that the store does not have is for the store to refuse; `is_absent` holds back its rows.
         let is_strange = |table: &String| match named(table) {
             None | Some(None | Some(Named::Table | Named::System)) => false,
-            Some(Some(Named::Child(others))) => {
-                let is_classified = |table: &String| catalogue.tables.contains_key(table);
-                !is_classified(table) && others.iter().any(is_classified)
-            }
+            Some(Some(Named::Child(_))) => !catalogue.tables.contains_key(table),
             Some(Some(Named::View)) => true,
         };
         // A copy in the same row is read later by the name of another column.
