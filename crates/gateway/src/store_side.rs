@@ -188,6 +188,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     /// shows it now.
     async fn count_again(&mut self) -> Result<(), End> {
         let session = self.session;
+        if session.quota.is_empty() && session.metering.is_none() {
+            return Ok(());
+        }
         let (number, mut charges, mut watch) = {
             let mut flow = session.flow();
             let Some(current) = flow.current() else { return Ok(()) };
