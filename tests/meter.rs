@@ -526,6 +526,8 @@ fn full_access_abroad_is_counted_through_views_copies_functions_and_moves() {
         (&["select 1 from users where id < 9 and set_config('a.b', email, false) is null", "show a.b"], all),
         (&["select 1 from users where id < 9 and pg_advisory_xact_lock(length(email)) is null"], all),
         (&["select set_config('a.b', 'c', false)", "select setval('app_numbers', 7)"], 0),
+        // It is not counted again while it holds the lock.
+        (&["begin", "lock table users", "rollback"], all),
         (&["select @@@@ 1"], all),
         (&["select lower(1)"], all),
         (&["select v.app_peek from videos v limit 1"], all),

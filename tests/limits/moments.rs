@@ -152,3 +152,19 @@ fn an_error_of_a_commit_that_nobody_wrote_repeats_no_constant() {
         }
     }
 }
+
+/// A Bind waits for its Execute; what is refused behind it is told with the next Flush.
+#[test]
+fn a_refusal_behind_a_bind_comes_with_a_flush() {
+    let place = Place::turn();
+    for is_pooled in [false, true] {
+        let mut wire = place.connect(ANALYST, is_pooled);
+        let refused = [parse("", "select 1"), bind("", "", &[]), parse("x", "listen a"), flush()];
+        wire.send(&refused.concat()).unwrap();
+        while wire.next().expect("an error comes").0 != b'E' {}
+        let answer = send(&mut wire, &[sync()]);
+        assert!(!answer.is_gone);
+        assert_eq!(run(&mut wire, "select 1").rows.len(), 1);
+        end(wire);
+    }
+}

@@ -222,3 +222,23 @@ fn a_query_that_fails_leaves_the_unnamed_portal_unsure() {
         }
     }
 }
+
+/// A transaction that has failed ends by what another session has prepared.
+#[test]
+fn a_failed_transaction_ends_by_a_shared_statement() {
+    let place = Place::turn();
+    for who in [ENGINEER, WORKLOAD] {
+        for end_of_it in ["rollback", "commit"] {
+            let mut first = place.connect(who, true);
+            send(&mut first, &[parse("r", end_of_it), sync()]);
+            end(first);
+            let mut second = place.connect(who, true);
+            run(&mut second, "begin");
+            assert_eq!(run(&mut second, "select 1/0").sqlstate(), Some("22012"));
+            let answer = send(&mut second, &[parse("S_1", end_of_it), runs("S_1").concat()]);
+            assert_eq!(answer.sqlstate(), None, "{who}: {answer:?}");
+            assert_eq!(value(&run(&mut second, "select 7")), "7");
+            end(second);
+        }
+    }
+}

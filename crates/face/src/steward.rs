@@ -378,6 +378,8 @@ impl Steward {
     async fn as_login(&self, login: &Login) -> Result<Client, Error> {
         let mut target = self.target.clone();
         target.config.user(&login.role).password(&login.password).dbname(&self.database);
+        // The session that is counted for may hold the lock that the count would wait for.
+        target.config.options("-c lock_timeout=5s -c statement_timeout=60s");
         target.connect("a count").await.map_err(|e| Error::Unreachable(crate::because(&e)))
     }
 

@@ -34,8 +34,10 @@ use crate::stand_in;
 const MAX_GOVERNED_FRAME: usize = 1 << 20;
 /// The most prepared statements and portals of a session.
 const MAX_NAMES: usize = 10_000;
+/// The longest text of a person in the country that is parsed and not only scanned, where it may be a bulk INSERT.
+const MOST_PARSED: usize = 1 << 20;
 /// The most bytes that wait for the Execute of what is counted before it runs.
-const MOST_UNSENT: usize = 1 << 20;
+const MOST_UNSENT: usize = 64 << 20;
 /// About how many bytes a parameter takes beside its own.
 const A_PARAMETER: usize = 16;
 /// Objects below this number are PostgreSQL's own (FirstNormalObjectId, transam.h).
@@ -63,6 +65,8 @@ struct Side<'a, W> {
     unsent_binds: Vec<Unsent>,
     /// What is to be sent waits for the Execute that the client sends next.
     holds: bool,
+    /// Why the session is over, where that is no fault of its client.
+    refused: Option<Refusal>,
 }
 
 /// A portal whose Bind is not sent.
@@ -115,10 +119,14 @@ where
         may_copy_in: false,
         unsent_binds: Vec::new(),
         holds: false,
+        refused: None,
     };
     match side.run(client, buffer).await {
         Ok(end) => end,
-        Err(error) => failed(&error),
+        Err(error) => match side.refused.take() {
+            Some(refusal) => End::Refused(refusal, true),
+            None => failed(&error),
+        },
     }
 }
 
@@ -226,7 +234,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                     self.passing = head.total;
                 }
             }
-            let is_much = self.session.flow().unanswered() >= MOST_UNANSWERED;
+            let is_much = !self.holds && self.session.flow().unanswered() >= MOST_UNANSWERED;
             if is_much || std::mem::take(&mut self.may_copy_in) {
                 self.catch_up(client, buffer).await?;
             } else {
@@ -406,7 +414,11 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 self.session.conclude(planned, None);
                 Ok(())
             }
-            Err(refusal) => Err(std::io::Error::other(refusal.message)),
+            Err(refusal) => {
+                let message = refusal.message.clone();
+                self.refused = Some(refusal);
+                Err(std::io::Error::other(message))
+            }
         }
     }
 
@@ -492,7 +504,13 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
 
     /// How many bytes of one batch are kept: parameters are kept of what is recorded one by one.
     fn most_kept(&self) -> usize {
-        if self.session.is_logged() { 64 << 20 } else { 256 << 20 }
+        if self.session.is_governed() {
+            64 << 20
+        } else if self.session.is_logged() {
+            256 << 20
+        } else {
+            1 << 30
+        }
     }
 
     /// Why a statement that changes names is refused where there are too many.
@@ -532,7 +550,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             Arc::new(Analysis::too_long(settings))
         } else {
             let mut flow = session.flow();
-            flow.recent.of(statements, &text, settings, session.is_governed() || session.is_logged())
+            let is_parsed = session.is_governed() || session.is_logged() && text.len() <= MOST_PARSED;
+            flow.recent.of(statements, &text, settings, is_parsed)
         };
         let mut statement = Statement::of(&text, analysis, settings);
         statement.deallocates_shared =
@@ -686,8 +705,15 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 return Err(refusal);
             }
         }
+        let unbounded = watch.as_ref().map(Watch::unbounded).filter(|watch| !watch.is_empty());
+        let is_counted_again = unbounded.is_some() || charges.iter().any(Charge::has_unbounded);
+        let again = is_counted_again.then(|| again_in(session, &running));
         let asks = match &watch {
-            Some(watch) => session.questions(watch).await,
+            Some(watch) => {
+                let times = 1 + again.map_or(0, u64::count_ones) as usize;
+                // What is on record at its Bind is asked for again when it runs.
+                session.questions(watch, if running.is_planned { 2 * times } else { times }).await
+            }
             None => Ok(Vec::new()),
         };
         let asks = match asks {
@@ -707,9 +733,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 }
             },
         };
-        let again = watch.as_ref().map(Watch::unbounded).filter(|watch| !watch.is_empty());
-        let is_counted_again = again.is_some() || charges.iter().any(Charge::has_unbounded);
-        let again = is_counted_again.then(|| Again { watch: again.unwrap_or_default(), done: None });
+        let again = again.map(|parts| Again { watch: unbounded.unwrap_or_default(), parts });
         // Who is counted here is on record before the answer, also if the statement is refused then.
         let watch = match watch {
             Some(mut watch) if watch.has_unbounded() => {
@@ -871,6 +895,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     fn fail_in_batch(&mut self, refusal: &Refusal) -> Passage {
         let text = self.refused_text(refusal);
         self.skipping = true;
+        self.holds = false;
         Passage::Replace(stand_in::parse(&text))
     }
 
@@ -904,7 +929,13 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             return Ok(self.refuse_in_batch(&cannot_connect(&error), None));
         }
         let may_read = self.session.may_run_at_parse(&statement.analysis);
-        if may_read {
+        if may_read && self.session.workload.is_some() {
+            // It is counted when it runs.
+            let running = Running::planned(&statement.analysis.scope);
+            if let Err(refusal) = look_at_code(self.session, &statement, &running).await {
+                return Ok(self.refuse_in_batch(&refusal, Some(&statement.text)));
+            }
+        } else if may_read {
             let running = Running::planned(&statement.analysis.scope);
             match self.admit(&statement, running, &Arc::from([]), None).await {
                 Ok(parsed) => self.session.conclude(parsed, None),
@@ -951,7 +982,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let parse = (named || statement.deallocates_shared).then(|| stand_in::prepare(&prepared));
         let mut flow = self.session.flow();
         // In a transaction that has failed the store refuses it, whether it has it or not.
-        let known = named && flow.is_on_connection(&prepared) && flow.transaction != b'E';
+        // It takes what ends the transaction.
+        let is_refused = flow.transaction == b'E' && !ends_transaction(&statement.analysis);
+        let known = named && flow.is_on_connection(&prepared) && !is_refused;
         let mut statement = Arc::unwrap_or_clone(statement);
         statement.shared = Some(prepared);
         flow.names.parse(name, Arc::new(statement), is_decoded);
@@ -1188,13 +1221,16 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 // Only what is counted before it runs depends on it: the store sees the rows as they are when it
                 // gets the Bind.
                 self.holds = false;
-                let unsent = self.unsent_binds.len();
-                self.unsent_binds.retain(|unsent| unsent.portal != name);
-                running.is_from_before |= self.session.is_governed() && self.unsent_binds.len() == unsent;
+                let unsent = self.unsent_binds.iter().rposition(|unsent| unsent.portal == name);
+                running.is_from_before |= self.session.is_governed() && unsent.is_none();
                 self.note_more(&running);
                 // A portal that goes on has its intent, unless something may have put another in its place.
                 let number = portal.number.filter(|_| portal.is_sure && running.meant.is_empty());
-                self.admit(&statement, running, &portal.parameters, number).await
+                let admitted = self.admit(&statement, running, &portal.parameters, number).await;
+                if let Some(place) = unsent.filter(|_| admitted.is_ok()) {
+                    self.unsent_binds.remove(place);
+                }
+                admitted
             }
             Err(refusal) => Err(refusal),
         };
@@ -1287,9 +1323,23 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     }
 }
 
+/// In which parts of a text there are queries that are counted again, by a bit for each. What is not understood,
+/// as a definition, may hold locks on all that it names.
+fn again_in(session: &Session, running: &Running) -> u64 {
+    let counts = |run: &&resolve::Run| !run.goes_on && (session.is_face() || !run.scope.is_unknown);
+    let parts = running.runs.iter().filter(counts).map(|run| run.part.min(63));
+    parts.fold(0, |bits, part| bits | 1 << part)
+}
+
 /// Whether planning a statement can call functions.
 fn plans_calls(analysis: &Analysis) -> bool {
     analysis.symbols.runs_functions() && !analysis.uses_names()
+}
+
+/// Whether a text is one statement that ends a transaction, or goes back in it.
+fn ends_transaction(analysis: &Analysis) -> bool {
+    let ends = |e: &Effect| matches!(e, Effect::Commit | Effect::Rollback | Effect::RollbackTo(_));
+    matches!(analysis.parts.as_slice(), [one] if one.effect.as_ref().is_some_and(ends))
 }
 
 /// Whether a part of a text is a COMMIT.
@@ -1314,18 +1364,19 @@ async fn look_at_code(session: &Session, statement: &Statement, running: &Runnin
     let by_name = running.meant.iter().map(|(_, meant)| &meant.analysis);
     let all = std::iter::once(&statement.analysis).chain(by_name);
     let mut runs = Runs::Own;
-    let (mut flow_defines, mut must_reset) = (false, false);
+    let (mut flow_defines, mut defines_unseen, mut must_reset) = (false, false, false);
     for analysis in all {
         runs = runs.max(session.runs(known.as_deref(), analysis));
         // What a workload does in blocks of PL/pgSQL, or in words that are not read, defines nothing as a rule.
         let is_seen = session.is_logged() || analysis.parts.iter().all(|p| p.effect != Some(Effect::Unsure));
         flow_defines |= analysis.defines_code && is_seen;
         // Code can make code, too.
-        flow_defines |= session.is_logged() && session.may_define_unseen(known.as_deref(), analysis);
+        defines_unseen |= session.is_logged() && session.may_define_unseen(known.as_deref(), analysis);
         must_reset |= analysis.runs_sql;
     }
     let mut flow = session.flow();
     flow.defines |= flow_defines;
+    flow.defines_unseen |= defines_unseen;
     flow.must_reset |= must_reset;
     if runs == Runs::Changes {
         flow.must_reset = true;

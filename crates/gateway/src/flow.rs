@@ -108,8 +108,8 @@ pub struct InFlight {
 pub struct Again {
     /// Whose data.
     pub watch: Watch,
-    /// The part of the text for which that was done last.
-    pub done: Option<usize>,
+    /// The parts of the text for which that is to be done, by a bit for each; the last bit is for all from there on.
+    pub parts: u64,
 }
 
 impl InFlight {
@@ -230,6 +230,8 @@ pub struct Flow {
     pub settings_unsure: bool,
     /// Code was defined in the transaction under way.
     pub defines: bool,
+    /// Code ran in the transaction under way that may have defined other code.
+    pub defines_unseen: bool,
     /// When code that the session has defined was committed last, or may have been.
     pub defined_at: Option<Instant>,
     /// All prepared statements of the connection go with something that was sent since the last ReadyForQuery.
@@ -507,6 +509,7 @@ impl Flow {
         self.sending_unnamed = None;
         self.discarding = false;
         self.settings_unsure = false;
+        self.defines_unseen &= transaction != b'I';
         if transaction == b'I' && std::mem::take(&mut self.defines) {
             self.defined_at = Some(Instant::now());
         }

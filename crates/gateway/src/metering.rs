@@ -597,9 +597,8 @@ impl Session {
         ((schema, &group.table), key.filter(|_| form.is_some()), form)
     }
 
-    /// The texts by which the gateway asks whom a statement reaches, before it runs and once more when its answer
-    /// comes.
-    pub async fn questions(&self, watch: &Watch) -> Result<Vec<String>, Refusal> {
+    /// The texts by which the gateway asks whom a statement reaches, as many times as it may ask.
+    pub async fn questions(&self, watch: &Watch, times: usize) -> Result<Vec<String>, Refusal> {
         let unbounded = || watch.watched.iter().filter(|watched| watched.of.max_rows == UNBOUNDED);
         let (Some(behind), Some((_, catalogue))) =
             (self.shared.stores.get(&self.store.name), self.policy.store(&self.store.name))
@@ -616,7 +615,10 @@ impl Session {
             let (place, key, _) = self.placed(catalogue, &of.group);
             texts.extend(ringfence_face::questions(&login, place, key, LOOKED_AT));
         }
-        texts.extend_from_within(..);
+        let once = texts.len();
+        for _ in 1..times {
+            texts.extend_from_within(..once);
+        }
         Ok(texts)
     }
 

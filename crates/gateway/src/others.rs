@@ -18,7 +18,7 @@ const OLD: Duration = Duration::from_secs(3);
 /// What is older than this is of no use: the store may have any code.
 const TOO_OLD: Duration = Duration::from_secs(60);
 /// So long a look may take.
-const LOOKING: Duration = Duration::from_secs(10);
+const LOOKING: Duration = Duration::from_secs(60);
 /// So long a session in the country waits for that.
 const WAIT: Duration = Duration::from_secs(1);
 
@@ -190,7 +190,7 @@ impl Session {
     /// nobody else sees.
     fn is_known(&self, known: &Known) -> bool {
         let flow = self.flow();
-        !flow.defines && flow.defined_at.is_none_or(|at| known.as_of >= at)
+        !flow.defines && !flow.defines_unseen && flow.defined_at.is_none_or(|at| known.as_of >= at)
     }
 
     /// Whether a text may run code of others when it is parsed.

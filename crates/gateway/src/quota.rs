@@ -230,7 +230,14 @@ impl Quota {
                 });
             }
             let paid = if all == 0 { paid } else { 0 };
-            charges.push(Charge { grant, per_row, charged: before, whole: (whole, all), paid, declared: 0 });
+            charges.push(Charge {
+                grant,
+                per_row,
+                charged: before,
+                whole: (whole, before),
+                paid,
+                declared: 0,
+            });
         }
         Ok(charges)
     }

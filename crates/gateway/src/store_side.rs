@@ -8,6 +8,7 @@
 
 use std::collections::HashSet;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use ringfence_statement::words;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -25,6 +26,9 @@ use crate::relay::statement::SHARED;
 use crate::session::{End, Session};
 use crate::stand_in::{self, REFUSED};
 
+/// How often what has no bound is counted again before the session is over, and how long is waited in between.
+const ATTEMPTS: usize = 10;
+const PAUSE: Duration = Duration::from_millis(300);
 /// The most values of reported parameters that a session remembers its client has had.
 const MOST_SHOWN: usize = 1000;
 /// Errors that the way to ask may help with: no such column, no such table, no right, no such function.
@@ -194,31 +198,50 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let (number, mut charges, mut watch) = {
             let mut flow = session.flow();
             let Some(current) = flow.current() else { return Ok(()) };
-            let part = current.parts_ended;
+            let bit = 1 << current.parts_ended.min(63);
             let Some(again) = &mut current.again else { return Ok(()) };
-            if again.done.replace(part) == Some(part) {
+            if again.parts & bit == 0 {
                 return Ok(());
             }
+            again.parts &= !bit;
             let watch = again.watch.unbounded();
             (current.number, current.charges.clone(), watch)
         };
         let mut counted = Ok(());
         for charge in &mut charges {
-            if counted.is_ok() {
+            for _ in 0..ATTEMPTS {
                 counted = session.quota.count_again(charge).await;
+                if !is_momentary(&counted) {
+                    break;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            if counted.is_err() {
+                break;
             }
         }
         if let Some(current) = session.flow().current() {
             current.charges = charges;
         }
-        counted.map_err(|refusal| End::Refused(refusal, true))?;
+        if let Err(refusal) = counted {
+            return Err(End::Refused(refusal, true));
+        }
+        let mut counted = Ok(());
         if !watch.is_empty() {
-            let (groups, counted) = session.count_all(&mut watch).await;
+            let mut groups = Vec::new();
+            for _ in 0..ATTEMPTS {
+                let (more, now) = session.count_all(&mut watch).await;
+                groups.extend(more);
+                counted = now;
+                if !is_momentary(&counted) {
+                    break;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
             let tickets = number.map(|n| session.record_groups(n, groups)).unwrap_or_default();
             session.flow().tickets.extend(tickets);
-            counted.map_err(|refusal| End::Refused(refusal, true))?;
         }
-        Ok(())
+        counted.map_err(|refusal| End::Refused(refusal, true))
     }
 
     /// A row is about to pass.
@@ -556,6 +579,11 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             Shut::Unrecorded(refusal) => End::Refused(refusal, between),
         })
     }
+}
+
+/// Whether the store could not count just now: no connection was free, or something was locked.
+fn is_momentary(counted: &Result<(), Refusal>) -> bool {
+    counted.as_ref().is_err_and(|refusal| refusal.code == code::CANNOT_CONNECT)
 }
 
 fn out_of_step() -> Refusal {

@@ -2,22 +2,29 @@
 //! log use the same ones.
 
 /// Lists the functions that are neither PostgreSQL's own (numbers below FirstNormalObjectId, transam.h) nor of
-/// an extension and a superuser. A name that begins with `pg_` stands for one of PostgreSQL's own, so it is
-/// listed whose ever it is. One argument is enough for `x.f`, whatever type it has.
-pub const THEIRS: &str = "SELECT p.oid, p.proname::text AS name, l.lanname::text AS language,
-       coalesce(pg_get_function_sqlbody(p.oid), p.prosrc) AS source,
+/// an extension and a superuser. A name that begins with `pg_` stands for one of PostgreSQL's own, so such a
+/// function is listed whoever owns it; a superuser's changes no session. One argument is enough for `x.f`, whatever type it has.
+pub const THEIRS: &str = "SELECT p.oid, p.proname::text AS name,
+       CASE WHEN e.is_trusted THEN 'sql' ELSE l.lanname::text END AS language,
+       CASE WHEN e.is_trusted THEN '' ELSE coalesce(pg_get_function_sqlbody(p.oid), p.prosrc) END AS source,
        p.pronargs >= 1 AND (p.pronargs - p.pronargdefaults <= 1 OR p.provariadic <> 0) AS takes_one
-  FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+  FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang,
+       LATERAL (SELECT EXISTS (
+         SELECT FROM pg_depend d JOIN pg_roles o ON o.oid = p.proowner
+           WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e' AND o.rolsuper)
+         AS is_trusted) e
   WHERE p.oid >= 16384 AND p.pronamespace <> coalesce(to_regnamespace('ringfence'), 0)
-    AND (p.proname LIKE 'pg\\_%' OR NOT EXISTS (
-      SELECT FROM pg_depend d JOIN pg_roles o ON o.oid = p.proowner
-        WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e' AND o.rolsuper))";
+    AND (starts_with(p.proname::text, 'pg_') OR NOT e.is_trusted)";
 
 /// Lists what runs functions of others (their numbers are `$1`), or PostgreSQL's that run a text as SQL (`$2` has
 /// patterns of their names): kind, name, the function's number, 0 where none is known. It follows `pg_depend`
 /// from each function to what uses it, and from there to what that is a part of. `writes` is what runs when
 /// rows are changed, and not when they are read.
 pub const BEHIND: &str = "WITH RECURSIVE
+     cols AS MATERIALIZED (
+       SELECT DISTINCT a.atttypid AS type, c.reltype AS of_row
+         FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+         WHERE a.atttypid >= 16384 AND a.attnum > 0 AND c.reltype <> 0),
      runs_text AS (SELECT oid FROM pg_proc WHERE proname LIKE ANY($2::text[])),
      called AS (SELECT ':funcid (' || string_agg(oid::text, '|') || ') ' AS pattern FROM runs_text),
      trees(classid, objid, writes, tree) AS (
@@ -82,9 +89,8 @@ pub const BEHIND: &str = "WITH RECURSIVE
        UNION ALL SELECT 'pg_class'::regclass, c.confrelid, true FROM pg_constraint c
          WHERE r.classid = 'pg_class'::regclass AND c.contype = 'f' AND c.conrelid = r.objid
        -- Rows that have a column of the type.
-       UNION ALL SELECT 'pg_type'::regclass, c.reltype, r.writes
-         FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-         WHERE r.classid = 'pg_type'::regclass AND a.atttypid = r.objid AND a.attnum > 0 AND c.reltype <> 0
+       UNION ALL SELECT 'pg_type'::regclass, c.of_row, r.writes FROM cols c
+         WHERE r.classid = 'pg_type'::regclass AND c.type = r.objid
        -- The planner takes one for the other.
        UNION ALL SELECT 'pg_operator'::regclass, c.oid, r.writes FROM pg_operator c
          WHERE r.classid = 'pg_operator'::regclass AND r.objid IN (c.oprnegate, c.oprcom)) x)
@@ -120,7 +126,7 @@ pub const STATE: &str = "SELECT sum(hashtextextended(x, 0))::text || ' ' || coun
        UNION ALL SELECT 'e' || oid || xmin || ctid FROM pg_event_trigger
        UNION ALL SELECT 'm' || d.objid || '/' || d.refobjid FROM pg_depend d
          WHERE d.classid = 'pg_proc'::regclass AND d.deptype = 'e' AND d.objid >= 16384
-       UNION ALL SELECT 'u' || oid || rolsuper FROM pg_roles WHERE oid >= 16384 AND rolname NOT LIKE 'rf\\_%'
+       UNION ALL SELECT 'u' || oid || rolsuper FROM pg_roles WHERE oid >= 16384 AND NOT starts_with(rolname::text, 'rf_')
        UNION ALL SELECT 'a' || attrelid || '/' || attnum || '/' || atttypid FROM pg_attribute
          WHERE atttypid >= 16384 AND attnum > 0
        UNION ALL SELECT 'p' || oid || xmin || ctid FROM pg_policy
@@ -128,7 +134,7 @@ pub const STATE: &str = "SELECT sum(hashtextextended(x, 0))::text || ' ' || coun
        UNION ALL SELECT 'n' || c.oid || relname || relnamespace || relkind::text FROM pg_class c
          JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE c.oid >= 16384 AND relkind IN ('r', 'p', 'f', 'v', 'm')
-           AND nspname NOT LIKE 'pg\\_temp\\_%' AND nspname NOT IN (SELECT 'rf_' || digest FROM ringfence.faces)) s(x)";
+           AND NOT starts_with(nspname::text, 'pg_temp_') AND nspname NOT IN (SELECT 'rf_' || digest FROM ringfence.faces)) s(x)";
 
 /// Lists what the names of relations stand for. `$1` has PostgreSQL's own relations that show values of others.
 pub const NAMES: &str = "SELECT c.relname::text,

@@ -42,6 +42,8 @@ pub struct Running {
     pub does_more: bool,
     /// Rows may come as they were before this: what runs was bound or begun with an earlier batch.
     pub is_from_before: bool,
+    /// It is planned now, and may run later.
+    pub is_planned: bool,
     /// The portals whose queries begin with it.
     pub begun: Vec<Begun>,
     /// The part that is looked at.
@@ -83,7 +85,7 @@ impl Running {
 
     /// What the store may run of a statement when it plans it.
     pub fn planned(scope: &Arc<QueryScope>) -> Self {
-        let mut running = Self::default();
+        let mut running = Self { is_planned: true, ..Self::default() };
         running.run(scope, false);
         running
     }
