@@ -504,13 +504,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
 
     /// How many bytes of one batch are kept: parameters are kept of what is recorded one by one.
     fn most_kept(&self) -> usize {
-        if self.session.is_governed() {
-            64 << 20
-        } else if self.session.is_logged() {
-            256 << 20
-        } else {
-            1 << 30
-        }
+        if self.session.is_governed() { 64 << 20 } else { 1 << 30 }
     }
 
     /// Why a statement that changes names is refused where there are too many.
@@ -612,6 +606,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 in_flight.is_simple = true;
                 in_flight.to_savepoints = to_savepoints(&statement.analysis);
                 in_flight.commits = commits(&statement.analysis);
+                in_flight.ends = may_end_transaction(&statement.analysis);
                 in_flight.deallocates_shared = statement.deallocates_shared;
                 in_flight.changes_names = flow.names.query(Some(&statement), begun);
                 flow.settings_unsure |= statement.analysis.changes_settings;
@@ -707,7 +702,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         }
         let unbounded = watch.as_ref().map(Watch::unbounded).filter(|watch| !watch.is_empty());
         let is_counted_again = unbounded.is_some() || charges.iter().any(Charge::has_unbounded);
-        let again = is_counted_again.then(|| again_in(session, &running));
+        let again = is_counted_again.then(|| again_in(session, statement, &running));
         let asks = match &watch {
             Some(watch) => {
                 let times = 1 + again.map_or(0, u64::count_ones) as usize;
@@ -733,7 +728,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 }
             },
         };
-        let again = again.map(|parts| Again { watch: unbounded.unwrap_or_default(), parts });
+        let again = again.map(|parts| Again { watch: unbounded.unwrap_or_default(), parts, last: None });
         // Who is counted here is on record before the answer, also if the statement is refused then.
         let watch = match watch {
             Some(mut watch) if watch.has_unbounded() => {
@@ -983,7 +978,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let mut flow = self.session.flow();
         // In a transaction that has failed the store refuses it, whether it has it or not.
         // It takes what ends the transaction.
-        let is_refused = flow.transaction == b'E' && !ends_transaction(&statement.analysis);
+        let is_failed = flow.transaction == b'E' && !flow.ends_transaction;
+        let is_refused = is_failed && !ends_transaction(&statement.analysis);
         let known = named && flow.is_on_connection(&prepared) && !is_refused;
         let mut statement = Arc::unwrap_or_clone(statement);
         statement.shared = Some(prepared);
@@ -1241,6 +1237,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         in_flight.deallocates_shared = statement.deallocates_shared;
         in_flight.to_savepoints = to_savepoints(&statement.analysis);
         in_flight.commits = commits(&statement.analysis);
+        in_flight.ends = may_end_transaction(&statement.analysis);
         self.may_copy_in = may_copy_in;
         let mut flow = self.session.flow();
         for begun in begun.iter_mut().filter(|begun| begun.name == name) {
@@ -1325,7 +1322,12 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
 
 /// In which parts of a text there are queries that are counted again, by a bit for each. What is not understood,
 /// as a definition, may hold locks on all that it names.
-fn again_in(session: &Session, running: &Running) -> u64 {
+fn again_in(session: &Session, statement: &Statement, running: &Running) -> u64 {
+    let may_lock = |analysis: &Analysis| analysis.symbols.defines || analysis.symbols.locks;
+    let may_lock = may_lock(&statement.analysis) || running.meant.iter().any(|(_, m)| may_lock(&m.analysis));
+    if may_lock && !session.is_face() {
+        return 0;
+    }
     let counts = |run: &&resolve::Run| !run.goes_on && (session.is_face() || !run.scope.is_unknown);
     let parts = running.runs.iter().filter(counts).map(|run| run.part.min(63));
     parts.fold(0, |bits, part| bits | 1 << part)
@@ -1336,10 +1338,15 @@ fn plans_calls(analysis: &Analysis) -> bool {
     analysis.symbols.runs_functions() && !analysis.uses_names()
 }
 
+/// Whether a part of a text ends a transaction, or goes back in it.
+fn may_end_transaction(analysis: &Analysis) -> bool {
+    let ends = |e: &Effect| matches!(e, Effect::Commit | Effect::Rollback | Effect::RollbackTo(_));
+    analysis.parts.iter().filter_map(|part| part.effect.as_ref()).any(ends)
+}
+
 /// Whether a text is one statement that ends a transaction, or goes back in it.
 fn ends_transaction(analysis: &Analysis) -> bool {
-    let ends = |e: &Effect| matches!(e, Effect::Commit | Effect::Rollback | Effect::RollbackTo(_));
-    matches!(analysis.parts.as_slice(), [one] if one.effect.as_ref().is_some_and(ends))
+    analysis.parts.len() == 1 && may_end_transaction(analysis)
 }
 
 /// Whether a part of a text is a COMMIT.

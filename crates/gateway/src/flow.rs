@@ -96,6 +96,8 @@ pub struct InFlight {
     pub again: Option<Box<Again>>,
     /// A part of it is a COMMIT.
     pub commits: bool,
+    /// A part of it ends a transaction, or goes back in it.
+    pub ends: bool,
     /// Where it is in a trace.
     pub traced: Option<Box<Begun>>,
     /// Its place in the order of what was sent; [`Flow::begin`] sets it.
@@ -110,6 +112,8 @@ pub struct Again {
     pub watch: Watch,
     /// The parts of the text for which that is to be done, by a bit for each; the last bit is for all from there on.
     pub parts: u64,
+    /// The part for which it was done last.
+    pub last: Option<usize>,
 }
 
 impl InFlight {
@@ -230,6 +234,8 @@ pub struct Flow {
     pub settings_unsure: bool,
     /// Code was defined in the transaction under way.
     pub defines: bool,
+    /// Something was sent since the last ReadyForQuery that may have ended the transaction.
+    pub ends_transaction: bool,
     /// Code ran in the transaction under way that may have defined other code.
     pub defines_unseen: bool,
     /// When code that the session has defined was committed last, or may have been.
@@ -343,6 +349,7 @@ impl Flow {
     pub fn begin(&mut self, mut statement: InFlight) {
         let is_simple = statement.is_simple;
         self.early_copy_ends = 0;
+        self.ends_transaction |= statement.ends;
         self.kept += A_MESSAGE;
         statement.place = self.place();
         self.texts.extend(statement.text.take());
@@ -504,6 +511,7 @@ impl Flow {
         self.texts.clear();
         self.parameters.clear();
         self.kept = 0;
+        self.ends_transaction = false;
         self.sent.clear();
         self.sending.clear();
         self.sending_unnamed = None;

@@ -130,7 +130,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 if !whole {
                     break;
                 }
-                let is_of_answer = matches!(head.tag, b'C' | b's' | b'I')
+                let is_of_answer = matches!(head.tag, b'C' | b's' | b'I' | b'N')
                     || head.tag == b'E' && !self.session.flow().is_before_rows();
                 if is_of_answer && let Err(end) = self.count_again().await {
                     self.forward(buffer, at).await?;
@@ -198,12 +198,11 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let (number, mut charges, mut watch) = {
             let mut flow = session.flow();
             let Some(current) = flow.current() else { return Ok(()) };
-            let bit = 1 << current.parts_ended.min(63);
+            let part = current.parts_ended;
             let Some(again) = &mut current.again else { return Ok(()) };
-            if again.parts & bit == 0 {
+            if again.parts >> part.min(63) & 1 == 0 || again.last.replace(part) == Some(part) {
                 return Ok(());
             }
-            again.parts &= !bit;
             let watch = again.watch.unbounded();
             (current.number, current.charges.clone(), watch)
         };

@@ -27,6 +27,8 @@ pub struct Symbols {
     pub written: BTreeSet<Box<str>>,
     /// It looks at all tables, for statistics or to make indexes again.
     pub maintains_all: bool,
+    /// It may hold a lock that keeps others from looking at a table.
+    pub locks: bool,
     /// It may make, change or drop something: a store's event triggers run then.
     pub defines: bool,
 }
@@ -109,8 +111,15 @@ impl Symbols {
             "InsertStmt" | "UpdateStmt" | "DeleteStmt" | "MergeStmt" | "CopyStmt" => {
                 self.written.extend(fields["relation"]["relname"].as_str().map(Into::into));
             }
-            "VacuumStmt" => self.maintains_all |= list(&fields["rels"]).is_empty(),
-            "TruncateStmt" => collect_relations(fields, &mut self.written),
+            "VacuumStmt" => {
+                self.locks = true;
+                self.maintains_all |= list(&fields["rels"]).is_empty();
+            }
+            "LockStmt" => self.locks = true,
+            "TruncateStmt" => {
+                self.locks = true;
+                collect_relations(fields, &mut self.written);
+            }
             _ if kind.ends_with("Stmt") && !DEFINES_NOTHING.contains(&kind) => {
                 self.defines = true;
                 self.maintains_all |=
