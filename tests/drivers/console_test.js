@@ -227,9 +227,9 @@ const commands = {
     await cdp.send("WebAuthn.setUserVerified", { authenticatorId, isUserVerified: verified });
     await page.goto(origin + path);
     if (!(await page.locator("[data-approve]").count())) return { offered: false };
-    const reloaded = page.waitForEvent("load", { timeout: 60000 }).then(() => true, () => false);
+    const reloaded = page.waitForEvent("load", { timeout: 15000 }).then(() => true, () => false);
     await page.click("[data-approve]");
-    const told = page.waitForFunction(() => { const t = document.querySelector("[data-approve]")?.parentElement.querySelector(".told"); return t && t.textContent && !t.textContent.startsWith("Your device") ? t.textContent : false; }, null, { timeout: 60000 }).then((h) => h.jsonValue(), () => "");
+    const told = page.waitForFunction(() => { const t = document.querySelector("[data-approve]")?.parentElement.querySelector(".told"); return t && t.textContent && !t.textContent.startsWith("Your device") ? t.textContent : false; }, null, { timeout: 15000 }).then((h) => h.jsonValue(), () => "");
     const first = await Promise.race([reloaded, told]);
     return { offered: true, approved: first === true, told: first === true ? "" : first };
   },
