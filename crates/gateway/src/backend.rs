@@ -362,8 +362,8 @@ impl Backend {
         self.run(&["DEALLOCATE ALL"]).await
     }
 
-    /// Runs statements whose results nobody wants; an error of one is an error of all. A store that does not answer
-    /// in time is one that has failed.
+    /// Runs statements of the gateway and drops their results. An error of one is an error of all, and so is a store
+    /// that does not answer in time.
     async fn run(&mut self, queries: &[&str]) -> Result<(), BackendError> {
         let late = |_| BackendError::Protocol("it did not answer a statement of our own in time");
         tokio::time::timeout(OWN, self.run_all(queries)).await.map_err(late)?

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ringfence_ledger::{Entry, Kind};
 use ringfence_statement::allow_list::MAX_LENGTH;
-use ringfence_statement::analysis::{Analysis, Part};
+use ringfence_statement::analysis::Analysis;
 use ringfence_statement::names::Effect;
 use ringfence_statement::scope::QueryScope;
 use ringfence_statement::settings::{Encoding, Settings};
@@ -260,7 +260,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         self.wait_for(client, buffer, |flow| is_known(flow).then_some(())).await
     }
 
-    /// Waits until the conversation is in a state. A client that is gone meanwhile is noticed.
+    /// Waits until the conversation is in a state. It notices when the client closes its connection.
     async fn wait_for<T, R: AsyncRead + Unpin>(
         &mut self,
         client: &mut R,
@@ -604,9 +604,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         match admitted {
             Ok(mut in_flight) => {
                 in_flight.is_simple = true;
-                in_flight.to_savepoints = to_savepoints(&statement.analysis);
-                in_flight.commits = commits(&statement.analysis);
-                in_flight.ends = may_end_transaction(&statement.analysis);
+                note_ends(&mut in_flight, &statement.analysis);
                 in_flight.deallocates_shared = statement.deallocates_shared;
                 in_flight.changes_names = flow.names.query(Some(&statement), begun);
                 flow.settings_unsure |= statement.analysis.changes_settings;
@@ -1235,9 +1233,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             Err(refusal) => return Ok(self.refuse_in_batch(&refusal, Some(&statement.text))),
         };
         in_flight.deallocates_shared = statement.deallocates_shared;
-        in_flight.to_savepoints = to_savepoints(&statement.analysis);
-        in_flight.commits = commits(&statement.analysis);
-        in_flight.ends = may_end_transaction(&statement.analysis);
+        note_ends(&mut in_flight, &statement.analysis);
         self.may_copy_in = may_copy_in;
         let mut flow = self.session.flow();
         for begun in begun.iter_mut().filter(|begun| begun.name == name) {
@@ -1349,16 +1345,16 @@ fn ends_transaction(analysis: &Analysis) -> bool {
     analysis.parts.len() == 1 && may_end_transaction(analysis)
 }
 
-/// Whether a part of a text is a COMMIT.
-fn commits(analysis: &Analysis) -> bool {
-    analysis.parts.iter().any(|part| part.effect == Some(Effect::Commit))
-}
-
-/// Which parts of a text are ROLLBACK TO, of the first 64.
-fn to_savepoints(analysis: &Analysis) -> u64 {
-    let is_it = |part: &Part| matches!(part.effect, Some(Effect::RollbackTo(_)));
-    let parts = analysis.parts.iter().take(64).enumerate();
-    parts.filter(|(_, part)| is_it(part)).fold(0, |bits, (n, _)| bits | 1 << n)
+/// Notes which parts of a text end a transaction, or go back in it.
+fn note_ends(in_flight: &mut InFlight, analysis: &Analysis) {
+    in_flight.ends = may_end_transaction(analysis);
+    for (n, part) in analysis.parts.iter().enumerate() {
+        match part.effect {
+            Some(Effect::Commit) => in_flight.commits = true,
+            Some(Effect::RollbackTo(_)) if n < 64 => in_flight.to_savepoints |= 1 << n,
+            _ => {}
+        }
+    }
 }
 
 /// Which code of others a statement may run, and what follows from that for its session.

@@ -20,8 +20,6 @@ const LOGIN: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(200);
 /// The most shared statements that a connection keeps prepared.
 const MAX_PREPARED: usize = 500;
-/// So long a connection may take to be made clean.
-const RESET: Duration = Duration::from_secs(5);
 
 /// A connection, and the right to it.
 pub struct Connection {
@@ -153,8 +151,7 @@ impl Connection {
         };
         if must_reset {
             // What code of others may have left there must not reach the next session.
-            let reset = self.backend.reset(false, !session.is_face());
-            if !matches!(tokio::time::timeout(RESET, reset).await, Ok(Ok(()))) {
+            if self.backend.reset(false, !session.is_face()).await.is_err() {
                 return; // it is closed, and the slot is free
             }
             session.flow().names.be_sure();
@@ -194,8 +191,7 @@ impl Connection {
         }
         target.detach().await;
         self.backend.parameters = session.parameters();
-        let reset = self.backend.reset(transaction != b'I', !session.is_face());
-        if let Ok(Ok(())) = tokio::time::timeout(RESET, reset).await {
+        if self.backend.reset(transaction != b'I', !session.is_face()).await.is_ok() {
             self.keep();
         }
     }

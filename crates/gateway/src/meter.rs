@@ -36,7 +36,7 @@ struct Remembered {
     people: usize,
 }
 
-/// Whom all rows of a table are about.
+/// The people in all rows of a table.
 #[derive(Clone, Debug)]
 pub enum Everybody {
     /// These, each once.

@@ -54,6 +54,14 @@ pub enum Mode {
 /// The parameters by which dates, times and intervals are read and written.
 const TIMES: [&str; 3] = ["DateStyle", "TimeZone", "IntervalStyle"];
 
+/// The values of [`TIMES`].
+fn times_of(parameters: &Parameters) -> [&str; 3] {
+    let is_it = |name: &str, known: &str| known.eq_ignore_ascii_case(name);
+    TIMES.map(|name| {
+        parameters.iter().find(|(known, _)| is_it(name, known)).map_or("", |(_, value)| value.as_str())
+    })
+}
+
 /// What both sides know.
 pub struct Session {
     /// What all sessions share.
@@ -233,26 +241,12 @@ impl Session {
 
     /// The settings by which the store reads dates and times in a text: it keeps what it has read.
     pub fn times(&self) -> String {
-        let parameters = self.parameters();
-        let value = |name: &str| {
-            parameters
-                .iter()
-                .find(|(n, _)| n.eq_ignore_ascii_case(name))
-                .map_or("", |(_, value)| value.as_str())
-        };
-        TIMES.map(value).join("\n")
+        times_of(&self.parameters()).join("\n")
     }
 
     /// Whether dates are read as `times` says.
     pub fn has_times(&self, times: &str) -> bool {
-        let parameters = self.parameters();
-        let value = |name: &str| {
-            parameters
-                .iter()
-                .find(|(n, _)| n.eq_ignore_ascii_case(name))
-                .map_or("", |(_, value)| value.as_str())
-        };
-        TIMES.into_iter().map(value).eq(times.split('\n'))
+        times_of(&self.parameters()).into_iter().eq(times.split('\n'))
     }
 
     /// The store's parameters as the client knows them.

@@ -515,14 +515,11 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             flow.fail(code);
             return Passage::Replace(instead);
         }
-        let is_of_parameter = |context: &[u8]| {
-            context.starts_with(b"unnamed portal parameter ") || context.starts_with(b"portal \"")
-        };
         let is_before_rows = flow.is_before_rows()
             // Parameters are read before anything is planned.
             || session.is_face()
                 && flow.is_before_execution()
-                && field(body, b'W').is_some_and(is_of_parameter);
+                && field(body, b'W').is_some_and(error_fields::is_of_parameter);
         flow.fail(&String::from_utf8_lossy(sqlstate));
         if session.is_governed() {
             drop(flow);

@@ -174,10 +174,7 @@ pub fn judge(tag: u8, body: &[u8], is_before_rows: bool, texts: &[&str], words: 
     let is_of_text = field(body, b'P').is_some() && field(body, b'W').is_none();
     // Code of others that runs while a text is parsed or planned says what it likes. A parameter that cannot be
     // read has a context of its own.
-    let is_of_client = field(body, b'C') != Some(b"P0001")
-        && field(body, b'W').is_none_or(|context| {
-            context.starts_with(b"unnamed portal parameter ") || context.starts_with(b"portal \"")
-        });
+    let is_of_client = field(body, b'C') != Some(b"P0001") && field(body, b'W').is_none_or(is_of_parameter);
     let is_whole = is_before_rows && is_of_client || is_of_text && quotes_only(message, texts, words);
     if !is_internal && is_whole {
         return Judged::Whole;
@@ -226,6 +223,11 @@ pub fn judge(tag: u8, body: &[u8], is_before_rows: bool, texts: &[&str], words: 
         out.push(0);
     });
     if is_sentence { Judged::Sentence(out) } else { Judged::Reduced(out) }
+}
+
+/// Whether an error's context says that a parameter could not be read.
+pub fn is_of_parameter(context: &[u8]) -> bool {
+    context.starts_with(b"unnamed portal parameter ") || context.starts_with(b"portal \"")
 }
 
 /// The longest message that can be a sentence, in bytes: each of its ends is tried.
