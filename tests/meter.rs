@@ -481,6 +481,17 @@ fn a_name_that_is_not_there_counts_nobody(served: &Served, who: &str) {
     store("drop table app_later");
 }
 
+/// What came with a name that was not there is known with it.
+fn a_new_name_comes_with_its_code(served: &Served, who: &str) {
+    let mut wire = connect(served, who);
+    run(&mut wire, "select 1", Way::Simple);
+    let new =
+        "create table app_newest (i int, a text default app.peek(1)); grant all on app_newest to public";
+    demo().superuser("us-trusted", "us", new);
+    let (rows, error) = run(&mut wire, "insert into app_newest (i) values (1) returning a", Way::Simple);
+    assert_eq!((rows.len(), error), (1, None));
+}
+
 #[test]
 fn full_access_abroad_is_counted_through_views_copies_functions_and_moves() {
     let all: u64 = demo().superuser("us-trusted", "us", "select count(*) from users").parse().unwrap();
@@ -507,9 +518,25 @@ fn full_access_abroad_is_counted_through_views_copies_functions_and_moves() {
          create rule app_log2 as on update to app_log2 do instead select email from users limit 3;
          create table base_of_users (id bigint not null); alter table users inherit base_of_users;
          create table app.leads as select email from users; create table public.leads (email text);
+         create function app.shown_v(videos) returns varchar language sql as 'select app.peek(1)::varchar';
+         create cast (videos as varchar) with function app.shown_v(videos);
+         create domain app.note as text; create type app.box as (t text);
+         create type app.tag as (i int);
+         create function app.tag_cmp(app.tag, app.tag) returns int immutable language plpgsql as
+           'begin perform app.peek(1); return 0; end';
+         create function app.tag_lt(app.tag, app.tag) returns boolean immutable language sql as 'select $1.i < $2.i';
+         create function app.tag_eq(app.tag, app.tag) returns boolean immutable language sql as 'select $1.i = $2.i';
+         create operator app.<<< (leftarg = app.tag, rightarg = app.tag, function = app.tag_lt);
+         create operator app.=== (leftarg = app.tag, rightarg = app.tag, function = app.tag_eq);
+         create operator class app.tags default for type app.tag using btree as
+           operator 1 app.<<<, operator 3 app.===, function 1 app.tag_cmp(app.tag, app.tag);
+         create table app.tagged (id int, t app.tag); insert into app.tagged values (1, row(1)), (2, row(2));
+         create function pg_catalog.app_low(int) returns text language sql as 'select app.peek(1)';
+         create schema shop; grant usage on schema shop to public; create table shop.orders (id int, state text);
+         insert into shop.orders values (1, 'a'), (2, 'b'); grant select on shop.orders to public;
          create schema rf_evil; grant usage on schema rf_evil to public;
          create view rf_evil.follows as select email as title from public.users limit 5;
-         grant all on app_set, app_default, app_log, app_log2, base_of_users, app.leads, public.leads, rf_evil.follows to public;
+         grant all on app_set, app_default, app_log, app_log2, base_of_users, app.leads, public.leads, rf_evil.follows, app.tagged to public;
          grant execute on all functions in schema app to public; grant execute on all functions in schema public to public;
          grant select on app_report, pg_report, base_of_all, part_of_all to public",
     );
@@ -533,6 +560,35 @@ fn full_access_abroad_is_counted_through_views_copies_functions_and_moves() {
         (&["select v.app_peek from videos v limit 1"], all),
         (&["select (v).app_peek from videos v limit 1"], all),
         (&["select v::text from videos v limit 1"], all),
+        // Whatever the target is called, and whatever is around it.
+        (&["select v::varchar(200) from videos v limit 1"], all),
+        (&["select v::pg_catalog.text from videos v limit 1"], all),
+        (&["select (array[v])::_text from videos v limit 1"], all),
+        (&["select v::app.note from videos v limit 1"], all),
+        (&["select row(v)::app.box from videos v limit 1"], all),
+        // What compares without an operator in the text.
+        (&["select id from app.tagged order by t"], all),
+        (&["select greatest(t, t) from app.tagged"], all),
+        (&["select distinct t from app.tagged"], all),
+        (&["select pg_catalog.app_low(1)"], all),
+        // A function behind a dot takes the whole row.
+        (&["select u.to_jsonb from users u limit 3"], 3),
+        (&["select public.users.row_to_json from users limit 3"], 3),
+        (&["select (select u.quote_literal) from users u limit 3"], 3),
+        (&["select s.to_jsonb from (select * from users limit 3) s"], 3),
+        (&["select u.json_agg from users u"], all),
+        (&["select u.concat from users u where u.ctid is not null limit 3"], 3),
+        // Tables that nobody classified are counted in their own schema.
+        (
+            &[
+                "select count(*) from shop.orders",
+                "select state, array_agg(id) from shop.orders group by state",
+                "with x as (select id from shop.orders) select max(id) from x",
+            ],
+            0,
+        ),
+        // What is defined counts all; what is the person's own is not refused.
+        (&["create temp table own as select 1 as i", "select max(i) from own"], all),
         (&["insert into app_set values ('x') returning a"], all),
         (&["insert into app_default(i) values (1) returning a"], all),
         (&["insert into app_log values ('x')"], all),
@@ -559,7 +615,7 @@ fn full_access_abroad_is_counted_through_views_copies_functions_and_moves() {
         ),
         (&["select json_agg from (select (u.email).json_agg from users u, (select 1 as json_agg) s) t"], all),
     ];
-    let people: Vec<String> = (0..reads.len() + 2).map(|n| format!("singapore-full-{n}")).collect();
+    let people: Vec<String> = (0..reads.len() + 3).map(|n| format!("singapore-full-{n}")).collect();
     let served = serve_full_access("full", &people);
     for (who, (texts, _)) in people.iter().zip(reads) {
         let mut wire = connect(&served, who);
@@ -570,8 +626,11 @@ fn full_access_abroad_is_counted_through_views_copies_functions_and_moves() {
     }
     nothing_but_rows_has_a_value(&served, &people[reads.len()]);
     a_name_that_is_not_there_counts_nobody(&served, &people[reads.len() + 1]);
+    a_new_name_comes_with_its_code(&served, &people[reads.len() + 2]);
     let counts = meter("full");
     assert_eq!(count(&counts, &people[reads.len() + 1], PEOPLE), (0, 0));
+    let (known, unknown) = count(&counts, &people[reads.len() + 2], PEOPLE);
+    assert!(known + unknown >= all, "{known} and {unknown}");
     for (who, (texts, least)) in people.iter().zip(reads) {
         let (known, unknown) = count(&counts, who, PEOPLE);
         let most = if *least == all { u64::MAX } else { *least };
@@ -586,6 +645,98 @@ fn full_access_abroad_is_counted_through_views_copies_functions_and_moves() {
         "drop view app_report; drop materialized view pg_report; drop table base_of_all cascade;
          drop sequence app_numbers; alter table users no inherit base_of_users; drop schema app cascade;
          drop schema rf_evil cascade; drop function public.lower(int), public.app_peek(videos);
+         drop schema shop cascade; drop table app_newest; drop function if exists pg_catalog.app_low(int);
          drop table app_set, app_default, app_log, app_log2, base_of_users, leads",
     );
+}
+
+/// People who come while a statement is under way are counted, or it does not show them.
+#[test]
+fn full_access_abroad_is_counted_at_the_moment_of_the_answer() {
+    const MAKE: &str = "insert into users select (jsonb_populate_record(null::users, to_jsonb(u)
+        || jsonb_build_object('id', 9000000 + g, 'email', 'new' || g || '@moment.example'))).*
+        from (select * from users order by id limit 1) u, generate_series(1, 60) g";
+    let drop = || demo().superuser("us-trusted", "us", "delete from users where id >= 9000000");
+    let slow = "length(factorial(12000)::text)";
+    let all = format!("select string_agg(email, ','), {slow}, {slow}, {slow} from users");
+    let late = "select g, repeat(' ', 9000), pg_temp.late(g), pg_sleep(0.4) from generate_series(1, 8) g";
+    let make_late = "create function pg_temp.late(int) returns text language sql volatile as
+        'select string_agg(email, chr(44)) from public.users where id > 9000000 and $1 > 0'";
+    let level = "default_transaction_isolation";
+    let begun = |set: &str| vec![set.to_owned(), "begin".to_owned(), "select 1".to_owned()];
+    // What is sent before, what changes meanwhile, how long after, and what shows it.
+    let ways: Vec<(Vec<String>, bool, u64, String)> = vec![
+        (vec![], true, 150, all.clone()),
+        (
+            vec![],
+            true,
+            150,
+            all.replace("string_agg(email, ',')", &format!("string_agg(email, ',') as {}", "a".repeat(70))),
+        ),
+        (vec!["set client_min_messages = debug5".to_owned()], true, 150, all.clone()),
+        (vec![], true, 150, format!("{all}; create temp table behind (i int)")),
+        (vec![], true, 150, format!("{all}; lock table follows in access share mode")),
+        (vec![make_late.to_owned()], true, 1500, late.to_owned()),
+        (begun(&format!("select set_config('{level}', 'repeatable read', false)")), false, 0, all.clone()),
+        (
+            begun(&format!("update pg_settings set setting = 'repeatable read' where name = '{level}'")),
+            false,
+            0,
+            all.clone(),
+        ),
+        (begun(&format!("set {level} = 'repeatable read'")), false, 0, all.clone()),
+    ];
+    let people: Vec<String> = (0..ways.len() + 2).map(|n| format!("singapore-moment-{n}")).collect();
+    let served = serve_full_access("moment", &people);
+    let mut seen = Vec::new();
+    let mut show = |wire: &mut Wire, comes: bool, after: u64, sql: &str| {
+        let before = wire.received.len();
+        if comes {
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    std::thread::sleep(std::time::Duration::from_millis(after));
+                    demo().superuser("us-trusted", "us", MAKE);
+                });
+                let _ = wire.run(sql, Way::Simple);
+            });
+        } else {
+            drop();
+            let _ = wire.run(sql, Way::Simple);
+        }
+        let bytes = String::from_utf8_lossy(&wire.received[before..]).into_owned();
+        seen.push(if bytes.contains("@moment.example") { 60 } else { 0 });
+    };
+    for (who, (first, comes, after, sql)) in people.iter().zip(&ways) {
+        drop();
+        if !comes {
+            demo().superuser("us-trusted", "us", MAKE);
+        }
+        let mut wire = connect(&served, who);
+        for sql in first {
+            assert_eq!(run(&mut wire, sql, Way::Simple).1, None, "{sql}");
+        }
+        show(&mut wire, *comes, *after, sql);
+    }
+    // A level that comes with the login, and one that the role has.
+    let options = [("options", "-c default_transaction_isolation=repeatable\\ read")];
+    for (who, with) in people[ways.len()..].iter().zip([options.as_slice(), &[]]) {
+        drop();
+        demo().superuser("us-trusted", "us", MAKE);
+        if with.is_empty() {
+            let mut wire = connect(&served, who);
+            run(&mut wire, &format!("alter role session_user set {level} = 'repeatable read'"), Way::Simple);
+        }
+        let mut wire = Wire::connect_with(served.port, who, "us", with).unwrap();
+        run(&mut wire, "begin", Way::Simple);
+        run(&mut wire, "select 1", Way::Simple);
+        show(&mut wire, false, 0, &all);
+    }
+    drop();
+    let there: u64 = demo().superuser("us-trusted", "us", "select count(*) from users").parse().unwrap();
+    let counts = meter("moment");
+    for (n, (who, seen)) in people.iter().zip(seen).enumerate() {
+        let (known, unknown) = count(&counts, who, PEOPLE);
+        let shown = if seen == 0 { 0 } else { there + seen };
+        assert!(known + unknown >= shown, "way {n}: {known} and {unknown} of {shown}");
+    }
 }

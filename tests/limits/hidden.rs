@@ -45,6 +45,7 @@ const MAKE: &str = "create schema hidden; grant usage on schema hidden to public
     create function hidden.as_text(hid_row) returns text language sql as 'select hidden.seek(1)';
     create type public.hid_pair as (d hid_domain);
     create domain public.hid_outermost as hid_domain[];
+    create function hidden.as_int(hid_row) returns int language sql as 'select hidden.swap($1.i)';
     create table public.hid_parent (id int primary key);
     create table public.hid_child (id int references hid_parent on delete cascade);
     create function hidden.cascaded() returns trigger language plpgsql as $$
@@ -66,6 +67,11 @@ const MAKE: &str = "create schema hidden; grant usage on schema hidden to public
       begin if exists (select from pg_event_trigger_ddl_commands() where object_identity like '%hid_noticed%') then
         perform hidden.check('x'); end if; end $$;
     create event trigger hid_event on ddl_command_end execute function hidden.noticed();
+    create view public.hid_nums as select hidden.swap(1) as n;
+    create function public.hid_joins() returns bigint language sql as
+      'select count(*) from (values (1)) a(b) join hid_nums v on v.n > 0';
+    create function public.hid_lists() returns int language plpgsql as $$ declare x int; begin
+      x := (select count(*) from (values (1)) w(id), hid_nums v where v.n > 0); return x; end $$;
     create view public.hid_set as select name, setting from pg_settings;
     create function public.hid_one(int) returns text language sql as 'select hidden.seek(1)';
     create table public.hid_kid () inherits (users);
@@ -78,10 +84,10 @@ const MAKE: &str = "create schema hidden; grant usage on schema hidden to public
     insert into hid_parent values (1), (2), (3), (4), (5), (6); insert into hid_child select id from hid_parent;
     grant execute on all functions in schema hidden to public; grant execute on all functions in schema public to public;
     grant all on hid_view, hid_plain, hid_outer, hid_default, hid_rows, hid_parent, hid_child, hid_late,
-      hid_typed, hid_check, hid_kid, hid_note, hid_set to public;
+      hid_nums, hid_typed, hid_check, hid_kid, hid_note, hid_set to public;
     grant create on schema public to public";
 const DROP: &str = "drop event trigger if exists hid_event; drop schema if exists hidden cascade;
-    drop view if exists hid_set, hid_typed, hid_view, hid_plain, hid_outer cascade;
+    drop function if exists public.hid_joins(), public.hid_lists(); drop view if exists hid_nums cascade; drop view if exists hid_set, hid_typed, hid_view, hid_plain, hid_outer cascade;
     drop table if exists hid_rows, hid_default, hid_child, hid_parent, hid_late, hid_check, hid_kid, hid_note cascade;
     drop type if exists hid_row, hid_pair cascade; drop operator if exists public.<~~ (tsquery, text);
     drop operator if exists public.!&! (none, int); revoke create on schema public from public;
@@ -311,7 +317,13 @@ fn texts_after_what_changes_the_session_unseen_are_not_understood() {
         }
         // Names that a function may have changed.
         let long = format!("select @@! 1 /* {} */", "x".repeat(17_000));
-        for swap in ["select @@! 1", &long, "select query_to_xml('select hidden.swap(1)', true, true, '')"] {
+        for swap in [
+            "select @@! 1",
+            "select hid_joins()",
+            "select hid_lists()",
+            &long,
+            "select query_to_xml('select hidden.swap(1)', true, true, '')",
+        ] {
             let (intents, answers) = recorded(
                 &place,
                 is_pooled,
@@ -327,6 +339,15 @@ fn texts_after_what_changes_the_session_unseen_are_not_understood() {
             let unsure = intents.iter().filter(|i| i["not_understood"] == true).count();
             assert_eq!(unsure, 2, "{swap:.40}: {intents:?}");
         }
+        // A cast, by another word for its target.
+        lock(&place.store).rows("create cast (hid_row as int) with function hidden.as_int(hid_row)");
+        known();
+        let harmless = vec![query("prepare hid as select 'harmless'")];
+        let batches = [harmless, vec![query("select row(1)::hid_row::integer")], vec![query("execute hid")]];
+        let (intents, answers) = recorded(&place, is_pooled, &batches);
+        lock(&place.store).rows("drop cast (hid_row as int)");
+        assert_eq!(place.emails_in(&answers[2].bytes).len(), 1, "{answers:?}");
+        assert!(intents.iter().any(|i| i["not_understood"] == true), "{intents:?}");
         // Parameters that a view sets.
         let set = "update hid_set set setting = 'off' where name = 'standard_conforming_strings'";
         let mut batch = vec![parse("", set), bind("", "", &[]), execute("", 0)];
@@ -343,7 +364,10 @@ fn texts_after_what_changes_the_session_unseen_are_not_understood() {
 fn what_code_of_others_leaves_behind_stays_with_its_session() {
     let place = Place::turn();
     let _made = Made::new(&place);
-    let leave = "create or replace function hidden.leave(int) returns int language plpgsql as $$
+    let leave = "create or replace function hidden.temps() returns void language sql as
+          'select email as title into temp follows from public.users limit 1';
+        grant execute on function hidden.temps() to public;
+        create or replace function hidden.leave(int) returns int language plpgsql as $$
         begin perform set_config('search_path', 'hidden', false); return 1; end $$;
         grant execute on function hidden.leave(int) to public;
         create or replace view hidden.leaves as select set_config('search_path', 'nowhere', false) as s;
@@ -364,5 +388,17 @@ fn what_code_of_others_leaves_behind_stays_with_its_session() {
             }
             others.into_iter().chain([wire]).for_each(end);
         }
+        let mut others: Vec<_> = (0..3).map(|_| place.connect(who, true)).collect();
+        let mut wire = place.connect(who, true);
+        assert_eq!(run(&mut wire, "select hidden.temps()").sqlstate(), None);
+        for other in &mut others {
+            let answer = run(
+                other,
+                "select count(*) from pg_class where relname = 'follows' and relpersistence = 't'
+                and relnamespace = pg_my_temp_schema()",
+            );
+            assert_eq!(answer.rows[0][0].as_deref(), Some(b"0".as_slice()), "{who}");
+        }
+        others.into_iter().chain([wire]).for_each(end);
     }
 }

@@ -5,7 +5,7 @@ use ringfence_verifier::record::Kind;
 
 use super::names::texts;
 use super::{ANALYST, Place, lock};
-use crate::harness::client::{bind, end, execute, parse, query, run, send, sync};
+use crate::harness::client::{bind, close, end, execute, parse, query, run, send, sync};
 use crate::harness::ledger;
 use crate::harness::support::wire::frame;
 
@@ -75,8 +75,16 @@ fn rows_that_come_while_a_statement_is_planned_are_charged() {
     .concat();
     let declared =
         format!("begin; declare c cursor for {heavy}; select string_agg(email, ',') from users; rollback");
+    let long = "a".repeat(70);
+    let noticed = sql.replace("string_agg(email, ',')", &format!("string_agg(email, ',') as {long}"));
     for (way, messages) in [
         ("a Query", query(&sql)),
+        ("behind a notice", query(&noticed)),
+        (
+            "behind a notice of Parse",
+            [parse("", &noticed), bind("", "", &[]), execute("", 0), sync()].concat(),
+        ),
+        ("behind many notices", query(&format!("set client_min_messages = debug5; {sql}"))),
         ("Bind and Execute", in_one),
         ("behind a Bind", behind),
         ("behind DECLARE", query(&declared)),
@@ -105,6 +113,39 @@ fn rows_that_come_while_a_statement_is_planned_are_charged() {
     place.demo.ringfence(&["revoke", &id, "--as", "us-approver-3"]);
 }
 
+/// No answer passes after a cut, also one that waits for its count.
+#[test]
+fn an_answer_that_waits_does_not_outlive_its_grant() {
+    let place = Place::turn();
+    for way in ["revoked", "expired"] {
+        let more: &[&str] =
+            if way == "expired" { &["--max-rows", "50", "--for", "4s"] } else { &["--max-rows", "50"] };
+        let id = place.demo.grant(ANALYST, "users.email", "id <= 30", more);
+        std::thread::sleep(std::time::Duration::from_millis(1200));
+        let mut wire = place.connect(ANALYST, false);
+        let sql = "select string_agg(email, ',') from users where id <= 30 and pg_sleep(0.1) is not null";
+        let answer = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let lock_up =
+                    "begin; lock table users in access exclusive mode; select pg_sleep(4.5); commit";
+                std::thread::sleep(std::time::Duration::from_millis(500));
+                place.demo.superuser("us-trusted", "us", lock_up);
+            });
+            scope.spawn(|| {
+                std::thread::sleep(std::time::Duration::from_millis(2500));
+                if way == "revoked" {
+                    let revoked = place.demo.ringfence(&["revoke", &id, "--as", "us-approver-3"]);
+                    assert!(revoked.status.success());
+                }
+            });
+            send(&mut wire, &[query(sql)])
+        });
+        assert_eq!(place.emails_in(&answer.bytes).len(), 0, "{way}: {answer:?}");
+        assert_eq!(answer.sqlstate(), Some("57P01"), "{way}: {answer:?}");
+        place.demo.ringfence(&["revoke", &id, "--as", "us-approver-3"]);
+    }
+}
+
 #[test]
 fn what_planning_says_to_a_face_is_on_record() {
     let place = Place::turn();
@@ -122,6 +163,34 @@ fn what_planning_says_to_a_face_is_on_record() {
         std::thread::sleep(std::time::Duration::from_millis(200));
         let intents = ledger::records(&log, from, Kind::Intent);
         assert!(intents.iter().any(|i| texts(&intents, i).iter().any(|t| t == sql)), "{sql}: {intents:?}");
+    }
+    // Each of two Binds of one portal is planned, whichever of them runs.
+    for (first, portal) in [
+        ("select 'mk3', repeat('abc', 2)::int from users limit 1", "p"),
+        ("select 'mk4', repeat('a', 2)", ""),
+    ] {
+        let second = format!("select 'other', length('{portal}')");
+        let between = if portal.is_empty() { Vec::new() } else { close('P', portal) };
+        let messages = [
+            parse("s1", first),
+            parse("s2", &second),
+            bind(portal, "s1", &[]),
+            between,
+            bind(portal, "s2", &[]),
+            execute(portal, 1),
+            execute(portal, 1),
+            close('S', "s1"),
+            close('S', "s2"),
+            sync(),
+        ];
+        send(&mut wire, &messages);
+        send(&mut wire, &[close('S', "s1"), close('S', "s2"), sync()]);
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        let intents = ledger::records(&log, from, Kind::Intent);
+        assert!(
+            intents.iter().any(|i| texts(&intents, i).iter().any(|t| t == first)),
+            "{first}: {intents:?}"
+        );
     }
     // A parameter that cannot be read is the client's own.
     let sql = "select length(country) from users where id = $1::int";

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 
-trait Stream: Read + Write {}
+pub trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
 /// A logged-in connection.
@@ -56,6 +56,11 @@ impl Wire {
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.set_nodelay(true).unwrap();
         Self::log_in(Box::new(stream), user, database, "demo", more)
+    }
+
+    /// Over a connection that is there.
+    pub fn over(stream: Box<dyn Stream>, user: &str, database: &str, password: &str) -> Result<Self, String> {
+        Self::log_in(stream, user, database, password, &[])
     }
 
     /// Straight to a store, past any gateway.

@@ -6,13 +6,13 @@ use axum::Json;
 use axum::extract::{Extension, Form, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use ringfence_gateway::peers::Peer;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::Desk;
 use crate::identity::Problem;
-use crate::limits::Peer;
 
 type At = State<Arc<Desk>>;
 

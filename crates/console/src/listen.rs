@@ -10,6 +10,7 @@ use axum::http::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use ringfence_gateway::peers::Peer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -17,7 +18,6 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower::util::MapRequest;
 
-use crate::limits::Peer;
 use crate::{Desk, pages};
 
 /// The most connections at once; who comes later waits.

@@ -43,6 +43,14 @@ pub enum Error {
         /// The message.
         problem: String,
     },
+    /// The store cannot do it just now: no connection is free, or something is locked.
+    #[error("the store cannot {doing} just now (SQLSTATE {sqlstate})")]
+    Busy {
+        /// What was attempted.
+        doing: &'static str,
+        /// Why.
+        sqlstate: String,
+    },
     /// No mask of this kind exists for the column's type.
     #[error(
         "{table}.{column} has type {sql_type}, for which there is no {kind} mask; change its kind in the catalogue"
@@ -79,10 +87,16 @@ pub fn because(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
+/// Too many connections, a lock that was not had in time, a deadlock, a statement that took too long.
+const BUSY: &[&str] = &["53300", "55P03", "40P01", "57014"];
+
 impl Error {
     /// Wraps a driver error; keeps the message and SQLSTATE, drops DETAIL, which may hold values.
     pub fn refused(doing: &'static str) -> impl FnOnce(tokio_postgres::Error) -> Self {
         move |e| match e.as_db_error() {
+            Some(db) if BUSY.contains(&db.code().code()) => {
+                Self::Busy { doing, sqlstate: db.code().code().to_owned() }
+            }
             Some(db) => Self::Refused { doing, problem: format!("{} ({})", db.message(), db.code().code()) },
             None => Self::Unreachable(because(&e)),
         }

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use ringfence_statement::asked::{BEHIND, STATE, THEIRS};
 use ringfence_statement::functions::unseen_patterns;
-use ringfence_statement::symbols::{Symbols, Words, harmless_words};
+use ringfence_statement::symbols::{Symbols, harmless_words, in_catalogue};
 use tokio_postgres::Client;
 
 use crate::Error;
@@ -34,6 +34,8 @@ pub struct Code {
     written: HashSet<Box<str>>,
     /// A cast runs it, also where none is written.
     is_anywhere: bool,
+    /// A cast runs it that is written.
+    is_in_casts: bool,
     /// An event trigger runs it when something is defined.
     is_in_definitions: bool,
 }
@@ -61,6 +63,7 @@ impl Code {
             || !symbols.operators.is_empty()
             || !symbols.types.is_empty();
         self.is_anywhere && is_something
+            || self.is_in_casts && symbols.casts
             || self.is_in_definitions && symbols.defines
             || symbols.maintains_all && !self.relations.is_empty()
             || meet(&self.calls, &symbols.calls)
@@ -92,8 +95,9 @@ struct Function {
     oid: u32,
     name: String,
     takes_one: bool,
+    is_in_catalogue: bool,
     /// The words of its source; `None` if it may change its session.
-    words: Option<Words>,
+    words: Option<BTreeSet<String>>,
 }
 
 /// Reads the catalogue.
@@ -107,7 +111,8 @@ pub(crate) async fn read(client: &Client) -> Result<Others, Error> {
             let source: Option<String> = row.get(3);
             let is_read = ["sql", "plpgsql"].contains(&language.as_str());
             let words = source.filter(|_| is_read).and_then(|source| harmless_words(&source));
-            Function { oid: row.get(0), name: row.get(1), takes_one: row.get(4), words }
+            let (takes_one, is_in_catalogue) = (row.get(4), row.get(5));
+            Function { oid: row.get(0), name: row.get(1), takes_one, is_in_catalogue, words }
         })
         .collect();
     let oids: Vec<u32> = functions.iter().map(|f| f.oid).collect();
@@ -138,8 +143,7 @@ fn changing(functions: &[Function], behind: &[(String, String, u32)]) -> HashSet
         let relations =
             behind.iter().filter(|(kind, _, f)| of_relation(kind) && (*f == 0 || changing.contains(f)));
         let relations: BTreeSet<String> = relations.map(|(_, name, _)| name.to_lowercase()).collect();
-        let spreads =
-            |words: &Words| !words.all.is_disjoint(&names) || !words.relations.is_disjoint(&relations);
+        let spreads = |words: &BTreeSet<String>| !words.is_disjoint(&names) || !words.is_disjoint(&relations);
         let more = functions.iter().filter(|f| !changing.contains(&f.oid));
         let more = more.filter(|f| f.words.as_ref().is_none_or(spreads));
         let more: Vec<u32> = more.map(|f| f.oid).collect();
@@ -154,6 +158,9 @@ fn code(functions: &[Function], behind: &[(String, String, u32)], is_in: impl Fn
     let mut code = Code::default();
     for function in functions.iter().filter(|f| is_in(f.oid)) {
         code.calls.insert(function.name.as_str().into());
+        if function.is_in_catalogue {
+            code.calls.insert(in_catalogue(&function.name));
+        }
         if function.takes_one {
             code.fields.insert(function.name.as_str().into());
         }
@@ -165,8 +172,10 @@ fn code(functions: &[Function], behind: &[(String, String, u32)], is_in: impl Fn
             "operator" => drop(code.operators.insert(name)),
             "call" => drop(code.calls.insert(name)),
             "event" => code.is_in_definitions = true,
+            // The target may be a type around it, and the grammar has other words for many types.
+            "explicit" => code.is_in_casts = true,
             // `x::name`, `name(x)`, `x.name`.
-            "type" | "explicit" => {
+            "type" => {
                 code.calls.insert(name.clone());
                 code.fields.insert(name.clone());
                 code.types.insert(name);

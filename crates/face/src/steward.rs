@@ -69,8 +69,8 @@ pub type Relations = HashMap<u32, Relation>;
 pub enum Named {
     /// PostgreSQL's own relations and sequences, which have nothing of any user.
     System,
-    /// Tables that hold rows of their own.
-    Table,
+    /// A table that holds rows of its own, and its schema.
+    Table(String),
     /// A table that holds rows of others, too, or shows them: a partition, a child, or a parent. These are the
     /// others, up and down.
     Child(Vec<String>),
@@ -380,7 +380,7 @@ impl Steward {
         target.config.user(&login.role).password(&login.password).dbname(&self.database);
         // The session that is counted for may hold the lock that the count would wait for.
         target.config.options("-c lock_timeout=5s -c statement_timeout=60s");
-        target.connect("a count").await.map_err(|e| Error::Unreachable(crate::because(&e)))
+        target.connect("a count").await.map_err(Error::refused("give a connection for a count"))
     }
 
     /// A function's name and arguments by its number (`pg_proc.oid`).
@@ -503,12 +503,13 @@ async fn names(client: &Client) -> Result<Names, Error> {
         let name: String = row.get(0);
         let shows_values = SHOW_VALUES.contains(&name.as_str());
         let others: Option<Vec<String>> = row.get(2);
+        let schema: Option<String> = row.get(4);
         let named = match (row.get(1), others, row.get(3)) {
             (true, ..) => Named::View,
             _ if shows_values => Named::View,
             (_, Some(others), _) => Named::Child(others),
             (.., true) => Named::System,
-            _ => Named::Table,
+            _ => Named::Table(schema.unwrap_or_default()),
         };
         (name, named)
     };

@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use crate::connection::cannot_connect;
-use crate::flow::{Again, Awaited, Confirmed, Counted, Described, Flow, InFlight};
+use crate::flow::{Again, Awaited, Confirmed, Counted, Described, Flow, InFlight, size_of};
 use crate::frame::{self, Body, Buffer, HEADER, MAX_FRAME, put};
 use crate::metering::Watch;
 use crate::others::Runs;
@@ -36,10 +36,8 @@ const MAX_GOVERNED_FRAME: usize = 1 << 20;
 const MAX_NAMES: usize = 10_000;
 /// The longest text of a person in the country that is parsed and not only scanned, where it may be a bulk INSERT.
 const MOST_PARSED: usize = 1 << 20;
-/// The most bytes that wait for the Execute of what is counted before it runs.
-const MOST_UNSENT: usize = 64 << 20;
-/// About how many bytes a parameter takes beside its own.
-const A_PARAMETER: usize = 16;
+/// The most bytes that wait for the Execute of what is counted before it runs, beside the Bind.
+const MOST_UNSENT: usize = 1 << 20;
 /// Objects below this number are PostgreSQL's own (FirstNormalObjectId, transam.h).
 const FIRST_OWN_FUNCTION: u32 = 16_384;
 /// The most bytes of texts that one intent has; the ledger holds 4 MiB in an entry, JSON escapes included.
@@ -65,13 +63,20 @@ struct Side<'a, W> {
     unsent_binds: Vec<Unsent>,
     /// What is to be sent waits for the Execute that the client sends next.
     holds: bool,
+    /// How many bytes before it need not wait: statements that are announced run as soon as they come.
+    before_hold: usize,
+    /// How many of `unsent_binds` are among them.
+    unsent_before_hold: usize,
+    /// The most bytes that wait.
+    most_held: usize,
     /// Why the session is over, where that is no fault of its client.
     refused: Option<Refusal>,
 }
 
 /// A portal whose Bind is not sent.
 struct Unsent {
-    portal: Name,
+    /// `None` if something else has the name now: nothing can run it any more.
+    portal: Option<Name>,
     statement: Arc<Statement>,
     parameters: Arc<[Box<str>]>,
 }
@@ -119,6 +124,9 @@ where
         may_copy_in: false,
         unsent_binds: Vec::new(),
         holds: false,
+        before_hold: 0,
+        unsent_before_hold: 0,
+        most_held: 0,
         refused: None,
     };
     match side.run(client, buffer).await {
@@ -166,6 +174,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 // What is counted before it runs is sent with what runs it.
                 if !self.holds || self.is_over {
                     self.flush(buffer).await?;
+                } else {
+                    self.send_before_hold().await?;
                 }
                 if self.is_over {
                     return Ok(End::Client);
@@ -223,6 +233,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 }
                 passage => passage?,
             };
+            if head.tag == b'B' && !self.unsent_binds.is_empty() && !self.skipping {
+                self.settle(buffer, &[]);
+                self.hold(head.total);
+            }
             match passage {
                 Passage::Forward => self.passing += head.total,
                 Passage::Replace(instead) => {
@@ -238,7 +252,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             if is_much || std::mem::take(&mut self.may_copy_in) {
                 self.catch_up(client, buffer).await?;
             } else {
-                let most = if self.holds { MOST_UNSENT } else { 32 * 1024 };
+                let most = if self.holds { self.most_held } else { 32 * 1024 };
                 if self.out.len() + self.passing > most {
                     self.flush(buffer).await?;
                 }
@@ -370,6 +384,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     /// messages as the rest of the frame.
     async fn send(&mut self, buffer: &mut Buffer, ends_within_frame: bool) -> std::io::Result<()> {
         self.holds = false;
+        (self.before_hold, self.unsent_before_hold) = (0, 0);
         for Unsent { statement, parameters, .. } in std::mem::take(&mut self.unsent_binds) {
             self.announce_plan(&statement, &parameters).await?;
         }
@@ -395,6 +410,34 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         if may_release {
             self.session.whole.notify_one();
         }
+        Ok(())
+    }
+
+    /// A Bind waits for its Execute from here on: `bytes` is its frame's length.
+    fn hold(&mut self, bytes: usize) {
+        if !self.holds {
+            self.holds = true;
+            self.before_hold = self.out.len();
+            self.unsent_before_hold = self.unsent_binds.len() - 1;
+            self.most_held = self.out.len() + bytes + MOST_UNSENT;
+        }
+    }
+
+    /// Sends what came before the Bind that waits.
+    async fn send_before_hold(&mut self) -> std::io::Result<()> {
+        let count = std::mem::take(&mut self.before_hold);
+        if count == 0 {
+            return Ok(());
+        }
+        let planned = std::mem::take(&mut self.unsent_before_hold);
+        for Unsent { statement, parameters, .. } in self.unsent_binds.drain(..planned).collect::<Vec<_>>() {
+            self.announce_plan(&statement, &parameters).await?;
+        }
+        self.session.flow().within_frame = true;
+        self.store.write_all(&self.out[..count]).await?;
+        self.store.flush().await?;
+        self.out.drain(..count);
+        self.session.flow().within_frame = false;
         Ok(())
     }
 
@@ -475,7 +518,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         if tag != b'E' && self.session.metering.is_some() {
             self.session.flow().just_described = None;
         }
-        if matches!(tag, b'P' | b'B' | b'C' | b'E') && self.session.flow().kept > self.most_kept() {
+        let is_kept = matches!(tag, b'P' | b'B' | b'C' | b'E' | b'D');
+        if is_kept && self.session.flow().kept > self.most_kept() {
             let refusal = Refusal::new(code::LIMIT_EXCEEDED, "too many messages without a Sync")
                 .hint("Send a Sync more often: until then the gateway keeps what was sent.");
             return Ok(self.refuse_in_batch(&refusal, None));
@@ -665,6 +709,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         if session.changes_connections() && statement.analysis.discards_names() {
             session.flow().discard();
         }
+        // A name that the store did not have may have come with code behind it.
+        session.look_for_names(&running.runs).await?;
         let runs = look_at_code(session, statement, &running).await?;
         if let Some(workload) = &session.workload {
             let analysis = Arc::clone(&statement.analysis);
@@ -680,10 +726,6 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         if !session.quota.is_empty() {
             let moment = self.moment(statement, &running);
             charges = session.quota.admit(&running.runs, &|t, c| session.has_column(t, c), &moment).await?;
-        }
-        if let Err(refusal) = session.look_for_names(&running.runs).await {
-            session.quota.take_back(&charges);
-            return Err(refusal);
         }
         let watch = session.watch(&running.runs, runs != Runs::Own);
         if watch.as_ref().is_some_and(Watch::has_unbounded) {
@@ -701,11 +743,12 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let unbounded = watch.as_ref().map(Watch::unbounded).filter(|watch| !watch.is_empty());
         let is_counted_again = unbounded.is_some() || charges.iter().any(Charge::has_unbounded);
         let again = is_counted_again.then(|| again_in(session, statement, &running));
+        let at_end = runs != Runs::Own;
         let asks = match &watch {
             Some(watch) => {
-                let times = 1 + again.map_or(0, u64::count_ones) as usize;
+                let times = 1 + again.map_or(0, u64::count_ones) as usize * if at_end { 2 } else { 1 };
                 // What is on record at its Bind is asked for again when it runs.
-                session.questions(watch, if running.is_planned { 2 * times } else { times }).await
+                Box::pin(session.questions(watch, if running.is_planned { 2 * times } else { times })).await
             }
             None => Ok(Vec::new()),
         };
@@ -726,11 +769,13 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 }
             },
         };
-        let again = again.map(|parts| Again { watch: unbounded.unwrap_or_default(), parts, last: None });
+        let watch_again = unbounded.unwrap_or_default();
+        let again = again.map(|parts| Again { watch: watch_again, parts, last: None, at_end });
         // Who is counted here is on record before the answer, also if the statement is refused then.
         let watch = match watch {
             Some(mut watch) if watch.has_unbounded() => {
-                let (groups, counted) = session.count_all(&mut watch).await;
+                let mut groups = Vec::new();
+                let counted = Box::pin(session.count_all_patiently(&mut watch, &mut groups)).await;
                 let tickets = session.record_groups(number, groups);
                 session.flow().tickets.extend(tickets);
                 if let Err(refusal) = counted {
@@ -767,9 +812,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     ) -> impl Fn(usize) -> Moment + Sync + use<W> {
         let flow = self.session.flow();
         let is_slow = |of: &Arc<Statement>| of.analysis.parts.iter().any(|part| !part.is_quick);
-        let waits =
-            flow.awaited.iter().any(|a| matches!(a, Awaited::Statement(_))) && flow.texts.iter().any(is_slow);
-        let is_earlier = running.is_from_before || flow.keeps_snapshot || statement.analysis.keeps_snapshot;
+        let waits = flow.awaited.iter().any(|a| matches!(a, Awaited::Statement(_)))
+            && flow.quotable().iter().any(is_slow);
+        let is_earlier = running.is_from_before || flow.may_see_before() || statement.analysis.keeps_snapshot;
         let statement = Arc::clone(statement);
         move |part| {
             let mut before = statement.analysis.parts.iter().take(part);
@@ -1130,11 +1175,11 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         }
         if self.session.is_governed() {
             let (statement, parameters) = (Arc::clone(&prepared.statement), Arc::clone(&parameters));
-            self.unsent_binds.push(Unsent { portal: portal.clone(), statement, parameters });
-            self.holds = true;
+            self.forget_unsent(&portal);
+            self.unsent_binds.push(Unsent { portal: Some(portal.clone()), statement, parameters });
         }
         let mut flow = self.session.flow();
-        flow.kept += parameters.iter().map(|parameter| parameter.len() + A_PARAMETER).sum::<usize>();
+        flow.kept += size_of(&parameters);
         flow.names.bind(portal, &prepared, parameters, portal_is_decoded, number);
         flow.send(Confirmed::Pass, None);
         // A face has PostgreSQL's own functions only, and those that read tables are refused. But planning can call
@@ -1147,6 +1192,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     }
 
     fn describe(&mut self, body: &[u8]) -> std::io::Result<Passage> {
+        self.session.flow().keep_message();
         if self.session.metering.is_some() {
             let portal = body.split_first().filter(|(kind, _)| **kind == b'P');
             let portal = portal.and_then(|(_, rest)| self.name(&mut Body(rest))).map(|(_, name, _)| name);
@@ -1174,11 +1220,23 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         Ok(Passage::Replace(out))
     }
 
+    /// A portal's name is another's, or nobody's: what was bound under it is only planned.
+    fn forget_unsent(&mut self, portal: &str) {
+        for unsent in &mut self.unsent_binds {
+            if unsent.portal.as_deref() == Some(portal) {
+                unsent.portal = None;
+            }
+        }
+    }
+
     fn close(&mut self, body: &[u8]) -> std::io::Result<Passage> {
         let (kind, rest) = body.split_first().ok_or_else(|| invalid("an empty Close message"))?;
         let named = self.name(&mut Body(rest));
         let (sent, name, _) = named.ok_or_else(|| invalid("a Close message without a name"))?;
         let is_portal = *kind == b'P';
+        if is_portal {
+            self.forget_unsent(&name);
+        }
         let mut flow = self.session.flow();
         let is_reserved = self.session.changes_connections() && name.starts_with(SHARED);
         let is_shared = !is_portal && !sent.is_empty() && (is_reserved || flow.names.is_shared(&name));
@@ -1215,7 +1273,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 // Only what is counted before it runs depends on it: the store sees the rows as they are when it
                 // gets the Bind.
                 self.holds = false;
-                let unsent = self.unsent_binds.iter().rposition(|unsent| unsent.portal == name);
+                let is_it = |unsent: &Unsent| unsent.portal.as_deref() == Some(&*name);
+                let unsent = self.unsent_binds.iter().rposition(is_it);
                 running.is_from_before |= self.session.is_governed() && unsent.is_none();
                 self.note_more(&running);
                 // A portal that goes on has its intent, unless something may have put another in its place.
@@ -1223,6 +1282,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 let admitted = self.admit(&statement, running, &portal.parameters, number).await;
                 if let Some(place) = unsent.filter(|_| admitted.is_ok()) {
                     self.unsent_binds.remove(place);
+                    self.unsent_before_hold -= usize::from(place < self.unsent_before_hold);
                 }
                 admitted
             }
@@ -1319,12 +1379,20 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
 /// In which parts of a text there are queries that are counted again, by a bit for each. What is not understood,
 /// as a definition, may hold locks on all that it names.
 fn again_in(session: &Session, statement: &Statement, running: &Running) -> u64 {
-    let may_lock = |analysis: &Analysis| analysis.symbols.defines || analysis.symbols.locks;
-    let may_lock = may_lock(&statement.analysis) || running.meant.iter().any(|(_, m)| may_lock(&m.analysis));
-    if may_lock && !session.is_face() {
-        return 0;
-    }
-    let counts = |run: &&resolve::Run| !run.goes_on && (session.is_face() || !run.scope.is_unknown);
+    // What runs behind such a part is refused (`Moment::Later`).
+    let may_lock =
+        |analysis: &Analysis, part| analysis.parts.get::<usize>(part).is_none_or(|part| part.may_lock);
+    let may_lock = |part: usize| {
+        !session.is_face()
+            && (may_lock(&statement.analysis, part)
+                || running
+                    .meant
+                    .iter()
+                    .any(|(_, meant)| (0..meant.analysis.parts.len()).any(|n| may_lock(&meant.analysis, n))))
+    };
+    let counts = |run: &&resolve::Run| {
+        !run.goes_on && !may_lock(run.part) && (session.is_face() || !run.scope.is_unknown)
+    };
     let parts = running.runs.iter().filter(counts).map(|run| run.part.min(63));
     parts.fold(0, |bits, part| bits | 1 << part)
 }
@@ -1384,6 +1452,7 @@ async fn look_at_code(session: &Session, statement: &Statement, running: &Runnin
     if runs == Runs::Changes {
         flow.must_reset = true;
         flow.settings_unsure = true;
+        flow.keeps_snapshot = true;
         // What is counted goes by the texts that were sent: its names stay.
         if session.is_logged() {
             flow.names.be_unsure();

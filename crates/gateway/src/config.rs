@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use ringfence_face::Target;
 use ringfence_face::ddl::Limits;
 
@@ -27,11 +28,13 @@ pub struct Config {
     pub handover: Option<PathBuf>,
     /// The certificate, if TLS is offered.
     pub tls: Option<Arc<Tls>>,
-    /// Whether clients without TLS are refused.
-    pub tls_required: bool,
+    /// Which clients are refused without TLS.
+    pub tls_required: TlsRequired,
+    /// Balancers: they say in the PROXY protocol whom they bring.
+    pub proxies: Vec<IpNet>,
     /// Makes the passwords of store logins and the salts shown to unknown users. 32 bytes or more.
     pub secret: Vec<u8>,
-    /// The most clients at once.
+    /// The most clients at once that have logged in.
     pub max_clients: usize,
     /// The most connections of one principal.
     pub max_per_principal: usize,
@@ -55,6 +58,17 @@ pub struct Config {
     pub stores: Vec<StoreConfig>,
     /// Names that lead to the store where rows are at home.
     pub routes: Vec<RouteConfig>,
+}
+
+/// Which clients are refused without TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsRequired {
+    /// All.
+    Always,
+    /// Those on other machines.
+    BeyondLoopback,
+    /// None.
+    Never,
 }
 
 /// A name that leads to a store, and later perhaps to another one.

@@ -24,6 +24,14 @@ use crate::traces::{Begun, Over};
 /// About how many bytes a message takes until it is answered.
 const A_MESSAGE: usize = 160;
 
+/// About how many bytes a parameter takes beside its own.
+const A_PARAMETER: usize = 16;
+
+/// About how many bytes parameters take.
+pub fn size_of(parameters: &[Box<str>]) -> usize {
+    parameters.iter().map(|parameter| parameter.len() + A_PARAMETER).sum()
+}
+
 /// What becomes of a ParseComplete, BindComplete or CloseComplete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confirmed {
@@ -82,6 +90,8 @@ pub struct InFlight {
     pub failed: Option<String>,
     /// The store skipped it after an error.
     pub is_skipped: bool,
+    /// How many texts it has added to those that an error may quote; [`Flow::begin`] sets it.
+    pub texts: u16,
     /// Its parts that have ended.
     pub parts_ended: usize,
     /// Which of its parts are ROLLBACK TO, by a bit for each: their tags are those of ROLLBACK.
@@ -114,6 +124,8 @@ pub struct Again {
     pub parts: u64,
     /// The part for which it was done last.
     pub last: Option<usize>,
+    /// It is done once more at a part's end: a function of others may look at the rows at any time.
+    pub at_end: bool,
 }
 
 impl InFlight {
@@ -246,19 +258,24 @@ pub struct Flow {
     pub changes_unseen: bool,
     /// Something ran that may have left anything in the connection (transaction pooling).
     pub must_reset: bool,
-    /// The session has begun a transaction that may see the rows as they were before, at some time.
+    /// A transaction of the session may see the rows as they were before, at some time.
     pub keeps_snapshot: bool,
+    /// A statement was sent since the last ReadyForQuery.
+    has_run: bool,
     /// A transaction was rolled back since the last ReadyForQuery.
     rolled_back: bool,
     /// The SQLSTATE of the error since the last ReadyForQuery.
     failure: Option<String>,
     /// It came when a statement ran, and not before.
     failed_in_execution: bool,
-    /// The texts and parameters that were sent since the last ReadyForQuery, of a governed or metered
-    /// session: what the store says before it may repeat them.
-    pub texts: Vec<Arc<Statement>>,
+    /// The texts and parameters that were sent and are not answered, of a governed or metered session: what the
+    /// store says before it may repeat them.
+    texts: VecDeque<Arc<Statement>>,
     /// See `texts`.
-    pub parameters: Vec<Arc<[Box<str>]>>,
+    parameters: VecDeque<Arc<[Box<str>]>>,
+    /// Those of statements that are over and may have set a parameter: the store says so at the end of the batch.
+    #[allow(clippy::type_complexity, reason = "a text and its parameters")]
+    setting: Vec<(Arc<Statement>, Arc<[Box<str>]>)>,
     sent: VecDeque<Sent>,
     /// Shared statements that were sent to the connection and not confirmed.
     sending: HashSet<u64>,
@@ -282,6 +299,11 @@ impl Flow {
     fn place(&mut self) -> u64 {
         self.next_place += 1;
         self.next_place
+    }
+
+    /// A message was sent of which something is kept until it is answered.
+    pub fn keep_message(&mut self) {
+        self.kept += A_MESSAGE;
     }
 
     /// A message was sent that the store confirms. `prepares` is the shared statement that the
@@ -350,11 +372,15 @@ impl Flow {
         let is_simple = statement.is_simple;
         self.early_copy_ends = 0;
         self.ends_transaction |= statement.ends;
-        self.kept += A_MESSAGE;
+        self.has_run = true;
+        let texts = self.texts.len();
         statement.place = self.place();
         self.texts.extend(statement.text.take());
-        self.texts.append(&mut statement.meant);
+        self.texts.extend(std::mem::take(&mut statement.meant));
         self.parameters.extend(statement.parameters.take());
+        // The parameters of a portal were counted when it was bound.
+        self.kept += A_MESSAGE;
+        statement.texts = u16::try_from(self.texts.len() - texts).unwrap_or(u16::MAX);
         self.awaited.push_back(Awaited::Statement(statement));
         if is_simple {
             self.unnamed = None;
@@ -373,6 +399,7 @@ impl Flow {
     pub fn confirm(&mut self) -> Confirmed {
         self.names.confirm();
         let Some(sent) = self.sent.pop_front() else { return Confirmed::Pass };
+        self.kept = self.kept.saturating_sub(A_MESSAGE);
         match sent.prepares {
             Some((true, number)) => drop(self.on_connection.insert(number)),
             Some((false, number)) => self.unnamed = Some(number),
@@ -424,6 +451,17 @@ impl Flow {
                     self.names.confirm();
                 }
                 self.traffic.statements += 1;
+                // What comes later in the batch answers others.
+                let texts = usize::from(statement.texts).min(self.texts.len());
+                let parameters =
+                    (texts > 0).then(|| self.parameters.pop_front()).flatten().unwrap_or_default();
+                let mut setting = self.texts.drain(..texts).filter(|text| text.analysis.changes_settings);
+                if let Some(first) = setting.next() {
+                    self.setting.push((first, parameters));
+                    self.setting.extend(setting.map(|text| (text, Arc::from([]))));
+                } else {
+                    self.kept = self.kept.saturating_sub(A_MESSAGE + size_of(&parameters));
+                }
                 Some(statement)
             }
             _ => None,
@@ -510,7 +548,9 @@ impl Flow {
         }
         self.texts.clear();
         self.parameters.clear();
+        self.setting.clear();
         self.kept = 0;
+        self.has_run = false;
         self.ends_transaction = false;
         self.sent.clear();
         self.sending.clear();
@@ -524,6 +564,22 @@ impl Flow {
         self.refusals.clear();
         self.described.clear(); // of those that were skipped
         over
+    }
+
+    /// The texts that the store may quote in what it says next.
+    pub fn quotable(&self) -> Vec<Arc<Statement>> {
+        self.setting.iter().map(|(text, _)| text).chain(&self.texts).cloned().collect()
+    }
+
+    /// The parameters of them.
+    pub fn quotable_parameters(&self) -> Vec<Arc<[Box<str>]>> {
+        self.setting.iter().map(|(_, parameters)| parameters).chain(&self.parameters).cloned().collect()
+    }
+
+    /// Whether the next statement may see the rows as they were before: its transaction has begun, and may keep what
+    /// it has seen first.
+    pub fn may_see_before(&self) -> bool {
+        self.keeps_snapshot && (self.transaction != b'I' || self.has_run)
     }
 
     /// Whether nothing is under way.

@@ -2,8 +2,9 @@
 //!
 //! The path of a query, in the order of the files:
 //!
-//! 1. [`listen`] accepts a connection and gives it to a [`worker`]; [`startup`] reads who wants what; [`login`] has them prove it, by a password
-//!    ([`auth`], [`scram`]) or a [`certificate`].
+//! 1. [`listen`] accepts a connection and gives it to a [`worker`]; [`startup`] reads who wants what; [`login`] has
+//!    them prove it, by a password ([`auth`], [`scram`]) or a [`certificate`]. Until then [`strangers`] bounds what
+//!    the connection costs.
 //! 2. [`session`] asks policy and has the face compiled ([`admission`]), and takes a [`connection`] to the store as the face's
 //!    role ([`pool`], [`backend`]), for good or for each transaction ([`pin`]).
 //! 3. [`client_side`] reads the client's frames ([`frame`]): `ringfence_statement` analyses each text once, the intent
@@ -43,10 +44,12 @@ pub mod meter;
 pub mod metering;
 pub mod orders;
 pub mod others;
+pub mod peers;
 mod pin;
 pub mod plans;
 pub mod pool;
 pub mod presence;
+mod proxy_header;
 pub mod quota;
 pub mod records;
 pub mod refusal;
@@ -64,10 +67,12 @@ mod sockets;
 pub mod stand_in;
 pub mod startup;
 pub mod store_side;
+pub mod strangers;
+pub mod throttle;
 pub mod traces;
 pub mod vouch;
 pub mod worker;
 
-pub use config::{Config, RouteConfig, StoreConfig};
+pub use config::{Config, RouteConfig, StoreConfig, TlsRequired};
 pub use handover::Inherited;
 pub use server::{Gateway, StartError};

@@ -8,16 +8,18 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::backend::Stream;
 use crate::frame::Buffer;
 use crate::login::Proven;
+use crate::peers::Peer;
 use crate::refusal::{Refusal, code};
 use crate::server::Shared;
 use crate::session::Client;
+use crate::strangers::{Origin, Place};
 use crate::worker::Workers;
-use crate::{console, login, session, sockets};
+use crate::{console, login, proxy_header, session, sockets};
 
 /// Takes TCP connections and gives each to a worker.
 pub async fn accept(
@@ -33,8 +35,10 @@ pub async fn accept(
         };
         match accepted {
             Ok((stream, address)) => {
+                let Some(stream) = shared.with_room(stream) else { continue };
                 let Ok(stream) = stream.into_std() else { continue };
-                hand_over(&shared, &workers, Some(address), move || {
+                let place = shared.strangers.place(shared.origin(address));
+                hand_over(&shared, &workers, (Some(address), place), move || {
                     let stream = TcpStream::from_std(stream)?;
                     stream.set_nodelay(true)?;
                     sockets::notice_loss(&stream);
@@ -49,18 +53,17 @@ pub async fn accept(
     }
 }
 
-/// Gives a client to a worker, in whose runtime `open` makes its stream. `address` is absent for the Unix socket.
+/// Gives a client to a worker, in whose runtime `open` makes its stream. Its address is absent for the Unix socket.
 fn hand_over(
     shared: &Arc<Shared>,
     workers: &Workers,
-    address: Option<SocketAddr>,
+    (address, place): (Option<SocketAddr>, (Place, oneshot::Receiver<()>)),
     open: impl FnOnce() -> std::io::Result<Box<dyn Stream>> + Send + 'static,
 ) {
     let shared = Arc::clone(shared);
     workers.send(move || {
         tokio::spawn(async move {
-            let _counted = Counted::new(&shared);
-            let served = async { client(&shared, open()?, address).await };
+            let served = async { client(&shared, open()?, address, place).await };
             if let Err(error) = served.await {
                 tracing::debug!(?address, %error, "a client's connection ended");
             }
@@ -98,9 +101,13 @@ pub async fn accept_unix(
             accepted = listener.accept() => accepted,
             _ = stopping.changed() => break,
         };
-        match accepted.and_then(|(stream, _)| stream.into_std()) {
-            Ok(stream) => {
-                hand_over(&shared, &workers, None, move || Ok(Box::new(UnixStream::from_std(stream)?)));
+        match accepted {
+            Ok((stream, _)) => {
+                let Some(stream) = shared.with_room(stream) else { continue };
+                let Ok(stream) = stream.into_std() else { continue };
+                let place = shared.strangers.place(Origin::Unix);
+                let open = move || Ok(Box::new(UnixStream::from_std(stream)?) as Box<dyn Stream>);
+                hand_over(&shared, &workers, (None, place), open);
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -113,13 +120,15 @@ pub async fn accept_unix(
     }
 }
 
-/// Counts a client while it is there.
+/// Counts a client that has logged in, while it is there.
 struct Counted<'a>(&'a Shared);
 
 impl<'a> Counted<'a> {
-    fn new(shared: &'a Shared) -> Self {
-        shared.clients.fetch_add(1, Ordering::AcqRel);
-        Self(shared)
+    /// `None` if there are too many.
+    fn new(shared: &'a Shared) -> Option<Self> {
+        let more = |clients: usize| (clients < shared.config.max_clients).then(|| clients + 1);
+        shared.clients.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
+        Some(Self(shared))
     }
 }
 
@@ -130,12 +139,12 @@ impl Drop for Counted<'_> {
 }
 
 /// Counts a principal's connections.
-struct Place<'a> {
+struct OfPrincipal<'a> {
     shared: &'a Shared,
     name: String,
 }
 
-impl<'a> Place<'a> {
+impl<'a> OfPrincipal<'a> {
     fn take(shared: &'a Shared, name: &str) -> Option<Self> {
         let mut counts = shared.by_principal.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(name.to_owned()).or_default();
@@ -147,7 +156,7 @@ impl<'a> Place<'a> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for OfPrincipal<'_> {
     fn drop(&mut self) {
         let mut counts = self.shared.by_principal.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&self.name) {
@@ -159,17 +168,51 @@ impl Drop for Place<'_> {
     }
 }
 
+/// Where a client is.
+struct From {
+    /// Its address, as far as it has one.
+    address: Option<SocketAddr>,
+    /// What it sends goes over no network.
+    is_local: bool,
+}
+
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
 /// One connection, from its first byte.
 async fn client(
     shared: &Arc<Shared>,
     mut stream: Box<dyn Stream>,
     address: Option<SocketAddr>,
+    (mut place, ended): (Place, oneshot::Receiver<()>),
 ) -> std::io::Result<()> {
     let mut buffer = Buffer::default();
-    let login = Box::pin(login::run(shared, &mut stream, &mut buffer, address.is_some()));
-    let Ok(proven) = tokio::time::timeout(shared.config.login_timeout, login).await else { return Ok(()) };
+    let mut from = From { is_local: address.is_none_or(is_loopback), address };
+    let login = async {
+        if matches!(place.origin(), Origin::Balancer(_)) {
+            let Some(source) = proxy_header::read(&mut stream).await? else { return Ok(None) };
+            from.address = Some(source);
+            from.is_local &= is_loopback(source);
+            place.is_from(Origin::Network(Peer::new(source.ip())));
+        }
+        login::run(shared, &mut stream, &mut buffer, place.origin(), from.is_local).await
+    };
+    let login = tokio::time::timeout(shared.config.login_timeout, Box::pin(login));
+    let proven = tokio::select! {
+        biased;
+        proven = login => proven,
+        _ = ended => return Ok(()),
+    };
+    let Ok(proven) = proven else { return Ok(()) };
     let Some(Proven { principal, startup, proof, given, device, shown }) = proven? else { return Ok(()) };
-    let Some(_place) = Place::take(shared, &principal.name) else {
+    let Some(_counted) = Counted::new(shared) else {
+        let refusal = Refusal::new(code::TOO_MANY_CONNECTIONS, "the gateway has too many clients");
+        let hint = "Close some, or have gateway.max_clients raised.";
+        return login::refuse(&mut stream, &refusal.hint(hint)).await;
+    };
+    drop(place);
+    let Some(_one) = OfPrincipal::take(shared, &principal.name) else {
         let most = shared.config.max_per_principal;
         let refusal = Refusal::new(
             code::TOO_MANY_CONNECTIONS,
@@ -181,7 +224,7 @@ async fn client(
     if startup.database == console::NAME {
         return console::run(shared, stream, buffer, principal, given).await;
     }
-    let address = address.map_or_else(|| "unix".to_owned(), |a| a.to_string());
+    let address = from.address.map_or_else(|| "unix".to_owned(), |a| a.to_string());
     let who = Client { principal, startup, proof, given, device, shown, address };
     Box::pin(session::run(shared, stream, buffer, who)).await
 }

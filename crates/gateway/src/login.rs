@@ -1,7 +1,6 @@
 //! A connection from its first byte to a proven name: TLS, cancel requests, and a password, a certificate, or both.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ringfence_policy::{Device, Principal, Proof};
@@ -11,11 +10,13 @@ use tokio_rustls::TlsAcceptor;
 use crate::auth::{self, AuthError};
 use crate::backend::{Stream, take_stream};
 use crate::certificate::{Channel, Shown};
+use crate::config::TlsRequired;
 use crate::frame::Buffer;
 use crate::refusal::{Refusal, code};
 use crate::scram::Verifier;
 use crate::server::Shared;
 use crate::startup::{self, Packet, Startup};
+use crate::strangers::{self, Origin, UNKNOWN};
 
 /// How much a wrong guess costs.
 const GUESS: Duration = Duration::from_millis(250);
@@ -48,24 +49,26 @@ pub async fn run(
     shared: &Shared,
     stream: &mut Box<dyn Stream>,
     buffer: &mut Buffer,
-    is_network: bool,
+    origin: Origin,
+    is_local: bool,
 ) -> std::io::Result<Option<Proven>> {
-    let Some((startup, channel)) = first_packets(shared, stream).await? else { return Ok(None) };
-    if channel.tls.is_none() && is_network && shared.config.tls_required {
+    let Some((startup, channel)) = first_packets(shared, stream, origin).await? else { return Ok(None) };
+    let must_have_tls = match shared.config.tls_required {
+        TlsRequired::Always => origin != Origin::Unix,
+        TlsRequired::BeyondLoopback => !is_local,
+        TlsRequired::Never => false,
+    };
+    if channel.tls.is_none() && must_have_tls {
         let refusal =
             Refusal::new(code::INVALID_AUTHORIZATION, "this gateway takes connections with TLS only");
         refuse(stream, &refusal.hint("Connect with sslmode=require or stricter.")).await?;
-        return Ok(None);
-    }
-    if shared.clients.load(Ordering::Acquire) > shared.config.max_clients {
-        refuse(stream, &Refusal::new(code::TOO_MANY_CONNECTIONS, "the gateway has too many clients")).await?;
         return Ok(None);
     }
     let mut out = Vec::new();
     startup.negotiate(&mut out);
     stream.write_all(&out).await?;
     let principal = shared.policy().registry().principal(&startup.user).cloned();
-    match prove(shared, stream, buffer, principal, &startup, &channel).await {
+    match prove(shared, stream, buffer, principal, (&startup, origin), &channel).await {
         Ok((principal, proof)) => {
             let given = channel.given.filter(|_| proof != Proof::Password);
             if let Err(cut) = shared.people.judge(&principal.name, given) {
@@ -81,7 +84,7 @@ pub async fn run(
         Err(Unproven::Io(e)) => Err(e),
         Err(Unproven::Refused { name, refusal, reason }) => {
             tokio::time::sleep(GUESS).await;
-            shared.record_refused(&name, &startup.database, reason);
+            shared.record_stranger(origin, &name, &startup.database, reason);
             refuse(stream, &refusal).await?;
             Ok(None)
         }
@@ -106,7 +109,7 @@ async fn prove(
     stream: &mut Box<dyn Stream>,
     buffer: &mut Buffer,
     principal: Option<Principal>,
-    startup: &Startup,
+    (startup, origin): (&Startup, Origin),
     channel: &Channel,
 ) -> Result<(Principal, Proof), Unproven> {
     let is_named = channel.named.as_deref() == Some(startup.user.as_str());
@@ -122,14 +125,23 @@ async fn prove(
     let has_password = verifier.is_some();
     let verifier = verifier.unwrap_or_else(|| Verifier::mock(&shared.config.secret, &startup.user));
     let end_point = channel.tls.as_ref().and_then(|tls| tls.end_point.as_deref());
-    let fits = match auth::authenticate(stream, buffer, verifier, end_point).await {
-        Ok(()) => has_password,
-        Err(AuthError::Failed(_)) => false,
-        Err(AuthError::Io(e)) => return Err(Unproven::Io(e)),
-    };
     let refused = |name: &str, refusal, reason| {
         Err(Unproven::Refused { name: name.to_owned(), refusal: Box::new(refusal), reason })
     };
+    let (guess, wait) = shared.strangers.guess(&startup.user, origin);
+    if wait >= strangers::MOST_PATIENT {
+        let name = principal.as_ref().map_or(UNKNOWN, |p| p.name.as_str());
+        return refused(name, strangers::too_many_guesses(wait), "too many wrong passwords");
+    }
+    tokio::time::sleep(wait).await;
+    let fits = match auth::authenticate(stream, buffer, verifier, end_point).await {
+        Ok(()) => Ok(has_password),
+        Err(AuthError::Failed(_)) => Ok(false),
+        // It has learned nothing.
+        Err(AuthError::Io(e)) => Err(Unproven::Io(e)),
+    };
+    shared.strangers.guessed(&guess, *fits.as_ref().unwrap_or(&true));
+    let fits = fits?;
     match principal {
         Some(principal) if fits && asked == Proof::Both && is_named => Ok((principal, Proof::Both)),
         Some(principal) if fits && asked == Proof::Both => {
@@ -141,7 +153,7 @@ async fn prove(
         }
         Some(principal) if fits => Ok((principal, Proof::Password)),
         known => {
-            let name = known.as_ref().map_or("(unknown)", |p| p.name.as_str());
+            let name = known.as_ref().map_or(UNKNOWN, |p| p.name.as_str());
             refused(name, auth::failed(&startup.user), "the password does not fit")
         }
     }
@@ -152,6 +164,7 @@ async fn prove(
 async fn first_packets(
     shared: &Shared,
     stream: &mut Box<dyn Stream>,
+    origin: Origin,
 ) -> std::io::Result<Option<(Startup, Channel)>> {
     let mut channel = Channel::default();
     for _ in 0..4 {
@@ -174,9 +187,11 @@ async fn first_packets(
             },
             Ok(Packet::Gss) => stream.write_all(b"N").await?,
             Ok(Packet::Cancel(key)) => {
+                let Some(attempt) = shared.strangers.may_cancel(origin) else { return Ok(None) };
                 if let Some(target) = shared.cancels.find(&key) {
                     target.cancel().await;
                 } else {
+                    shared.strangers.cancelled_nothing(origin, attempt);
                     shared.older.cancel(&key);
                 }
                 return Ok(None);

@@ -19,6 +19,7 @@ use ringfence_statement::scope::{Mention, QueryScope, UNBOUNDED};
 use crate::connection::cannot_connect;
 use crate::flow::InFlight;
 use crate::meter::{Everybody, LOOKED_AT};
+use crate::quota::{Patience, code_of, refused_with};
 use crate::refusal::{Refusal, code};
 use crate::relay::resolve::Run;
 use crate::rows::{Reading, Value, description, is_short, value};
@@ -407,7 +408,7 @@ impl Session {
         let named = |table: &str| names.as_ref().map(|names| names.get(table));
         // A name that the store does not have is for the store to refuse; `is_absent` holds back its rows.
         let is_strange = |table: &String| match named(table) {
-            None | Some(None | Some(Named::Table | Named::System)) => false,
+            None | Some(None | Some(Named::Table(_) | Named::System)) => false,
             Some(Some(Named::Child(_))) => !catalogue.tables.contains_key(table),
             Some(Some(Named::View)) => true,
         };
@@ -438,6 +439,11 @@ impl Session {
                 scope.max_rows(table, &|table, column| self.has_column(table, column))
             };
             if max_rows == UNBOUNDED && goes_on {
+                continue;
+            }
+            // The person's own: nobody else can count its rows, and what went into it was counted then.
+            let is_temporary = |named: &Named| matches!(named, Named::Table(s) if s.starts_with("pg_temp_"));
+            if max_rows == UNBOUNDED && named(table).flatten().is_some_and(is_temporary) {
                 continue;
             }
             // Who it was is on record also where only devices are counted.
@@ -476,7 +482,7 @@ impl Session {
         let shows_others = |table: &String| match names.get(table) {
             Some(Named::View) => true,
             Some(Named::Child(others)) => others.iter().any(|other| other != table && is_classified(other)),
-            Some(Named::System | Named::Table) | None => false,
+            Some(Named::System | Named::Table(_)) | None => false,
         };
         runs.iter().any(|run| run.scope.tables.keys().any(shows_others))
     }
@@ -492,7 +498,7 @@ impl Session {
         }
         let Some(behind) = self.shared.stores.get(&self.store.name) else { return Ok(()) };
         let now = std::time::Instant::now();
-        behind.others.look(&behind.steward, now, true).await.map_err(|e| cannot_connect(&e))
+        Box::pin(behind.others.look(&behind.steward, now, true)).await.map_err(|e| cannot_connect(&e))
     }
 
     /// The categories that a mention shows, and whether in clear.
@@ -502,9 +508,12 @@ impl Session {
             *forms.entry(category.to_owned()).or_insert(false) |= clear;
         };
         let classified = catalogue.tables.get(table);
+        let is_known = |column: &str| classified.is_some_and(|t| t.columns.contains_key(column));
+        // `u.f` is `f(u)` where the table has no column f: it shows the whole row.
+        let takes_row = mention.dotted.iter().any(|name| !is_known(name) && !is_of_system(name));
         for (column, class) in classified.iter().flat_map(|t| &t.columns) {
             let Column::Protected(protected) = class else { continue };
-            if !mention.names(column) {
+            if !takes_row && !mention.names(column) {
                 continue;
             }
             match self.shows(table, column) {
@@ -514,7 +523,7 @@ impl Session {
             }
         }
         // The base tables show what nobody classified, too.
-        let is_strange = |column: &String| classified.is_none_or(|t| !t.columns.contains_key(column));
+        let is_strange = |column: &String| !is_known(column);
         if !self.is_face()
             && (mention.columns.iter().any(is_strange) || mention.all_columns && classified.is_none())
         {
@@ -575,12 +584,21 @@ impl Session {
                 .is_some_and(|classified| classified.schema == schema)
     }
 
-    /// Counts all people of the tables of which a row may show all, before the statement runs, and returns
-    /// the people that it counted. They must be on record, also where a limit then refuses the statement.
-    pub async fn count_all(&self, watch: &mut Watch) -> (Vec<Group>, Result<(), Refusal>) {
-        let mut groups = Vec::new();
-        let counted = self.count_each(watch, &mut groups).await;
-        (groups, counted)
+    /// Counts all people of the tables of which a row may show all, before the statement runs, and puts those that it
+    /// counted into `groups`. They must be on record, also where a limit then refuses the statement. What cannot be
+    /// counted just now is counted again for a while.
+    pub async fn count_all_patiently(
+        &self,
+        watch: &mut Watch,
+        groups: &mut Vec<Group>,
+    ) -> Result<(), Refusal> {
+        let patience = Patience::begin();
+        loop {
+            let counted = self.count_each(watch, groups).await;
+            if !patience.again(refused_with(&counted)).await {
+                return counted;
+            }
+        }
     }
 
     /// Where the rows of a group are, and the column that tells people apart there. Where a face shows no key by
@@ -588,12 +606,17 @@ impl Session {
     fn placed<'a>(
         &self,
         catalogue: &'a Catalogue,
+        names: &'a Names,
         group: &'a Group,
     ) -> ((&'a str, &'a str), Option<&'a str>, Option<KeyForm>) {
         let classified = catalogue.tables.get(&group.table);
         let (_, key) = key_of(classified, group.unit);
         let form = key.and_then(|key| self.key_form(catalogue, &group.table, key));
-        let schema = classified.map_or("public", |t| t.schema.as_str());
+        let schema = match (classified, names.get(&group.table)) {
+            (Some(table), _) => table.schema.as_str(),
+            (None, Some(Named::Table(schema))) => schema.as_str(),
+            (None, _) => "public",
+        };
         ((schema, &group.table), key.filter(|_| form.is_some()), form)
     }
 
@@ -611,8 +634,9 @@ impl Session {
         let login = self.admission.login(&behind.steward, &self.policy).await;
         let login = login.map_err(|e| cannot_connect(&e))?;
         let mut texts = Vec::new();
+        let names = self.names();
         for Watched { of, .. } in unbounded() {
-            let (place, key, _) = self.placed(catalogue, &of.group);
+            let (place, key, _) = self.placed(catalogue, &names, &of.group);
             texts.extend(ringfence_face::questions(&login, place, key, LOOKED_AT));
         }
         let once = texts.len();
@@ -630,8 +654,9 @@ impl Session {
         let Some((_, catalogue)) = self.policy.store(&self.store.name) else { return Ok(()) };
         let login = self.admission.login(&behind.steward, &self.policy).await;
         let login = login.map_err(|e| cannot_connect(&e))?;
+        let names = self.names();
         for Watched { of, .. } in watch.watched.iter().filter(|watched| watched.of.max_rows == UNBOUNDED) {
-            let (place, key, form) = self.placed(catalogue, &of.group);
+            let (place, key, form) = self.placed(catalogue, &names, &of.group);
             let kind = key_of(catalogue.tables.get(place.1), of.group.unit).0;
             let keys = self.shared.meter.key(&kind, form == Some(KeyForm::Token));
             let rows = self.shared.meter.key(&format!("rows of {}", place.1), false);
@@ -640,7 +665,7 @@ impl Session {
             let everybody = self.shared.pool.with_room(&self.store.name, look).await;
             let everybody = everybody.map_err(|error| {
                 tracing::warn!(%error, store = %self.store.name, "cannot count the people that a statement reaches");
-                Refusal::new(code::CANNOT_CONNECT, "the store did not count the people that this statement reaches")
+                Refusal::new(code_of(&error), "the store did not count the people that this statement reaches")
                     .detail(
                         "The statement can show many people in one row, so all of them count before it runs.",
                     )
@@ -725,6 +750,11 @@ fn entries_of(groups: Vec<Group>) -> Vec<Vec<Group>> {
         }
     }
     entries
+}
+
+/// Whether each table has a column of this name (PostgreSQL manual, section 5.6).
+fn is_of_system(column: &str) -> bool {
+    ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"].contains(&column)
 }
 
 fn group(table: &str, unit: Unit, forms: &BTreeMap<String, bool>) -> Group {

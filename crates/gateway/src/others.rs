@@ -183,7 +183,7 @@ impl Session {
         if behind.others.known().is_some_and(|known| known.as_of >= since) {
             return Ok(());
         }
-        behind.others.look(&behind.steward, since, false).await
+        Box::pin(behind.others.look(&behind.steward, since, false)).await
     }
 
     /// Whether what is known of the store holds for what the session itself has defined. What it has not committed

@@ -299,8 +299,14 @@ impl Pool {
     where
         F: Future<Output = Result<T, ringfence_face::Error>>,
     {
+        use ringfence_face::Error;
+        let has_no_room = |error: &Error| match error {
+            Error::Unreachable(_) => true,
+            Error::Busy { sqlstate, .. } => sqlstate == "53300",
+            _ => false,
+        };
         match attempt().await {
-            Err(ringfence_face::Error::Unreachable(_)) if self.evict_oldest(store) => {
+            Err(error) if has_no_room(&error) && self.evict_oldest(store) => {
                 tokio::time::sleep(NOTICED).await;
                 attempt().await
             }

@@ -10,6 +10,7 @@
 //! the table costs at least 1, also if it gives no row or fails.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use ringfence_control::Control;
 use ringfence_face::{Login, Steward};
@@ -212,7 +213,7 @@ impl Quota {
             }
             let all = match whole {
                 0 => 0,
-                whole => match self.shown(limited).await {
+                whole => match Box::pin(self.shown_patiently(limited)).await {
                     Ok(shown) => shown.saturating_mul(whole),
                     Err(refusal) => {
                         self.take_back(&charges);
@@ -249,7 +250,7 @@ impl Quota {
             return Ok(());
         }
         let limited = &self.grants[charge.grant];
-        let all = self.shown(limited).await?.saturating_mul(whole);
+        let all = self.shown_patiently(limited).await?.saturating_mul(whole);
         let more = all.saturating_sub(counted);
         if more > 0 {
             self.take(charge.grant, more).await.map_err(|left| refused(limited, all, left + counted))?;
@@ -268,13 +269,24 @@ impl Quota {
         }
     }
 
+    /// As [`Self::shown`], and again where it cannot be counted just now.
+    async fn shown_patiently(&self, limited: &Limited) -> Result<u64, Refusal> {
+        let patience = Patience::begin();
+        loop {
+            let shown = self.shown(limited).await;
+            if !patience.again(refused_with(&shown)).await {
+                return shown;
+            }
+        }
+    }
+
     /// How many rows of the granted table the face shows now, counted by the face's own login up to one
     /// more than the limit.
     async fn shown(&self, limited: &Limited) -> Result<u64, Refusal> {
         let shown = self.counter.rows_shown(limited.table(), limited.max.saturating_add(1)).await;
         shown.map_err(|error| {
             tracing::warn!(%error, grant = limited.id(), "cannot count what a grant shows");
-            Refusal::new(code::CANNOT_CONNECT, "the store did not count what this statement could use")
+            Refusal::new(code_of(&error), "the store did not count what this statement could use")
                 .detail("The statement combines many rows, so it costs all rows that the grant shows.")
                 .hint("Try again, or select plain rows.")
         })
@@ -325,7 +337,7 @@ impl Quota {
         let Limited { grant, max } = &self.grants[i];
         let has = self.leased.lock().unwrap_or_else(PoisonError::into_inner)[i];
         let want = rows.saturating_sub(has).max(CHUNK);
-        match self.control.lease_rows(&grant.request.id, want, *max).await {
+        match Box::pin(self.control.lease_rows(&grant.request.id, want, *max)).await {
             Ok(leased) => {
                 grant.lease(leased);
                 self.leased.lock().unwrap_or_else(PoisonError::into_inner)[i] += leased;
@@ -372,6 +384,42 @@ impl Quota {
             grant.unlease(rows);
         }
     }
+}
+
+/// The SQLSTATE of a count that failed: whether it can succeed in a moment.
+pub fn code_of(error: &ringfence_face::Error) -> &'static str {
+    match error {
+        ringfence_face::Error::Busy { .. } => code::CANNOT_CONNECT_NOW,
+        _ => code::CANNOT_CONNECT,
+    }
+}
+
+/// See [`Patience`], and how long is waited in between.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// How long is counted again what could not be counted just now.
+pub struct Patience(Instant);
+
+impl Patience {
+    /// It begins now.
+    pub fn begin() -> Self {
+        Self(Instant::now() + PATIENCE)
+    }
+
+    /// Whether to count again, after a pause: no connection was free, or something was locked.
+    pub async fn again(&self, code: Option<&str>) -> bool {
+        let is_momentary = code == Some(code::CANNOT_CONNECT_NOW) && Instant::now() < self.0;
+        if is_momentary {
+            tokio::time::sleep(PAUSE).await;
+        }
+        is_momentary
+    }
+}
+
+/// The SQLSTATE of a refusal, if it is one.
+pub fn refused_with<T>(done: &Result<T, Refusal>) -> Option<&'static str> {
+    done.as_ref().err().map(|refusal| refusal.code)
 }
 
 /// The refusal of a text whose statements cost their least, and more than is left.

@@ -162,6 +162,17 @@ pub struct RefusedRecord<'a> {
     /// The SQL, where there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub statement: Option<&'a str>,
+    /// Where a login came from that was refused: an address, or the network of a subscriber.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<&'a str>,
+    /// How many times: logins that are refused for the same reason are summed up.
+    #[serde(skip_serializing_if = "is_one")]
+    pub times: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_one(times: &u64) -> bool {
+    *times == 1
 }
 
 /// A session's end.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -32,14 +33,16 @@ use crate::handover::{self, Inherited, Older};
 use crate::meter::Meter;
 use crate::orders::Suspensions;
 use crate::others::OfStore;
+use crate::peers::Peer;
 use crate::pin::SharedNames;
 use crate::pool::{Pool, PoolSettings};
 use crate::presence::People;
 use crate::records::{GatewayRecord, PolicyRecord, RefusedRecord};
 use crate::refusal::{Refusal, code, unrecorded};
 use crate::route::{self, Routes};
+use crate::strangers::{Origin, Strangers, UNKNOWN};
 use crate::worker::Workers;
-use crate::{border, listen, others};
+use crate::{border, console, listen, others, sockets};
 
 /// How often grants are compared with the control database and the clock.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -96,7 +99,11 @@ pub struct Shared {
     pub border: Border,
     /// What regulators have suspended.
     pub suspensions: Suspensions,
-    /// How many clients there are.
+    /// Connections that have not logged in.
+    pub strangers: Arc<Strangers>,
+    /// How many files the process may have open.
+    pub file_limit: u64,
+    /// How many clients there are that have logged in.
     pub clients: AtomicUsize,
     /// How many connections each principal has.
     pub by_principal: Mutex<HashMap<String, usize>>,
@@ -150,8 +157,40 @@ impl Shared {
     pub fn record_refused(&self, principal: &str, store: &str, reason: &str) {
         let policy = self.policy();
         let jurisdiction = policy.store(store).map_or("-", |(s, _)| s.jurisdiction.as_str());
-        let record = RefusedRecord { session: None, principal, store, reason, statement: None };
+        let (statement, address) = (None, None);
+        let record = RefusedRecord { session: None, principal, store, reason, statement, address, times: 1 };
         self.ledger.record(Entry::new(Kind::Refused, jurisdiction, &record));
+    }
+
+    /// The jurisdiction of a store, for a record.
+    fn jurisdiction(&self, store: &str) -> String {
+        self.policy().store(store).map_or("-", |(s, _)| s.jurisdiction.as_str()).to_owned()
+    }
+
+    /// Puts a refused login of somebody on record who has proven no name. What they say is no name of ours is not
+    /// kept.
+    pub fn record_stranger(&self, origin: Origin, principal: &str, store: &str, reason: &'static str) {
+        let is_ours =
+            self.stores.contains_key(store) || self.routes.contains_key(store) || store == console::NAME;
+        let store = if is_ours { store } else { UNKNOWN };
+        let what = (principal, store);
+        self.strangers.refused(&self.ledger, origin, what, &self.jurisdiction(store), reason);
+    }
+
+    /// Where a connection comes from.
+    pub fn origin(&self, address: SocketAddr) -> Origin {
+        let (ip, peer) = (address.ip().to_canonical(), Peer::new(address.ip()));
+        let is_balancer = self.config.proxies.iter().any(|network| network.contains(&ip));
+        if is_balancer { Origin::Balancer(peer) } else { Origin::Network(peer) }
+    }
+
+    /// A new connection, if there are files left for it.
+    pub(crate) fn with_room<T: AsRawFd>(&self, stream: T) -> Option<T> {
+        let has_room = sockets::leaves_room(&stream, self.file_limit);
+        if !has_room {
+            self.strangers.closed_one();
+        }
+        has_room.then_some(stream)
     }
 
     /// Puts an entry in the ledger and waits until it is durable: nothing comes into force that is not on record.
@@ -316,7 +355,7 @@ impl Gateway {
         }
         for route in &config.routes {
             let (name, store) = (&route.name, &route.store);
-            if !stores.contains_key(store) || stores.contains_key(name) || name == crate::console::NAME {
+            if !stores.contains_key(store) || stores.contains_key(name) || name == console::NAME {
                 let problem =
                     format!("route {name} must have a name of its own and lead to a store, not to {store:?}");
                 return Err(StartError::Store(problem));
@@ -355,6 +394,8 @@ impl Gateway {
             admissions: Admissions::default(),
             shared_names: SharedNames::default(),
             cancels: Cancels::default(),
+            strangers: Arc::default(),
+            file_limit: sockets::raise_limit(),
             older: Older::default(),
             is_handed_over: AtomicBool::new(false),
             people: People::default(),
@@ -495,7 +536,7 @@ impl Gateway {
 
     /// Waits until the last session has ended by itself.
     pub async fn last_session_ended(&self) {
-        while self.shared.clients.load(Ordering::Acquire) > 0 {
+        while self.shared.clients.load(Ordering::Acquire) + self.shared.strangers.count() > 0 {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -515,6 +556,7 @@ impl Gateway {
         }
         self.stop.send_replace(true);
         self.shared.counting.flush(&self.shared.ledger);
+        self.shared.strangers.flush(&self.shared.ledger, |store| self.shared.jurisdiction(store));
         heartbeat(&self.shared);
         let record =
             GatewayRecord { version: env!("CARGO_PKG_VERSION"), reason: Some(reason), manifest: None };
@@ -632,6 +674,7 @@ async fn housekeeping(shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) 
             }
             _ = housekeeping.tick() => {
                 shared.counting.flush(&shared.ledger);
+                shared.strangers.flush(&shared.ledger, |store| shared.jurisdiction(store));
                 shared.prune().await;
             }
             _ = stopping.changed() => return,

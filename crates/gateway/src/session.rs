@@ -316,6 +316,8 @@ impl Session {
             store: &self.store.name,
             reason,
             statement,
+            address: None,
+            times: 1,
         };
         let entry = Entry::new(Kind::Refused, &self.store.jurisdiction, &record);
         self.shared.ledger.record(entry.crossing(self.crossing.as_ref()));
@@ -421,7 +423,9 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         let looked = behind.others.look_for_session(&behind.steward, is_metered).await;
         looked.map_err(|e| cannot_connect(&e))?;
     }
-    let parameters = start_parameters(admission.is_face(), &startup)?;
+    let is_cross_border = policy.standing(&principal, store) != Standing::InCountry;
+    let mut parameters = start_parameters(admission.is_face(), &startup)?;
+    let keeps_snapshot = is_cross_border && !admission.is_face() && !reads_committed(&mut parameters);
     let ids: Vec<String> = grants.iter().map(|g| g.request.id.clone()).collect();
     let crossing = match policy.standing(&principal, store) {
         Standing::InCountry => None,
@@ -445,7 +449,7 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         is_cross_border: crossing.is_some(),
         grants: ids.clone(),
         address: address.clone(),
-        application: startup.parameter("application_name").unwrap_or_default().to_owned(),
+        application: startup.application().to_owned(),
     };
     let (attached, cut) = shared.grants.attach(who).map_err(|cut| cut.refusal())?;
     // After it is in the list of sessions that a sign-out cuts.
@@ -497,7 +501,7 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         login: proof,
         device,
         address,
-        application: startup.parameter("application_name").unwrap_or_default().to_owned(),
+        application: startup.application().to_owned(),
     };
     let entry = Entry::new(Kind::SessionOpened, &store.jurisdiction, &record);
     shared.ledger.record(entry.crossing(crossing.as_ref()));
@@ -515,6 +519,8 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         store: store.name.clone(),
         jurisdiction: store.jurisdiction.clone(),
     });
+    let mut flow = Flow::new();
+    flow.keeps_snapshot = keeps_snapshot;
     let session = Session {
         shared: Arc::clone(shared),
         id,
@@ -527,7 +533,7 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         pool_mode,
         route,
         quota: Arc::new(quota(shared, (&wanted, &behind.steward), &login, &grants)),
-        flow: Arc::new(Mutex::new(Flow::new())),
+        flow: Arc::new(Mutex::new(flow)),
         settings: Mutex::new(settings_of(&parameters)),
         shown: Mutex::default(),
         initial: Arc::clone(&parameters),
@@ -628,6 +634,19 @@ fn start_parameters(is_face: bool, startup: &Startup) -> Result<Vec<(String, Str
     }
     parameters.sort();
     Ok(parameters)
+}
+
+/// Makes a session begin its transactions as READ COMMITTED, whatever its role's settings say. False if the client asks
+/// for something else, or may do so.
+fn reads_committed(parameters: &mut Vec<(String, String)>) -> bool {
+    const ISOLATION: &str = "default_transaction_isolation";
+    let has = |wanted: &str| parameters.iter().any(|(name, _)| name.eq_ignore_ascii_case(wanted));
+    if has("options") || has(ISOLATION) || has("transaction_isolation") {
+        return false;
+    }
+    parameters.push((ISOLATION.to_owned(), "read committed".to_owned()));
+    parameters.sort();
+    true
 }
 
 /// Runs a session on a client that has proven to be `principal`.

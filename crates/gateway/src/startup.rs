@@ -9,6 +9,19 @@ const CANCEL: i32 = 80_877_102;
 const TLS: i32 = 80_877_103;
 const GSS: i32 = 80_877_104;
 
+/// PostgreSQL cuts the names in a first packet to so many bytes (`NAMEDATALEN` - 1, ProcessStartupPacket).
+const MAX_NAME: usize = 63;
+
+/// The beginning of a name, in whole characters.
+fn beginning(name: &str) -> &str {
+    let ends = name.char_indices().map(|(at, c)| at + c.len_utf8());
+    &name[..ends.take_while(|end| *end <= MAX_NAME).last().unwrap_or(0)]
+}
+
+fn cut(name: &mut String) {
+    name.truncate(beginning(name).len());
+}
+
 /// A first packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Packet {
@@ -100,6 +113,8 @@ pub fn parse(packet: &[u8]) -> Result<Packet, PacketError> {
     if startup.user.is_empty() {
         return Err(PacketError::NoUser);
     }
+    cut(&mut startup.user);
+    cut(&mut startup.database);
     if startup.database.is_empty() {
         startup.database.clone_from(&startup.user);
     }
@@ -120,6 +135,11 @@ impl Startup {
                 put_str(out, name);
             }
         });
+    }
+
+    /// What the client calls itself.
+    pub fn application(&self) -> &str {
+        beginning(self.parameter("application_name").unwrap_or_default())
     }
 
     /// A parameter by name.
@@ -155,6 +175,16 @@ mod tests {
         assert_eq!(parse(&good[..good.len() - 1]), Err(PacketError::Malformed));
         assert_eq!(parse(&packet(3 << 16, b"database\0us\0\0")), Err(PacketError::NoUser));
         assert_eq!(parse(&packet(3 << 16, b"user\0\xff\0\0")), Err(PacketError::Malformed));
+    }
+
+    #[test]
+    fn names_are_cut_as_postgresql_cuts_them() {
+        let long = "é".repeat(40);
+        let body = format!("user\0x{long}\0database\0{long}\0application_name\0{long}\0\0");
+        let Ok(Packet::Startup(startup)) = parse(&packet(3 << 16, body.as_bytes())) else { panic!() };
+        assert_eq!(startup.user.len(), 63);
+        assert_eq!(startup.database.len(), 62, "whole characters only");
+        assert_eq!(startup.application().len(), 62);
     }
 
     #[test]

@@ -8,7 +8,6 @@
 
 use std::collections::HashSet;
 use std::sync::PoisonError;
-use std::time::Duration;
 
 use ringfence_statement::words;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -17,18 +16,16 @@ use tokio::sync::watch;
 use crate::flow::{Confirmed, Described, Flow, InFlight};
 use crate::frame::{self, Body, Buffer, HEADER, Head, MAX_FRAME, put};
 use crate::grants::Cut;
-use crate::metering::Row;
+use crate::metering::{Row, Watch};
+use crate::quota::Charges;
 use crate::refusal::{Refusal, code, field, with_hint};
-use crate::relay::cuts::{Deadline, expiry, next_cut};
+use crate::relay::cuts::{Deadline, expiry, next_cut, over};
 use crate::relay::error_fields::{self, Judged};
 use crate::relay::exit::{Exit, Shut};
 use crate::relay::statement::SHARED;
 use crate::session::{End, Session};
 use crate::stand_in::{self, REFUSED};
 
-/// How often what has no bound is counted again before the session is over, and how long is waited in between.
-const ATTEMPTS: usize = 10;
-const PAUSE: Duration = Duration::from_millis(300);
 /// The most values of reported parameters that a session remembers its client has had.
 const MOST_SHOWN: usize = 1000;
 /// Errors that the way to ask may help with: no such column, no such table, no right, no such function.
@@ -38,6 +35,7 @@ struct Side<'a, W> {
     session: &'a Session,
     exit: Exit<'a, Session, W>,
     cut: &'a mut watch::Receiver<Option<Cut>>,
+    deadline: Option<&'a Deadline>,
     /// Bytes of the current frame that are still to come and need no look.
     passing: usize,
     told_fatal: bool,
@@ -62,8 +60,8 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let exit = Exit::new(session, client, cut.clone());
-    let mut side = Side { session, exit, cut, passing: 0, told_fatal: false };
+    let exit = Exit::new(session, client, cut.clone(), deadline);
+    let mut side = Side { session, exit, cut, deadline, passing: 0, told_fatal: false };
     loop {
         if let Err(end) = side.drain(buffer).await {
             return end;
@@ -109,7 +107,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             let Some(head) = head else { break };
             let whole = rest.len() >= head.total;
             if matches!(head.tag, b'D' | b'd') {
-                if let Err(end) = self.count_again().await {
+                if let Err(end) = self.count_again(false).await {
                     self.forward(buffer, at).await?;
                     return Err(end);
                 }
@@ -130,9 +128,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 if !whole {
                     break;
                 }
-                let is_of_answer = matches!(head.tag, b'C' | b's' | b'I' | b'N')
+                // A notice can come before the store has begun, and is no answer.
+                let is_of_answer = matches!(head.tag, b'C' | b's' | b'I')
                     || head.tag == b'E' && !self.session.flow().is_before_rows();
-                if is_of_answer && let Err(end) = self.count_again().await {
+                if is_of_answer && let Err(end) = self.count_again(true).await {
                     self.forward(buffer, at).await?;
                     return Err(end);
                 }
@@ -142,7 +141,12 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                         self.forward(buffer, at).await?;
                         return Err(End::Refused(out_of_step(), true));
                     }
-                    b'E' => self.charge_error().await,
+                    b'E' => {
+                        if let Err(end) = self.charge_error().await {
+                            self.forward(buffer, at).await?;
+                            return Err(end);
+                        }
+                    }
                     b'C' => {
                         let ended = self.ended(&rest[HEADER..head.total]).await;
                         if let Err(end) = ended {
@@ -188,33 +192,53 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         Ok(())
     }
 
-    /// The first answer of a part of a statement came: what of it has no bound is counted again, as the store
-    /// shows it now.
-    async fn count_again(&mut self) -> Result<(), End> {
+    /// Does something that may take its time, unless the session is over from outside before.
+    async fn unless_cut<T>(&mut self, work: impl Future<Output = T>) -> Result<T, End> {
+        let between = !self.exit.is_within_frame();
+        let mut cut = self.cut.clone();
+        tokio::select! {
+            biased;
+            cut = over(&mut cut, self.deadline) => Err(End::Cut(cut, between)),
+            done = work => Ok(done),
+        }
+    }
+
+    /// The first answer of a part of a statement came, or its end: what of it has no bound is counted again, as the
+    /// store shows it now. At its end that is done once more where functions of others may have looked at the rows
+    /// again meanwhile.
+    async fn count_again(&mut self, is_end: bool) -> Result<(), End> {
+        match self.what_to_count_again(is_end) {
+            // Boxed: it is seldom, and large.
+            Some(what) => Box::pin(self.count_these_again(what)).await,
+            None => Ok(()),
+        }
+    }
+
+    fn what_to_count_again(&self, is_end: bool) -> Option<(Option<u64>, Charges, Watch)> {
         let session = self.session;
         if session.quota.is_empty() && session.metering.is_none() {
-            return Ok(());
+            return None;
         }
-        let (number, mut charges, mut watch) = {
-            let mut flow = session.flow();
-            let Some(current) = flow.current() else { return Ok(()) };
-            let part = current.parts_ended;
-            let Some(again) = &mut current.again else { return Ok(()) };
-            if again.parts >> part.min(63) & 1 == 0 || again.last.replace(part) == Some(part) {
-                return Ok(());
-            }
-            let watch = again.watch.unbounded();
-            (current.number, current.charges.clone(), watch)
-        };
+        let mut flow = session.flow();
+        let current = flow.current()?;
+        let part = current.parts_ended;
+        let again = current.again.as_mut()?;
+        let is_of_part = again.parts >> part.min(63) & 1 == 1;
+        if !is_of_part || again.last.replace(part) == Some(part) && !(is_end && again.at_end) {
+            return None;
+        }
+        let watch = again.watch.unbounded();
+        Some((current.number, current.charges.clone(), watch))
+    }
+
+    async fn count_these_again(
+        &mut self,
+        (number, mut charges, mut watch): (Option<u64>, Charges, Watch),
+    ) -> Result<(), End> {
+        let session = self.session;
         let mut counted = Ok(());
         for charge in &mut charges {
-            for _ in 0..ATTEMPTS {
-                counted = session.quota.count_again(charge).await;
-                if !is_momentary(&counted) {
-                    break;
-                }
-                tokio::time::sleep(PAUSE).await;
-            }
+            counted = self.unless_cut(session.quota.count_again(charge)).await?;
             if counted.is_err() {
                 break;
             }
@@ -228,23 +252,19 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let mut counted = Ok(());
         if !watch.is_empty() {
             let mut groups = Vec::new();
-            for _ in 0..ATTEMPTS {
-                let (more, now) = session.count_all(&mut watch).await;
-                groups.extend(more);
-                counted = now;
-                if !is_momentary(&counted) {
-                    break;
-                }
-                tokio::time::sleep(PAUSE).await;
-            }
+            let counting = session.count_all_patiently(&mut watch, &mut groups);
+            let done = self.unless_cut(counting).await;
+            // Who was counted is on record, also if the session is over.
             let tickets = number.map(|n| session.record_groups(n, groups)).unwrap_or_default();
             session.flow().tickets.extend(tickets);
+            counted = done?;
         }
         counted.map_err(|refusal| End::Refused(refusal, true))
     }
 
     /// A row is about to pass.
     async fn row(&mut self, bytes: usize, there: &[u8], is_whole: bool) -> Result<Row, End> {
+        let session = self.session;
         let (mut charges, part) = {
             let mut flow = self.session.flow();
             let Some(current) = flow.current() else { return Ok(Row::Pass) };
@@ -265,7 +285,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         };
         let mut charged = Ok(());
         for charge in &mut charges {
-            charged = charged.and(self.session.quota.rows(charge, part, 1).await);
+            charged = match self.unless_cut(session.quota.rows(charge, part, 1)).await {
+                Ok(done) => charged.and(done.map_err(|refusal| End::Refused(refusal, true))),
+                Err(cut) => Err(cut),
+            };
         }
         let mut flow = self.session.flow();
         if let Some(current) = flow.current() {
@@ -275,26 +298,29 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 current.bytes -= bytes as u64;
             }
         }
-        charged.map(|()| Row::Pass).map_err(|refusal| End::Refused(refusal, true))
+        charged.map(|()| Row::Pass)
     }
 
     /// An error of a statement that reads under a row limit can depend on rows, as a row of its result
     /// does.
-    async fn charge_error(&mut self) {
+    async fn charge_error(&mut self) -> Result<(), End> {
+        let session = self.session;
         let (mut charges, part) = {
             let mut flow = self.session.flow();
             if flow.is_before_rows() {
-                return;
+                return Ok(());
             }
             let of = |current: &mut InFlight| (current.charges.clone(), current.parts_ended);
             flow.current().map(of).unwrap_or_default()
         };
+        let mut charged = Ok(());
         for charge in &mut charges {
-            self.session.quota.error(charge, part).await;
+            charged = charged.and(self.unless_cut(session.quota.error(charge, part)).await);
         }
         if let Some(current) = self.session.flow().current() {
             current.charges = charges;
         }
+        charged
     }
 
     /// A statement of a text has ended. MOVE gives no row, and its tag says over how many it has passed:
@@ -325,12 +351,15 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         };
         let mut charged = Ok(());
         for charge in &mut charges {
-            charged = charged.and(session.quota.rows(charge, part, moved).await);
+            charged = match self.unless_cut(session.quota.rows(charge, part, moved)).await {
+                Ok(done) => charged.and(done.map_err(|refusal| End::Refused(refusal, true))),
+                Err(cut) => Err(cut),
+            };
         }
         if let Some(current) = session.flow().current() {
             current.charges = charges;
         }
-        charged.map_err(|refusal| End::Refused(refusal, true))
+        charged
     }
 
     /// What rows are, of a statement or a portal. One that we asked for stays here.
@@ -458,7 +487,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             let mut flow = self.session.flow();
             let is_before_rows = flow.is_before_rows();
             // That a notice comes can depend on a row, whatever it says; and no row costs for it.
-            if !is_before_rows && flow.texts.iter().any(|statement| statement.analysis.may_read()) {
+            if !is_before_rows && flow.quotable().iter().any(|statement| statement.analysis.may_read()) {
                 return Passage::Replace(Vec::new());
             }
             is_before_rows
@@ -477,7 +506,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             // So may one of a cursor WITH HOLD that a commit runs which nobody wrote.
             let has_held = !flow.names.held_by_commit().is_empty();
             let is_of = flow.current().is_some_and(|current| !has_held || current.commits);
-            (is_before_rows || tag != b'E' || is_of, flow.texts.clone())
+            (is_before_rows || tag != b'E' || is_of, flow.quotable())
         };
         let words = if is_counted { self.words() } else { HashSet::new() };
         let texts: Vec<&str> = texts.iter().map(|statement| &*statement.text).collect();
@@ -490,7 +519,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let mut words = session.names_shown();
         let (texts, parameters) = {
             let flow = session.flow();
-            (flow.texts.clone(), flow.parameters.clone())
+            (flow.quotable(), flow.quotable_parameters())
         };
         for statement in &texts {
             words::collect(&statement.text, statement.settings, &mut words);
@@ -572,14 +601,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         self.exit.pass(bytes, ends_within_frame).await.map_err(|shut| match shut {
             Shut::Client => End::Client,
             Shut::Cut(cut) => End::Cut(cut, false),
+            Shut::Over(cut) => End::Cut(cut, between),
             Shut::Unrecorded(refusal) => End::Refused(refusal, between),
         })
     }
-}
-
-/// Whether the store could not count just now: no connection was free, or something was locked.
-fn is_momentary(counted: &Result<(), Refusal>) -> bool {
-    counted.as_ref().is_err_and(|refusal| refusal.code == code::CANNOT_CONNECT)
 }
 
 fn out_of_step() -> Refusal {

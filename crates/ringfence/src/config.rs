@@ -1,16 +1,17 @@
 //! `ringfence.toml`: one typed tree, read whole, all problems told at once. Paths are relative to the file.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use ringfence_face::Target;
 use ringfence_face::ddl::Limits;
 use ringfence_gateway::meter::OtherLog;
 use ringfence_gateway::pool::{PoolMode, PoolSettings};
-use ringfence_gateway::{Config as GatewayConfig, RouteConfig, StoreConfig};
+use ringfence_gateway::{Config as GatewayConfig, RouteConfig, StoreConfig, TlsRequired};
 use ringfence_ledger::bucket::Bucket;
 use ringfence_ledger::witnessing::Witnesses;
 use ringfence_policy::{Catalogue, Policy, Registry, Store};
@@ -18,7 +19,8 @@ use ringfence_reports::reconcile;
 use ringfence_reports::report::statements::Statements;
 use ringfence_verifier::manifest::{self, Manifest, Mention};
 use ringfence_verifier::quorum::Quorum;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use crate::command::Failure;
 use crate::flows::FlowFile;
@@ -95,6 +97,9 @@ struct GatewayFile {
     secret: PathBuf,
     /// PEM files. Without them there is no TLS.
     tls: Option<TlsFile>,
+    /// Balancers in front, as addresses or networks ("10.0.0.0/24"): they must send version 2 of the PROXY protocol.
+    #[serde(default, deserialize_with = "networks")]
+    proxies: Vec<IpNet>,
     /// The most clients at once.
     #[serde(default = "max_clients")]
     max_clients: usize,
@@ -109,6 +114,16 @@ struct GatewayFile {
     /// How long running sessions may go on after SIGTERM, in seconds.
     #[serde(default = "drain")]
     drain: u64,
+}
+
+/// Addresses and networks.
+fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
+    let texts = Vec::<String>::deserialize(from)?;
+    let network = |text: String| {
+        let parsed = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        parsed.map_err(|_| D::Error::custom(format!("{text:?} is no address and no network")))
+    };
+    texts.into_iter().map(network).collect()
 }
 
 fn max_clients() -> usize {
@@ -137,9 +152,8 @@ struct TlsFile {
     device_ca: Option<PathBuf>,
     /// Lists of revoked certificates, of both kinds of authority.
     client_crl: Option<PathBuf>,
-    /// Refuse clients without TLS.
-    #[serde(default)]
-    required: bool,
+    /// Refuse clients without TLS. If absent, those on other machines are refused.
+    required: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -627,7 +641,16 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
             .problems
             .push("gateway.secret: has fewer than 32 bytes; make it with `ringfence keys`".to_owned());
     }
-    let tls_required = file.gateway.tls.as_ref().is_some_and(|t| t.required);
+    let tls_required = match file.gateway.tls.as_ref().and_then(|tls| tls.required) {
+        Some(true) => TlsRequired::Always,
+        Some(false) => TlsRequired::Never,
+        None => TlsRequired::BeyondLoopback,
+    };
+    let exposed = file.gateway.listen.iter().find(|address| !address.ip().is_loopback());
+    if let Some(exposed) = exposed.filter(|_| file.gateway.tls.is_none()) {
+        let what = "can be reached from other machines, so gateway.tls must name a certificate";
+        reader.problems.push(format!("gateway.listen: {exposed} {what}"));
+    }
     let tls = file.gateway.tls.as_ref().and_then(|t| {
         let made = tls::server(&tls::Files {
             certificate: dir.join(&t.certificate),
@@ -680,6 +703,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
                 listen: file.gateway.listen,
                 tls,
                 tls_required,
+                proxies: file.gateway.proxies,
                 secret,
                 max_clients: file.gateway.max_clients,
                 max_per_principal: file.gateway.max_connections_per_principal,

@@ -30,6 +30,8 @@ pub struct Part {
     pub is_quick: bool,
     /// It is COPY FROM STDIN.
     pub copies_in: bool,
+    /// Its session may hold a lock after it that keeps others from looking at a table.
+    pub may_lock: bool,
     /// What its own result can show. That of EXECUTE and FETCH is in what their name stands for; that
     /// of PREPARE and DECLARE is shown later, by those.
     pub scope: Arc<QueryScope>,
@@ -94,11 +96,12 @@ impl Analysis {
             reads_constants |= !names::is_same_for_all_constants(node);
             let scope = Arc::new(scope::of(value, &mut reads_constants));
             changes_settings |= names::may_change_settings(node) || sets_unseen(value);
-            keeps_snapshot |= names::may_keep_snapshot(node);
+            keeps_snapshot |= names::may_keep_snapshot(node) || sets_isolation(value, &mut reads_constants);
             defines_code |= symbols::defines_code(node, value);
             let copies_in = matches!(node, pg_query::NodeEnum::CopyStmt(copy) if copy.is_from);
             let (effect, is_quick) = (names::effect(node), names::is_quick(node));
-            parts.push(Part { effect, is_quick, copies_in, scope });
+            let may_lock = symbols::may_lock(node, value);
+            parts.push(Part { effect, is_quick, copies_in, may_lock, scope });
         }
         reads_constants |= verdict.refused.is_some();
         let scope = match parts.as_slice() {
@@ -138,6 +141,7 @@ impl Analysis {
                 effect: Some(Effect::Unsure),
                 is_quick: false,
                 copies_in: false,
+                may_lock: true,
                 scope: Arc::clone(&scope),
             }],
             scope,
@@ -180,7 +184,13 @@ impl Analysis {
             ..Symbols::default()
         };
         let scope = Arc::new(QueryScope::unknown());
-        let parts = vec![Part { effect: None, is_quick: false, copies_in: false, scope: Arc::clone(&scope) }];
+        let parts = vec![Part {
+            effect: None,
+            is_quick: false,
+            copies_in: false,
+            may_lock: false,
+            scope: Arc::clone(&scope),
+        }];
         let is_understood = true;
         let defines_code = false;
         let rest = Self::not_understood(settings);
@@ -249,6 +259,27 @@ fn sets_unseen(value: &Value) -> bool {
                     )
             };
             (key == "FuncCall" && may_set()) || pinning::changes_pg_settings(key, inner) || sets_unseen(inner)
+        }),
+        _ => false,
+    }
+}
+
+/// Whether a statement may set a transaction's isolation without SET.
+fn sets_isolation(value: &Value, reads_constants: &mut bool) -> bool {
+    match value {
+        Value::Array(items) => items.iter().any(|item| sets_isolation(item, reads_constants)),
+        Value::Object(fields) => fields.iter().any(|(key, inner)| {
+            let mut sets = || {
+                let last = inner["funcname"].as_array().and_then(|parts| parts.last());
+                let is_set = last.is_some_and(|name| name["node"]["String"]["sval"] == "set_config");
+                *reads_constants |= is_set;
+                let parameter = inner["args"][0]["node"]["AConst"]["val"]["Sval"]["sval"].as_str();
+                is_set && parameter.is_none_or(|name| name.to_ascii_lowercase().contains("isolation"))
+                    || functions::of_call(inner) == functions::Function::RunsSql
+            };
+            (key == "FuncCall" && sets())
+                || pinning::changes_pg_settings(key, inner)
+                || sets_isolation(inner, reads_constants)
         }),
         _ => false,
     }

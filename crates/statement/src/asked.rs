@@ -5,9 +5,11 @@
 /// an extension and a superuser. A name that begins with `pg_` stands for one of PostgreSQL's own, so such a
 /// function is listed whoever owns it; a superuser's changes no session. One argument is enough for `x.f`, whatever type it has.
 pub const THEIRS: &str = "SELECT p.oid, p.proname::text AS name,
-       CASE WHEN e.is_trusted THEN 'sql' ELSE l.lanname::text END AS language,
+       CASE WHEN e.is_trusted THEN 'sql' WHEN p.proconfig::text ~* 'conforming' THEN 'unreadable'
+            ELSE l.lanname::text END AS language,
        CASE WHEN e.is_trusted THEN '' ELSE coalesce(pg_get_function_sqlbody(p.oid), p.prosrc) END AS source,
-       p.pronargs >= 1 AND (p.pronargs - p.pronargdefaults <= 1 OR p.provariadic <> 0) AS takes_one
+       p.pronargs >= 1 AND (p.pronargs - p.pronargdefaults <= 1 OR p.provariadic <> 0) AS takes_one,
+       p.pronamespace = 'pg_catalog'::regnamespace AS is_in_catalogue
   FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang,
        LATERAL (SELECT EXISTS (
          SELECT FROM pg_depend d JOIN pg_roles o ON o.oid = p.proowner
@@ -81,6 +83,13 @@ pub const BEHIND: &str = "WITH RECURSIVE
          WHERE r.classid = 'pg_constraint'::regclass AND c.oid = r.objid
        UNION ALL SELECT 'pg_class'::regclass, c.indrelid, r.writes FROM pg_index c
          WHERE r.classid = 'pg_class'::regclass AND c.indexrelid = r.objid
+       -- A value of the type is compared or hashed by the class, without a word of that.
+       UNION ALL SELECT 'pg_opclass'::regclass, c.oid, r.writes FROM pg_opclass c, pg_amproc p
+         WHERE r.classid = 'pg_amproc'::regclass AND p.oid = r.objid AND c.opcfamily = p.amprocfamily
+       UNION ALL SELECT 'pg_opclass'::regclass, c.oid, r.writes FROM pg_opclass c, pg_amop p
+         WHERE r.classid = 'pg_amop'::regclass AND p.oid = r.objid AND c.opcfamily = p.amopfamily
+       UNION ALL SELECT 'pg_type'::regclass, c.opcintype, r.writes FROM pg_opclass c
+         WHERE r.classid = 'pg_opclass'::regclass AND c.oid = r.objid AND c.opcintype >= 16384
        UNION ALL SELECT 'pg_type'::regclass, c.casttarget, r.writes FROM pg_cast c
          WHERE r.classid = 'pg_cast'::regclass AND c.oid = r.objid AND c.casttarget >= 16384
        -- Whose rows are its rows, or whose changes change it.
@@ -115,6 +124,9 @@ pub const STATE: &str = "SELECT sum(hashtextextended(x, 0))::text || ' ' || coun
        SELECT 'f' || oid || xmin || ctid FROM pg_proc WHERE oid >= 16384
        UNION ALL SELECT 'o' || oid || xmin || ctid FROM pg_operator WHERE oid >= 16384
        UNION ALL SELECT 'c' || oid || xmin || ctid FROM pg_cast WHERE oid >= 16384
+       UNION ALL SELECT 'b' || oid || xmin || ctid FROM pg_opclass WHERE oid >= 16384
+       UNION ALL SELECT 'b' || oid || xmin || ctid FROM pg_amproc WHERE oid >= 16384
+       UNION ALL SELECT 'b' || oid || xmin || ctid FROM pg_amop WHERE oid >= 16384
        UNION ALL SELECT 't' || oid || xmin FROM pg_trigger
        UNION ALL SELECT 'r' || oid || xmin || ctid FROM pg_rewrite WHERE oid >= 16384
        UNION ALL SELECT 'd' || oid || xmin FROM pg_attrdef
@@ -139,8 +151,8 @@ pub const STATE: &str = "SELECT sum(hashtextextended(x, 0))::text || ' ' || coun
 /// Lists what the names of relations stand for. `$1` has PostgreSQL's own relations that show values of others.
 pub const NAMES: &str = "SELECT c.relname::text,
         bool_or(c.is_view) OR count(*) FILTER (WHERE NOT c.is_system) > 1,
-        max(c.others), bool_and(c.is_system)
- FROM (SELECT c.relname,
+        max(c.others), bool_and(c.is_system), min(c.schema) FILTER (WHERE NOT c.is_system)
+ FROM (SELECT c.relname, n.nspname::text AS schema,
               NOT s.is_system AND c.relkind NOT IN ('r', 'p', 'S') AS is_view,
               CASE WHEN EXISTS (SELECT FROM pg_inherits i
                                 WHERE i.inhrelid = c.oid OR i.inhparent = c.oid)

@@ -119,7 +119,7 @@ impl Found {
     }
 
     fn columns(&self) -> BTreeSet<String> {
-        let mut columns = self.named();
+        let (mut columns, _) = self.named();
         // count(*) and EXISTS reach rows without naming a column.
         for table in self.tables.values().flatten() {
             let has_one = columns.iter().any(|c| c.split('.').next() == Some(table));
@@ -130,14 +130,16 @@ impl Found {
         columns
     }
 
-    /// The columns that are named, or that something names which stands for them.
-    fn named(&self) -> BTreeSet<String> {
+    /// The columns that are named, or that something names which stands for them; and those of them that are
+    /// named behind a table's name.
+    fn named(&self) -> (BTreeSet<String>, BTreeSet<String>) {
+        let mut dotted = BTreeSet::new();
         let all: BTreeSet<&String> = self.tables.values().flatten().collect();
         let mut columns: BTreeSet<String> = self.whole.iter().map(|t| format!("{t}.*")).collect();
         // Each name may be of each table: beyond this many pairs it may be anything.
         if all.len().saturating_mul(self.references.len()) > MAX_PAIRS {
             columns.insert(UNKNOWN.to_owned());
-            return columns;
+            return (columns, dotted);
         }
         if self.is_matched {
             columns.extend(all.iter().map(|table| format!("{table}.*")));
@@ -157,8 +159,16 @@ impl Found {
                 Some(tables) => tables.iter().collect(),
                 None => all.iter().copied().collect(), // of a subquery, or of any of them
             };
+            let is_row = qualifier.is_some() && functions::takes_row(&column.to_lowercase());
             for table in tables {
                 columns.insert(format!("{table}.{column}"));
+                // `u.to_jsonb` is `to_jsonb(u)`, where the table has no such column.
+                if is_row {
+                    columns.insert(format!("{table}.*"));
+                }
+                if of_qualifier.is_some() {
+                    dotted.insert(format!("{table}.{column}"));
+                }
             }
             if qualifier.is_none() {
                 for table in self.tables.get(column).into_iter().flatten() {
@@ -166,12 +176,13 @@ impl Found {
                 }
             }
         }
-        columns
+        (columns, dotted)
     }
 }
 
 /// The columns that a parsed text names, as `table.column`; a row that is counted and not looked at names none.
-pub(crate) fn named(tree: &Value) -> BTreeSet<String> {
+/// The second set has those that are named behind a table's name.
+pub(crate) fn named(tree: &Value) -> (BTreeSet<String>, BTreeSet<String>) {
     let mut found = Found::default();
     found.walk(tree);
     found.named()

@@ -51,6 +51,45 @@ pub fn function(name: &str) -> Function {
     }
 }
 
+/// Whether PostgreSQL has a function `name` that takes a row of any table as its one argument: `u.name` calls it.
+/// Those that need OVER or WITHIN GROUP cannot be called so, and `count` shows no value.
+pub fn takes_row(name: &str) -> bool {
+    TAKES_ROW.contains(&name)
+}
+
+const TAKES_ROW: &[&str] = &[
+    "any_out",
+    "any_value",
+    "anycompatible_out",
+    "anycompatiblenonarray_out",
+    "anyelement_out",
+    "anynonarray_out",
+    "array_agg",
+    "concat",
+    "hash_record",
+    "json_agg",
+    "json_agg_strict",
+    "json_build_array",
+    "json_build_object",
+    "jsonb_agg",
+    "jsonb_agg_strict",
+    "jsonb_build_array",
+    "jsonb_build_object",
+    "num_nonnulls",
+    "num_nulls",
+    "pg_collation_for",
+    "pg_column_compression",
+    "pg_column_size",
+    "pg_typeof",
+    "quote_literal",
+    "quote_nullable",
+    "record_out",
+    "record_send",
+    "row_to_json",
+    "to_json",
+    "to_jsonb",
+];
+
 /// Patterns for LIKE of the names of PostgreSQL's functions that run a text as SQL, or that leave something in
 /// their session.
 pub fn unseen_patterns() -> Vec<String> {

@@ -25,6 +25,9 @@ pub struct Mention {
     pub max_rows: u64,
     /// The table's columns that are named.
     pub columns: BTreeSet<String>,
+    /// Those of `columns` that stand behind the table's name: where it has no such column, a function takes its
+    /// row.
+    pub dotted: BTreeSet<String>,
     /// All its columns are named, as by `*`.
     pub all_columns: bool,
 }
@@ -38,6 +41,7 @@ impl Mention {
     fn merge(&mut self, other: &Self) {
         self.max_rows = self.max_rows.max(other.max_rows);
         self.columns.extend(other.columns.iter().cloned());
+        self.dotted.extend(other.dotted.iter().cloned());
         self.all_columns |= other.all_columns;
     }
 }
@@ -119,7 +123,7 @@ impl QueryScope {
 
     /// About how many bytes it takes.
     pub(crate) fn size(&self) -> usize {
-        let columns = |m: &Mention| m.columns.iter().map(|c| c.len() + 48).sum::<usize>();
+        let columns = |m: &Mention| m.columns.iter().chain(&m.dotted).map(|c| c.len() + 48).sum::<usize>();
         let tables = self.tables.iter().map(|(table, m)| table.len() + 96 + columns(m)).sum::<usize>();
         let doubts = self.doubts.iter().map(|d| 64 * (1 + d.columns.len() + d.tables.len())).sum::<usize>();
         let copied = self.copied.iter().map(|column| column.len() + 48).sum::<usize>();
@@ -190,7 +194,7 @@ fn read(kind: &str, fields: &Value, constants: &mut bool) -> QueryScope {
         scope.in_doubt = widest.tables;
         scope.doubts = own.doubts;
     }
-    let named = match kind {
+    let (named, dotted) = match kind {
         "ExecuteStmt" => column_refs::named(fields),
         _ => column_refs::named(&wrapped(kind, fields)),
     };
@@ -202,6 +206,12 @@ fn read(kind: &str, fields: &Value, constants: &mut bool) -> QueryScope {
             (Some(mention), "*") => mention.all_columns = true,
             (Some(mention), column) => drop(mention.columns.insert(column.to_owned())),
             (None, _) => {}
+        }
+    }
+    for name in dotted {
+        let Some((table, column)) = name.split_once('.') else { continue };
+        if let Some(mention) = scope.tables.get_mut(table).filter(|_| column != "*") {
+            mention.dotted.insert(column.to_owned());
         }
     }
     if kind == "SelectStmt" {

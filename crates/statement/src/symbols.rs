@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use crate::functions;
 
-/// The names in a text. A name with the schema `pg_catalog` is not among them.
+/// The names in a text. The name of a function with the schema `pg_catalog` has that before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own about a text")]
 pub struct Symbols {
     /// Functions that are called.
     pub calls: BTreeSet<Box<str>>,
@@ -21,14 +22,16 @@ pub struct Symbols {
     pub operators: BTreeSet<Box<str>>,
     /// Types.
     pub types: BTreeSet<Box<str>>,
+    /// A value is cast to another type by a word in the text.
+    pub casts: bool,
     /// Tables and views.
     pub relations: BTreeSet<Box<str>>,
     /// Those of them whose rows it may change, or which it changes themselves.
     pub written: BTreeSet<Box<str>>,
     /// It looks at all tables, for statistics or to make indexes again.
     pub maintains_all: bool,
-    /// It may hold a lock that keeps others from looking at a table.
-    pub locks: bool,
+    /// It may hold a lock that keeps others from looking at a table. See [`may_lock`].
+    pub(crate) locks: bool,
     /// It may make, change or drop something: a store's event triggers run then.
     pub defines: bool,
 }
@@ -43,7 +46,7 @@ impl Symbols {
 
     /// Whether something is called, or may be.
     pub fn runs_functions(&self) -> bool {
-        !self.calls.is_empty() || !self.fields.is_empty()
+        !self.calls.is_empty() || !self.fields.is_empty() || self.casts
     }
 
     /// Whether nothing in the text is read by its type or calls anything.
@@ -76,7 +79,7 @@ impl Symbols {
     fn node(&mut self, kind: &str, fields: &Value) {
         match kind {
             "FuncCall" | "funccall" => {
-                put(&mut self.calls, &fields["funcname"]);
+                put_call(&mut self.calls, &fields["funcname"]);
                 let last = list(&fields["funcname"]).last().and_then(text);
                 self.calls.extend(last.filter(|name| NEWER.contains(name)).map(Into::into));
             }
@@ -103,9 +106,16 @@ impl Symbols {
             "CaseExpr" | "JoinExpr" => drop(self.operators.insert("=".into())),
             "SortBy" => put(&mut self.operators, &fields["use_op"]),
             "TypeName" | "type_name" => put(&mut self.types, &fields["names"]),
+            // The literal of a text is no value yet: its type reads it.
+            "TypeCast" => {
+                let literal = &fields["arg"]["node"]["AConst"];
+                self.casts |= !literal["val"]["Sval"].is_object() && literal["isnull"] != true;
+            }
+            "XmlSerialize" => self.casts = true,
             "into_clause" => self.defines |= fields.is_object(),
             // Words that are functions in a newer grammar than the store's may be names there.
             _ if kind.starts_with("Json") || kind == "MergeSupportFunc" => {
+                self.casts = true;
                 self.calls.extend(NEWER.iter().map(|name| (*name).into()));
             }
             "InsertStmt" | "UpdateStmt" | "DeleteStmt" | "MergeStmt" | "CopyStmt" => {
@@ -191,13 +201,33 @@ fn text(value: &Value) -> Option<&str> {
     value["node"]["String"]["sval"].as_str()
 }
 
-/// Adds the last part of a name, unless it is PostgreSQL's own by its schema.
+/// Adds the last part of a name.
 fn put(to: &mut BTreeSet<Box<str>>, name: &Value) {
+    to.extend(list(name).last().and_then(text).map(Into::into));
+}
+
+/// Adds the last part of a function's name. The grammar writes many with PostgreSQL's own schema.
+fn put_call(to: &mut BTreeSet<Box<str>>, name: &Value) {
     let parts = list(name);
     let is_own = parts.len() > 1 && parts.first().and_then(text) == Some("pg_catalog");
-    if let Some(last) = parts.last().and_then(text).filter(|_| !is_own) {
-        to.insert(last.into());
+    match parts.last().and_then(text) {
+        Some(last) if is_own => drop(to.insert(in_catalogue(last))),
+        last => to.extend(last.map(Into::into)),
     }
+}
+
+/// How a function is named here that was called with PostgreSQL's own schema.
+pub fn in_catalogue(name: &str) -> Box<str> {
+    format!("pg_catalog.{name}").into()
+}
+
+/// Whether the session may hold a lock after a statement that keeps others from looking at a table: what defines
+/// something has one on what it names, unless that is new.
+pub(crate) fn may_lock(node: &NodeEnum, tree: &Value) -> bool {
+    let mut symbols = Symbols::default();
+    symbols.walk(tree);
+    let is_new = matches!(node, NodeEnum::SelectStmt(_) | NodeEnum::CreateTableAsStmt(_));
+    symbols.locks || symbols.defines && !is_new
 }
 
 /// Whether a statement may make or change code that a store runs by itself later, as a trigger or a view.
@@ -254,7 +284,19 @@ fn holds(value: &Value) -> bool {
 
 /// Words in a function's source after which its session may not be as it was, wherever they stand: `execute`
 /// runs any text, a cursor can stay open.
-const ANYWHERE: &[&str] = &["execute", "cursor", "refcursor", "set_config", "setseed", "pg_settings"];
+const ANYWHERE: &[&str] = &[
+    "execute",
+    "cursor",
+    "refcursor",
+    "set_config",
+    "setseed",
+    "pg_settings",
+    "create",
+    "explain",
+    "pg_temp",
+];
+/// What stands before the name of a temporary table that a query makes.
+const TEMPORARY: &[&str] = &["temp", "temporary", "local", "global", "unlogged"];
 /// The same for the first word of a statement.
 const FIRST: &[&str] = &[
     "prepare",
@@ -270,29 +312,17 @@ const FIRST: &[&str] = &[
     "load",
     "listen",
     "unlisten",
-    "create",
     "alter",
     "drop",
     "lock",
 ];
 /// What a statement of PL/pgSQL begins behind.
-const BEFORE: &[&str] = &[";", "begin", "then", "else", "loop", ">>"];
-/// What the name of a relation stands behind whose triggers or rules a statement runs.
-const CHANGES: &[&str] = &["into", "update", "from", "truncate", "table", "only", "."];
-
-/// The words of a function's source.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Words {
-    /// All of them.
-    pub all: BTreeSet<String>,
-    /// Those that stand where a relation's name does.
-    pub relations: BTreeSet<String>,
-}
+const BEFORE: &[&str] = &[";", "begin", "then", "else", "loop", ">>", "in", "query", "for", "atomic"];
 
 /// The words of a function's source in SQL or PL/pgSQL; `None` if it may change its session by itself, or
 /// if that cannot be told.
-pub fn harmless_words(source: &str) -> Option<Words> {
-    let mut words = Words::default();
+pub fn harmless_words(source: &str) -> Option<BTreeSet<String>> {
+    let mut words = BTreeSet::new();
     if source.trim().is_empty() {
         return Some(words);
     }
@@ -316,16 +346,14 @@ pub fn harmless_words(source: &str) -> Option<Words> {
         is_first_of_declarations &= word == "<<" || word == ">>";
         let is_change = ANYWHERE.contains(&word.as_str())
             || BEFORE.contains(&before.as_str()) && FIRST.contains(&word.as_str()) && !is_declarations
+            || before == "into" && TEMPORARY.contains(&word.as_str())
             || word.contains("advisory")
             || functions::function(&word) == functions::Function::RunsSql;
         if is_change {
             return None;
         }
-        if CHANGES.contains(&before.as_str()) {
-            words.relations.insert(word.clone());
-        }
         if unquoted.is_some() || word.chars().all(|c| c.is_alphanumeric() || c == '_') {
-            words.all.insert(word.clone());
+            words.insert(word.clone());
         }
         before = word;
     }
@@ -341,9 +369,10 @@ mod tests {
     #[test]
     fn names_that_may_mean_code_are_found() {
         for (sql, wanted) in [
-            ("select lower(x), pg_catalog.upper(x)", "c:lower"),
+            ("select lower(x), pg_catalog.upper(x)", "c:lower c:pg_catalog.upper"),
+            ("select p::int, p::pg_catalog.text", "t:int4 t:text"),
             ("select u.leak, (u).leak2 from users u", "f:leak f:leak2 r:users"),
-            ("select !@# 1, a ### b, a operator(pg_catalog.+) b", "o:!@# o:###"),
+            ("select !@# 1, a ### b, a operator(pg_catalog.+) b", "o:!@# o:### o:+"),
             ("select x::rft, cast(y as app.money2)", "t:rft t:money2"),
             ("insert into t values (1) returning a", "r:t"),
             ("select a between 1 and 2", "o:= o:<= o:>= o:< o:> o:BETWEEN"),
@@ -373,7 +402,18 @@ mod tests {
                 let of_kind = all.iter().find(|(k, _)| *k == kind).unwrap().1;
                 assert!(of_kind.contains(name), "{sql}: {wanted} in {symbols:?}");
             }
-            assert!(!symbols.calls.contains("upper") && !symbols.operators.contains("+"), "{symbols:?}");
+            assert!(!symbols.calls.contains("upper"), "{symbols:?}");
+        }
+    }
+
+    #[test]
+    fn a_cast_of_a_value_is_none_of_a_literal() {
+        let casts = |sql: &str| Analysis::of(sql, Settings::default()).symbols.casts;
+        for sql in ["select p::text from p", "select cast(1 as text)", "select (array[p])::_text from p"] {
+            assert!(casts(sql), "{sql}");
+        }
+        for sql in ["select '1'::int", "select date '2020-01-01'", "select null::text", "select a from t"] {
+            assert!(!casts(sql), "{sql}");
         }
     }
 
@@ -439,6 +479,12 @@ mod tests {
             "begin perform U&\"set\\005fconfig\"('a', 'b', false); end",
             "select ts_stat('select 1')",
             "begin <<a>> prepare x as select 1; end",
+            "select email as title into temp follows from users",
+            "begin for r in explain analyze create temp table f as select 1 loop null; end loop; end",
+            "begin return query call p(); end",
+            "begin for r in call p() loop null; end loop; end",
+            "begin atomic set a.b = 'c'; end",
+            "begin insert into pg_temp.t values (1); end",
         ] {
             assert!(harmless_words(changing).is_none(), "{changing}");
         }

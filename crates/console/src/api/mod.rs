@@ -18,6 +18,7 @@ use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
+use ringfence_gateway::peers::Peer;
 use ringfence_gateway::refusal::Refusal;
 use serde::Serialize;
 use serde_json::Value;
@@ -27,7 +28,6 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::Desk;
-use crate::limits::Peer;
 use crate::member::Member;
 
 #[derive(OpenApi)]

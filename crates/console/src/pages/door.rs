@@ -3,11 +3,11 @@
 use axum::extract::{Extension, Form, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse, Redirect, Response};
+use ringfence_gateway::peers::Peer;
 use serde::Deserialize;
 
 use super::{At, Person, Told};
 use crate::identity::Problem;
-use crate::limits::Peer;
 use crate::member::Member;
 use crate::session::{COOKIE_NAME, LOGIN_COOKIE, set};
 

@@ -12,7 +12,7 @@ pub async fn expiry(deadline: Option<&Deadline>) -> Cut {
     match deadline {
         Some((deadline, id)) => {
             tokio::time::sleep_until(*deadline).await;
-            Cut::GrantEnded { id: id.clone(), how: "has expired".to_owned() }
+            expired(id)
         }
         None => std::future::pending().await,
     }
@@ -28,4 +28,36 @@ pub async fn next_cut(cut: &mut watch::Receiver<Option<Cut>>) -> Cut {
             return cut;
         }
     }
+}
+
+/// The next cut that does not wait for what is under way.
+pub async fn hard_cut(cut: &mut watch::Receiver<Option<Cut>>) -> Cut {
+    loop {
+        match next_cut(cut).await {
+            Cut::Drain => {}
+            other => return other,
+        }
+    }
+}
+
+/// Waits until the session is over from outside.
+pub async fn over(cut: &mut watch::Receiver<Option<Cut>>, deadline: Option<&Deadline>) -> Cut {
+    tokio::select! {
+        biased;
+        cut = hard_cut(cut) => cut,
+        end = expiry(deadline) => end,
+    }
+}
+
+/// Why the session is over from outside, if it is.
+pub fn cut_now(cut: &watch::Receiver<Option<Cut>>, deadline: Option<&Deadline>) -> Option<Cut> {
+    if let Some(cut) = cut.borrow().as_ref().filter(|cut| **cut != Cut::Drain) {
+        return Some(cut.clone());
+    }
+    let (deadline, id) = deadline?;
+    (*deadline <= tokio::time::Instant::now()).then(|| expired(id))
+}
+
+fn expired(id: &str) -> Cut {
+    Cut::GrantEnded { id: id.to_owned(), how: "has expired".to_owned() }
 }

@@ -1,8 +1,8 @@
 //! The one way out: every byte to a client passes here, and waits for the intents behind it.
 //!
 //! The promise: when [`Exit::pass`] writes, all that was announced to the ledger before is durable, and
-//! who is new in the rows is on record. It does not matter what kind of message the bytes are: errors and
-//! notices can carry values as rows do.
+//! who is new in the rows is on record, and the session was not cut and its grants have not expired. It does not
+//! matter what kind of message the bytes are: errors and notices can carry values as rows do.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::grants::Cut;
 use crate::refusal::{Refusal, code, unrecorded};
-use crate::relay::cuts::next_cut;
+use crate::relay::cuts::{Deadline, cut_now, hard_cut, over};
 
 /// How long a write that is under way may go on after a cut.
 const GRACE: Duration = Duration::from_millis(200);
@@ -41,8 +41,10 @@ pub trait Source {
 pub enum Shut {
     /// The client does not take it.
     Client,
-    /// The session was cut.
+    /// The session was cut while the client took bytes.
     Cut(Cut),
+    /// The session was over before.
+    Over(Cut),
     /// The ledger cannot be written.
     Unrecorded(Refusal),
 }
@@ -52,14 +54,20 @@ pub struct Exit<'a, S, W> {
     source: &'a S,
     client: &'a mut W,
     cut: watch::Receiver<Option<Cut>>,
+    deadline: Option<&'a Deadline>,
     /// Whether the client has had the beginning of a frame and not its end.
     within_frame: bool,
 }
 
 impl<'a, S: Source, W: AsyncWrite + Unpin> Exit<'a, S, W> {
     /// The way to `client`, which stands between two frames.
-    pub fn new(source: &'a S, client: &'a mut W, cut: watch::Receiver<Option<Cut>>) -> Self {
-        Self { source, client, cut, within_frame: false }
+    pub fn new(
+        source: &'a S,
+        client: &'a mut W,
+        cut: watch::Receiver<Option<Cut>>,
+        deadline: Option<&'a Deadline>,
+    ) -> Self {
+        Self { source, client, cut, deadline, within_frame: false }
     }
 
     /// Whether the client has had the beginning of a frame and not its end.
@@ -72,7 +80,16 @@ impl<'a, S: Source, W: AsyncWrite + Unpin> Exit<'a, S, W> {
         if bytes.is_empty() {
             return Ok(());
         }
-        durable(self.source).await.map_err(Shut::Unrecorded)?;
+        let mut cut = self.cut.clone();
+        tokio::select! {
+            biased;
+            done = durable(self.source) => done.map_err(Shut::Unrecorded)?,
+            cut = over(&mut cut, self.deadline) => return Err(Shut::Over(cut)),
+        }
+        // What was judged before can have waited long: for a count, for the ledger.
+        if let Some(cut) = cut_now(&self.cut, self.deadline) {
+            return Err(Shut::Over(cut));
+        }
         let durable = SystemTime::now();
         if !self.within_frame {
             let notices = self.source.take_notices();
@@ -101,12 +118,7 @@ impl<'a, S: Source, W: AsyncWrite + Unpin> Exit<'a, S, W> {
                 client.flush().await
             } => written.map_err(|_| Shut::Client),
             cut = async {
-                let cut = loop {
-                    match next_cut(cut).await {
-                        Cut::Drain => {}
-                        other => break other,
-                    }
-                };
+                let cut = hard_cut(cut).await;
                 tokio::time::sleep(GRACE).await;
                 cut
             } => Err(Shut::Cut(cut)),

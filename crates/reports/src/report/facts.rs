@@ -481,11 +481,13 @@ impl Facts {
         if !is_within {
             return;
         }
-        self.figures.add("refusals", 1, at);
+        // Logins that are refused for the same reason are summed up.
+        let times = record["times"].as_u64().unwrap_or(1);
+        self.figures.add("refusals", times, at);
         if leaf.from.is_some() {
-            self.figures.add("refusals.of.statements across the border", 1, at);
+            self.figures.add("refusals.of.statements across the border", times, at);
         } else {
-            self.figures.add("refusals.of.logins, approvals and others", 1, at);
+            self.figures.add("refusals.of.logins, approvals and others", times, at);
         }
         let who = record["principal"].as_str().unwrap_or_default();
         // A refused login has no leaf that says so.

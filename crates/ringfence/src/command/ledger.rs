@@ -309,7 +309,11 @@ fn gist(leaf: &Leaf, record: &Value, held: &HeldTexts) -> String {
             get("face")
         ),
         Kind::SessionClosed => format!("{} {}", get("principal"), get("reason")),
-        Kind::Refused => format!("{} {}: {}", get("principal"), get("store"), get("reason")),
+        Kind::Refused => {
+            let times = record["times"].as_u64().map(|times| format!(", {times} times")).unwrap_or_default();
+            let from = record["address"].as_str().map(|from| format!(" (from {from})")).unwrap_or_default();
+            format!("{} {}: {}{from}{times}", get("principal"), get("store"), get("reason"))
+        }
         Kind::Counted => format!("{} {} statements, {rows} rows", get("principal"), leaf.counters.statements),
         Kind::Requested | Kind::ErasureRequested | Kind::FlowRequested => get("request"),
         Kind::Approved | Kind::ErasureApproved | Kind::FlowApproved => {

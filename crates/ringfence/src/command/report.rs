@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use ringfence_gateway::TlsRequired;
 use ringfence_ledger::now_ms;
 use ringfence_reports::paper::{Paper, html, pdf};
 use ringfence_reports::report::cisa::Installed;
@@ -140,10 +141,20 @@ fn installed(loaded: &config::Loaded) -> Installed {
     let local = gateway.stores.iter().filter(|s| s.steward.tls.is_none()).map(|s| s.name.clone());
     Installed {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        tls: (gateway.tls.is_some(), gateway.tls_required),
+        tls: (gateway.tls.is_some(), requires_tls(gateway)),
         local_stores: local.collect(),
         witnesses: witnesses.map_or(0, |w| w.quorum.witnesses.len()),
         witness_max_age: witnesses.map_or(0, |w| w.max_age.as_secs()),
+    }
+}
+
+/// Whether clients on other machines, as far as it listens to them, are refused without TLS.
+fn requires_tls(gateway: &ringfence_gateway::Config) -> bool {
+    let is_exposed = gateway.listen.iter().any(|address| !address.ip().is_loopback());
+    match gateway.tls_required {
+        TlsRequired::Always => true,
+        TlsRequired::BeyondLoopback => is_exposed,
+        TlsRequired::Never => false,
     }
 }
 

@@ -1,0 +1,366 @@
+//! What connections may cost before they have proven a name: places, guesses at passwords and at cancel keys, and room
+//! in the ledger.
+
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasher as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ringfence_ledger::{Entry, Kind, Ledger};
+use tokio::sync::oneshot;
+
+use crate::peers::Peer;
+use crate::records::RefusedRecord;
+use crate::refusal::{Refusal, code};
+use crate::throttle::{Attempt, Throttle};
+
+/// The most connections that have not logged in.
+const MOST_PLACES: usize = 512;
+/// The most of them from one address.
+const MOST_OF_ONE: usize = 128;
+/// How many kinds of refusals are told apart in a minute; the rest is one.
+const MOST_KINDS: usize = 200;
+/// A guess that would have to wait so long is refused: the client would give up before.
+pub(crate) const MOST_PATIENT: Duration = Duration::from_secs(10);
+/// What stands for a name that strangers made up.
+pub(crate) const UNKNOWN: &str = "(unknown)";
+
+/// Where a connection that has not logged in comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Origin {
+    /// The Unix socket.
+    Unix,
+    /// A balancer that has not said yet whom it brings.
+    Balancer(Peer),
+    /// An address.
+    Network(Peer),
+}
+
+impl Origin {
+    fn peer(self) -> Option<Peer> {
+        match self {
+            Self::Unix => None,
+            Self::Balancer(peer) | Self::Network(peer) => Some(peer),
+        }
+    }
+
+    fn most(self) -> usize {
+        if matches!(self, Self::Network(_)) { MOST_OF_ONE } else { MOST_PLACES }
+    }
+}
+
+/// See the module's text.
+pub struct Strangers {
+    places: Mutex<Places>,
+    /// Guesses at one name from one address.
+    by_pair: Throttle<(u64, Option<Peer>)>,
+    /// Guesses at one name from anywhere.
+    by_name: Throttle<u64>,
+    /// Guesses from one address.
+    by_peer: Throttle<Option<Peer>>,
+    /// Cancel requests that hit nothing.
+    cancels: Throttle<Option<Peer>>,
+    /// Names that strangers say are kept as numbers only.
+    hasher: RandomState,
+    refused: Mutex<HashMap<Refused, u64>>,
+    /// Connections that were closed because there was no room.
+    closed: AtomicU64,
+}
+
+impl Default for Strangers {
+    fn default() -> Self {
+        let ms = Duration::from_millis;
+        Self {
+            places: Mutex::default(),
+            by_pair: Throttle::new(ms(1000), 5, 2 * MOST_PATIENT),
+            by_name: Throttle::new(ms(20), 50, ms(1000)),
+            by_peer: Throttle::new(ms(100), 50, ms(5000)),
+            cancels: Throttle::new(ms(1000), 20, ms(1000)),
+            hasher: RandomState::new(),
+            refused: Mutex::default(),
+            closed: AtomicU64::new(0),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Places {
+    next: u64,
+    count: usize,
+    /// What ends the connections, by where they come from, the oldest first.
+    of: HashMap<Origin, BTreeMap<u64, oneshot::Sender<()>>>,
+}
+
+impl Places {
+    /// Takes the oldest place away from where it matters least: from those who have most.
+    fn make_room(&mut self, origin: Origin) -> bool {
+        let own = self.of.get(&origin).map_or(0, BTreeMap::len);
+        let from = if own >= origin.most() {
+            origin
+        } else if self.count >= MOST_PLACES {
+            let greedy = self.of.iter().max_by_key(|(origin, places)| (places.len(), **origin));
+            let Some((greedy, _)) = greedy else { return false };
+            *greedy
+        } else {
+            return false;
+        };
+        let oldest = self.of.get(&from).and_then(|places| places.keys().next().copied());
+        oldest.is_some_and(|number| self.remove(from, number).is_some())
+    }
+
+    fn remove(&mut self, origin: Origin, number: u64) -> Option<oneshot::Sender<()>> {
+        let places = self.of.get_mut(&origin)?;
+        let ends = places.remove(&number);
+        self.count -= usize::from(ends.is_some());
+        if places.is_empty() {
+            self.of.remove(&origin);
+        }
+        ends
+    }
+
+    fn insert(&mut self, origin: Origin, number: u64, ends: oneshot::Sender<()>) {
+        self.count += 1;
+        self.of.entry(origin).or_default().insert(number, ends);
+    }
+}
+
+/// The place of a connection that has not logged in.
+pub struct Place {
+    of: Arc<Strangers>,
+    origin: Origin,
+    number: u64,
+}
+
+impl Place {
+    /// Where its connection comes from.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// A balancer has said whom it brings.
+    pub fn is_from(&mut self, origin: Origin) {
+        let mut places = self.of.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(ends) = places.remove(self.origin, self.number) else { return };
+        let made_room = places.make_room(origin);
+        places.insert(origin, self.number, ends);
+        self.of.closed.fetch_add(u64::from(made_room), Ordering::Relaxed);
+        self.origin = origin;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut places = self.of.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.remove(self.origin, self.number);
+    }
+}
+
+/// A guess at a password that has begun.
+pub struct Guess {
+    name: u64,
+    peer: Option<Peer>,
+    pair: Attempt,
+    by_name: Attempt,
+    by_peer: Attempt,
+}
+
+/// A refusal that is like others.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Refused {
+    peer: Option<Peer>,
+    principal: String,
+    store: String,
+    reason: &'static str,
+}
+
+impl Strangers {
+    /// A place for a connection. Where there is no room, the oldest connection of the address that has most loses
+    /// its own: a login takes a few round trips, and silence takes longer. What comes with the place says when it
+    /// is lost.
+    pub fn place(self: &Arc<Self>, origin: Origin) -> (Place, oneshot::Receiver<()>) {
+        let (ends, ended) = oneshot::channel();
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let made_room = places.make_room(origin);
+        self.closed.fetch_add(u64::from(made_room), Ordering::Relaxed);
+        places.next += 1;
+        let number = places.next;
+        places.insert(origin, number, ends);
+        (Place { of: Arc::clone(self), origin, number }, ended)
+    }
+
+    /// How many connections have not logged in.
+    pub fn count(&self) -> usize {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).count
+    }
+
+    /// A connection was closed because there is no room for it.
+    pub fn closed_one(&self) {
+        self.closed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Begins a guess at a password and says how long it waits. Nobody is locked out: who has the right password
+    /// waits for seconds at most, or comes from another address.
+    pub fn guess(&self, user: &str, origin: Origin) -> (Guess, Duration) {
+        let (name, peer) = (self.hasher.hash_one(user), origin.peer());
+        let pair = self.by_pair.begin(&(name, peer));
+        let by_name = self.by_name.begin(&name);
+        let by_peer = self.by_peer.begin(&peer);
+        let wait = pair.wait.max(by_name.wait).max(by_peer.wait);
+        (Guess { name, peer, pair, by_name, by_peer }, wait)
+    }
+
+    /// A guess is over.
+    pub fn guessed(&self, guess: &Guess, is_right: bool) {
+        let Guess { name, peer, pair, by_name, by_peer } = guess;
+        if is_right {
+            self.by_pair.succeeded(&(*name, *peer), *pair);
+            self.by_name.succeeded(name, *by_name);
+            self.by_peer.succeeded(peer, *by_peer);
+        } else {
+            self.by_pair.failed(&(*name, *peer), *pair);
+            self.by_name.failed(name, *by_name);
+            self.by_peer.failed(peer, *by_peer);
+        }
+    }
+
+    /// Whether a cancel request is looked at: too many of one address that hit nothing are guesses.
+    pub fn may_cancel(&self, origin: Origin) -> Option<Attempt> {
+        Some(self.cancels.begin(&origin.peer())).filter(|attempt| attempt.wait.is_zero())
+    }
+
+    /// A cancel request hit nothing.
+    pub fn cancelled_nothing(&self, origin: Origin, attempt: Attempt) {
+        self.cancels.failed(&origin.peer(), attempt);
+    }
+
+    /// Puts on record that a login was refused. The first of a kind in a minute is an entry of its own; those that
+    /// are like it are summed up.
+    pub fn refused(
+        &self,
+        ledger: &Ledger,
+        origin: Origin,
+        (principal, store): (&str, &str),
+        jurisdiction: &str,
+        reason: &'static str,
+    ) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kind =
+            Refused { peer: origin.peer(), principal: principal.to_owned(), store: store.to_owned(), reason };
+        if refused.len() >= MOST_KINDS && !refused.contains_key(&kind) {
+            kind = Refused { peer: None, principal: UNKNOWN.to_owned(), store: UNKNOWN.to_owned(), reason };
+        }
+        if let Some(more) = refused.get_mut(&kind) {
+            *more += 1;
+        } else {
+            record(ledger, jurisdiction, &kind, 1);
+            refused.insert(kind, 0);
+        }
+    }
+
+    /// Once a minute: what was summed up goes on record.
+    pub fn flush(&self, ledger: &Ledger, jurisdiction_of: impl Fn(&str) -> String) {
+        let refused = std::mem::take(&mut *self.refused.lock().unwrap_or_else(PoisonError::into_inner));
+        for (kind, more) in refused.into_iter().filter(|(_, more)| *more > 0) {
+            record(ledger, &jurisdiction_of(&kind.store), &kind, more);
+        }
+        let closed = self.closed.swap(0, Ordering::Relaxed);
+        if closed > 0 {
+            tracing::warn!(closed, "connections that had not logged in were closed: there were too many");
+        }
+    }
+}
+
+fn record(ledger: &Ledger, jurisdiction: &str, kind: &Refused, times: u64) {
+    let address = kind.peer.map(|peer| peer.to_string());
+    let record = RefusedRecord {
+        session: None,
+        principal: &kind.principal,
+        store: &kind.store,
+        reason: kind.reason,
+        statement: None,
+        address: address.as_deref(),
+        times,
+    };
+    ledger.record(Entry::new(Kind::Refused, jurisdiction, &record));
+}
+
+/// What a client hears whose guess would have to wait too long.
+pub fn too_many_guesses(wait: Duration) -> Refusal {
+    let seconds = wait.as_secs().max(1);
+    Refusal::new(code::LIMIT_EXCEEDED, "too many wrong passwords for this name came from this address")
+        .hint(format!("Wait {seconds} seconds and connect again; other addresses do not wait."))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+    use super::*;
+
+    fn from(last: usize) -> Origin {
+        Origin::Network(Peer::new(format!("192.0.2.{last}").parse().unwrap()))
+    }
+
+    #[test]
+    fn the_oldest_of_the_greedy_gives_its_place() {
+        let strangers = Arc::new(Strangers::default());
+        let mut greedy: Vec<_> = (0..=MOST_OF_ONE).map(|_| strangers.place(from(1))).collect();
+        assert_eq!(strangers.count(), MOST_OF_ONE);
+        assert!(greedy[0].1.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Closed));
+        assert!(greedy[1].1.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Empty));
+        // Many addresses: the one that has most gives.
+        let many: Vec<_> =
+            (2..250).flat_map(|n| [strangers.place(from(n)), strangers.place(from(n))]).collect();
+        assert_eq!(strangers.count(), MOST_PLACES);
+        let lost = |of: &mut Vec<(Place, oneshot::Receiver<()>)>| {
+            let is_lost = |(_, ended): &mut (_, oneshot::Receiver<()>)| {
+                ended.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Closed)
+            };
+            of.iter_mut().map(is_lost).filter(|lost| *lost).count()
+        };
+        let mut many = many;
+        assert_eq!(lost(&mut many), 0);
+        assert_eq!(lost(&mut greedy), 1 + MOST_OF_ONE + many.len() - MOST_PLACES);
+        drop((many, greedy));
+        assert_eq!(strangers.count(), 0);
+        assert!(strangers.places.lock().unwrap().of.is_empty());
+    }
+
+    #[test]
+    fn a_balancer_is_not_one_address() {
+        let strangers = Arc::new(Strangers::default());
+        let balancer = Origin::Balancer(Peer::new("10.0.0.1".parse().unwrap()));
+        let mut places: Vec<_> = (0..MOST_OF_ONE + 10).map(|_| strangers.place(balancer)).collect();
+        assert_eq!(strangers.count(), MOST_OF_ONE + 10);
+        for (n, (place, _)) in places.iter_mut().enumerate() {
+            place.is_from(from(n % 200));
+        }
+        assert_eq!(strangers.count(), MOST_OF_ONE + 10);
+        assert_eq!(places[0].0.origin(), from(0));
+    }
+
+    #[test]
+    fn guesses_are_slowed_and_others_are_not() {
+        let strangers = Strangers::default();
+        let guess = |user: &str, from| {
+            let (guess, wait) = strangers.guess(user, from);
+            strangers.guessed(&guess, false);
+            wait
+        };
+        assert!((0..5).all(|_| guess("ann", from(1)).is_zero()));
+        let waits: Vec<u128> = (0..4).map(|_| guess("ann", from(1)).as_millis()).collect();
+        assert!(waits[3] > 2000, "{waits:?}");
+        assert!(strangers.guess("ann", from(2)).1.is_zero(), "the same name from elsewhere");
+        assert!(strangers.guess("bob", from(1)).1.is_zero(), "another name from there");
+    }
+
+    #[test]
+    fn cancel_keys_cannot_be_guessed_on_and_on() {
+        let strangers = Strangers::default();
+        let tried = (0..1000).filter_map(|_| strangers.may_cancel(from(1)));
+        let tried = tried.map(|attempt| strangers.cancelled_nothing(from(1), attempt)).count();
+        assert!((20..30).contains(&tried), "{tried}");
+        assert!(strangers.may_cancel(from(2)).is_some());
+    }
+}

@@ -1,0 +1,144 @@
+//! Slows what has failed. Who fails again and again waits longer each time, up to a bound; what has never failed waits
+//! for nothing.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The most keys that are remembered. What does not fit is slowed as one.
+const MOST: usize = 1 << 16;
+/// After how many attempts what is over is forgotten.
+const FORGET_AFTER: usize = 1024;
+
+/// See the module's text. A failure costs `step`, and the first `free` of time costs nothing.
+pub struct Throttle<K> {
+    step: Duration,
+    free: Duration,
+    /// The longest wait.
+    most: Duration,
+    paid: Mutex<Paid<K>>,
+}
+
+struct Paid<K> {
+    /// Until when a key's failures are paid for.
+    until: HashMap<Option<K>, Instant>,
+    asked: usize,
+}
+
+/// An attempt that has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// How long it has to wait.
+    pub wait: Duration,
+    /// It is paid for already: where something has failed, attempts that come at once wait for each other.
+    is_paid: bool,
+}
+
+impl<K: Hash + Eq + Clone> Throttle<K> {
+    /// `failures` of a key are free; each further one costs `step`, and nothing waits longer than `most`.
+    pub fn new(step: Duration, failures: u32, most: Duration) -> Self {
+        let paid = Paid { until: HashMap::new(), asked: 0 };
+        Self { step, free: step * failures, most, paid: Mutex::new(paid) }
+    }
+
+    /// Begins an attempt.
+    pub fn begin(&self, key: &K) -> Attempt {
+        self.begin_at(key, Instant::now())
+    }
+
+    fn begin_at(&self, key: &K, now: Instant) -> Attempt {
+        let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
+        paid.asked += 1;
+        if paid.asked.is_multiple_of(FORGET_AFTER) {
+            paid.until.retain(|_, until| *until > now);
+        }
+        let free_until = now + self.free;
+        let own = Some(key.clone());
+        let is_known = paid.until.contains_key(&own);
+        let key = if is_known || paid.until.len() < MOST { own } else { None };
+        let Some(until) = paid.until.get_mut(&key) else {
+            return Attempt { wait: Duration::ZERO, is_paid: false };
+        };
+        let wait = until.saturating_duration_since(free_until).min(self.most);
+        let is_paid = *until > now;
+        if is_paid {
+            *until = (*until + self.step).min(free_until + self.most);
+        }
+        Attempt { wait, is_paid }
+    }
+
+    /// An attempt has failed.
+    pub fn failed(&self, key: &K, attempt: Attempt) {
+        if !attempt.is_paid {
+            self.pay(key, Instant::now());
+        }
+    }
+
+    fn pay(&self, key: &K, now: Instant) {
+        let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = Some(key.clone());
+        let key = if paid.until.len() < MOST || paid.until.contains_key(&key) { key } else { None };
+        let most = now + self.free + self.most;
+        let until = paid.until.entry(key).or_insert(now);
+        *until = ((*until).max(now) + self.step).min(most);
+    }
+
+    /// An attempt has not failed.
+    pub fn succeeded(&self, key: &K, attempt: Attempt) {
+        if attempt.is_paid {
+            let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(until) = paid.until.get_mut(&Some(key.clone())) {
+                *until = until.checked_sub(self.step).unwrap_or(*until);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn failures_are_slowed_and_forgiven() {
+        let throttle = Throttle::new(SECOND, 3, 10 * SECOND);
+        let now = Instant::now();
+        let wait = |at| throttle.begin_at(&"ann", at).wait;
+        assert_eq!(wait(now), Duration::ZERO, "nothing has failed");
+        for _ in 0..3 {
+            throttle.pay(&"ann", now);
+        }
+        // Three failures are free. Then attempts come one by one, and none waits longer than the bound.
+        let waits: Vec<_> = (0..13).map(|_| wait(now).as_secs()).collect();
+        assert_eq!(waits, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10, 10]);
+        assert_eq!(throttle.begin_at(&"bob", now).wait, Duration::ZERO, "another one waits for nothing");
+        assert_eq!(wait(now + 13 * SECOND), Duration::ZERO, "it is over after a while");
+    }
+
+    #[test]
+    fn what_fits_costs_nothing() {
+        let throttle = Throttle::new(SECOND, 0, 10 * SECOND);
+        let now = Instant::now();
+        let free = throttle.begin_at(&"ann", now);
+        throttle.succeeded(&"ann", free);
+        assert_eq!(throttle.begin_at(&"ann", now).wait, Duration::ZERO);
+        throttle.pay(&"ann", now);
+        let first = throttle.begin_at(&"ann", now);
+        assert_eq!(first.wait, SECOND);
+        throttle.succeeded(&"ann", first);
+        assert_eq!(throttle.begin_at(&"ann", now).wait, SECOND);
+    }
+
+    #[test]
+    fn strangers_do_not_fill_the_memory() {
+        let throttle = Throttle::new(SECOND, 0, 10 * SECOND);
+        let now = Instant::now();
+        for n in 0..MOST + 1000 {
+            throttle.pay(&n, now);
+        }
+        assert!(throttle.paid.lock().is_ok_and(|paid| paid.until.len() <= MOST + 1));
+        assert!(!throttle.begin_at(&(MOST + 5000), now).wait.is_zero(), "the rest is slowed as one");
+    }
+}

@@ -1,0 +1,3 @@
+//! Nothing without a bound.
+
+mod strangers;

@@ -1,0 +1,255 @@
+//! What connections may cost before they have proven a name.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use ringfence_verifier::record::Kind;
+use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+
+use crate::harness::client::run;
+use crate::harness::ledger;
+use crate::harness::support::wire::Wire;
+use crate::harness::support::{Demo, Served, text};
+
+const ENGINEER: &str = "us-engineer";
+
+/// A connection from one of the machine's own addresses: 127.0.0.LAST.
+fn connect_from(last: u8, port: u16) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into()).unwrap();
+    socket.connect(&SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream
+}
+
+fn log_in(last: u8, port: u16, user: &str, database: &str, password: &str) -> Result<Wire, String> {
+    Wire::over(Box::new(connect_from(last, port)), user, database, password)
+}
+
+/// Whether the gateway has closed a connection.
+fn is_closed(stream: &mut TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    match stream.read(&mut [0; 16]) {
+        Ok(count) => count == 0,
+        Err(e) => e.kind() != std::io::ErrorKind::WouldBlock,
+    }
+}
+
+/// Version 2 of the PROXY protocol, for a client at 192.0.2.LAST.
+fn header(last: u8) -> Vec<u8> {
+    let addresses = [192, 0, 2, last, 10, 0, 0, 1, 0x12, 0x34, 0x15, 0x38];
+    [b"\r\n\r\n\0\r\nQUIT\n".as_slice(), &[0x21, 0x11, 0, 12], &addresses].concat()
+}
+
+fn through_balancer(last: u8, port: u16) -> Result<Wire, String> {
+    let mut stream = connect_from(5, port);
+    stream.write_all(&header(last)).unwrap();
+    Wire::over(Box::new(stream), ENGINEER, "us", "demo")
+}
+
+/// Ends a gateway in order, so that what was summed up is on record.
+fn end(served: &mut Served) {
+    let sent = Command::new("kill").arg("-TERM").arg(served.child.id().to_string()).status();
+    assert!(sent.is_ok_and(|sent| sent.success()));
+    // `wait` would close the pipe that keeps it alive.
+    let ended = loop {
+        if let Some(ended) = served.child.try_wait().unwrap() {
+            break ended;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert!(ended.success(), "{ended}");
+}
+
+fn refusals(demo: &Demo, name: &str, from: u64) -> Vec<Value> {
+    ledger::records(&demo.dir.join(format!("ledger-{name}")), from, Kind::Refused)
+}
+
+fn bytes_of(demo: &Demo, name: &str) -> u64 {
+    let segments = std::fs::read_dir(demo.dir.join(format!("ledger-{name}/private"))).unwrap();
+    segments.map(|segment| segment.unwrap().metadata().unwrap().len()).sum()
+}
+
+/// One demo for all; each test has a gateway of its own beside it.
+fn demo() -> &'static Demo {
+    static DEMO: OnceLock<Demo> = OnceLock::new();
+    DEMO.get_or_init(|| Demo::start("strangers"))
+}
+
+/// More silent connections than the gateway has room for, and a login beside them, from the same address.
+#[test]
+fn silent_connections_take_no_place_of_others() {
+    let demo = demo();
+    let served = demo.serve("silent", "");
+    let mut silent: Vec<_> = (0..1500).map(|_| connect_from(1, served.port)).collect();
+    let wire = Wire::connect(served.port, ENGINEER, "us");
+    assert!(wire.is_ok(), "{:?}", wire.err());
+    let other = log_in(2, served.port, ENGINEER, "us", "demo");
+    assert!(other.is_ok(), "{:?}", other.err());
+    let until = Instant::now() + Duration::from_secs(10);
+    let mut open = silent.len();
+    while open > 200 && Instant::now() < until {
+        open = silent.iter_mut().map(is_closed).filter(|closed| !closed).count();
+    }
+    assert!((1..=200).contains(&open), "{open} silent connections are open");
+}
+
+/// Wrong passwords cost the ledger next to nothing, and what strangers say is not kept.
+#[test]
+fn wrong_passwords_fill_no_ledger() {
+    let demo = demo();
+    let mut served = demo.serve("wrong", "");
+    let from = ledger::size(&demo.dir.join("ledger-wrong"));
+    let before = bytes_of(demo, "wrong");
+    let port = served.port;
+    let secret = "my-secret-".repeat(400);
+    let tries = 40;
+    std::thread::scope(|scope| {
+        for last in 10..20 {
+            let secret = &secret;
+            scope.spawn(move || {
+                for n in 0..tries / 10 {
+                    let user = if n % 2 == 0 { "nobody".to_owned() } else { format!("{secret}-{n}") };
+                    let told = log_in(last, port, &user, secret, "wrong").err().unwrap();
+                    assert!(told.contains("password authentication failed"), "{told}");
+                    assert!(told.len() < 400, "{} bytes", told.len());
+                }
+            });
+        }
+    });
+    let costs = bytes_of(demo, "wrong") - before;
+    end(&mut served);
+    let records = refusals(demo, "wrong", from);
+    let times = records.iter().map(|record| record["times"].as_u64().unwrap_or(1)).sum::<u64>();
+    assert_eq!(times, tries, "{records:?}");
+    assert!(records.len() <= 20, "one of each address at once, and the rest in one: {records:?}");
+    assert!(costs < 20_000, "{costs} bytes");
+    let all = serde_json::to_string(&records).unwrap();
+    assert!(!all.contains("my-secret"), "{all}");
+    assert!(records.iter().all(|record| record["address"].as_str().is_some_and(|a| a.starts_with("127."))));
+}
+
+/// Guesses at one name are slowed, and nobody is locked out.
+#[test]
+fn guesses_are_slowed_and_nobody_is_locked_out() {
+    let demo = demo();
+    let served = demo.serve("guesses", "");
+    let wrong = |last| log_in(last, served.port, ENGINEER, "us", "wrong").err().unwrap();
+    let begun = Instant::now();
+    for _ in 0..12 {
+        assert!(wrong(3).contains("password authentication failed"));
+    }
+    // A quarter of a second each is what a wrong password costs anyway.
+    assert!(begun.elapsed() > Duration::from_secs(5), "{:?}", begun.elapsed());
+    let told = std::thread::scope(|scope| {
+        let many: Vec<_> = (0..40).map(|_| scope.spawn(|| wrong(3))).collect();
+        many.into_iter().map(|one| one.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert!(told.iter().any(|told| told.contains("too many wrong passwords")), "{told:?}");
+    let right = log_in(4, served.port, ENGINEER, "us", "demo");
+    assert!(right.is_ok(), "from elsewhere: {:?}", right.err());
+    let until = Instant::now() + Duration::from_secs(20);
+    while log_in(3, served.port, ENGINEER, "us", "demo").is_err() {
+        assert!(Instant::now() < until, "who was slowed is let in after a while");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// Guesses at cancel keys do not keep others from cancelling.
+#[test]
+fn guesses_at_cancel_keys_keep_nobody_from_cancelling() {
+    let demo = demo();
+    let served = demo.serve("cancels", "");
+    let cancel = |last, key: &[u8]| {
+        let mut stream = connect_from(last, served.port);
+        let packet = [&16_u32.to_be_bytes()[..], &80_877_102_u32.to_be_bytes(), key].concat();
+        stream.write_all(&packet).unwrap();
+        let _ = stream.read(&mut [0; 1]);
+    };
+    let mut wire = Wire::connect(served.port, ENGINEER, "us").unwrap();
+    let mut wrong = wire.key.clone();
+    wrong[7] ^= 1;
+    for _ in 0..60 {
+        cancel(6, &wrong);
+    }
+    let key = wire.key.clone();
+    let answer = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..20 {
+                std::thread::sleep(Duration::from_millis(300));
+                cancel(7, &key);
+            }
+        });
+        run(&mut wire, "select pg_sleep(15)")
+    });
+    assert_eq!(answer.sqlstate(), Some("57014"), "{answer:?}");
+}
+
+/// A balancer says whom it brings, and is not one address.
+#[test]
+fn a_balancer_says_whom_it_brings() {
+    let demo = demo();
+    let mut served = demo.serve_with("balanced", "", |text| {
+        let text = text.replace("[gateway]\n", "[gateway]\nproxies = [\"127.0.0.5\", \"10.0.0.0/8\"]\n");
+        text.replace("key = \"keys/tls.key\"\n", "key = \"keys/tls.key\"\nrequired = false\n")
+    });
+    let from = ledger::size(&demo.dir.join("ledger-balanced"));
+    let wire = through_balancer(7, served.port);
+    assert!(wire.is_ok(), "{:?}", wire.err());
+    let log = demo.dir.join("ledger-balanced");
+    let is_seen = || {
+        let opened = ledger::records(&log, from, Kind::SessionOpened);
+        opened.iter().any(|record| record["address"] == "192.0.2.7:4660")
+    };
+    let until = Instant::now() + Duration::from_secs(10);
+    while !is_seen() {
+        assert!(Instant::now() < until, "no session is on record with the client's own address");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // Who is silent behind a balancer takes no place of others behind it.
+    let mut silent: Vec<_> = (0..300)
+        .map(|_| {
+            let mut stream = connect_from(5, served.port);
+            stream.write_all(&header(8)).unwrap();
+            stream
+        })
+        .collect();
+    assert!(through_balancer(7, served.port).is_ok());
+    let until = Instant::now() + Duration::from_secs(10);
+    let mut open = silent.len();
+    while open > 128 && Instant::now() < until {
+        open = silent.iter_mut().map(is_closed).filter(|closed| !closed).count();
+    }
+    assert!((1..=128).contains(&open), "{open} silent connections of one address are open");
+    // It has to say it, and nobody else may.
+    assert!(log_in(5, served.port, ENGINEER, "us", "demo").is_err());
+    let mut stranger = connect_from(6, served.port);
+    stranger.write_all(&header(7)).unwrap();
+    assert!(Wire::over(Box::new(stranger), ENGINEER, "us", "demo").is_err());
+    end(&mut served);
+}
+
+/// Without a word in the configuration, clients on other machines need TLS.
+#[test]
+fn other_machines_need_tls() {
+    let demo = demo();
+    let served = demo.serve_with("clear", "", |text| {
+        text.replace("[gateway]\n", "[gateway]\nproxies = [\"127.0.0.5\"]\n")
+    });
+    let told = through_balancer(7, served.port).err().unwrap();
+    assert!(told.contains("with TLS only"), "{told}");
+    drop(served);
+    let config = std::fs::read_to_string(demo.dir.join("ringfence.toml")).unwrap();
+    let (before, after) = config.split_once("[gateway.tls]").unwrap();
+    let config = format!("{before}{}", &after[after.find("\n[").unwrap()..]);
+    let config = config.replace(&format!("127.0.0.1:{}", demo.port), "0.0.0.0:0");
+    std::fs::write(demo.dir.join("bare.toml"), config).unwrap();
+    let told = demo.ringfence_with("bare", &["serve"]);
+    assert!(!told.status.success());
+    assert!(text(&told).contains("gateway.tls must name a certificate"), "{}", text(&told));
+}
