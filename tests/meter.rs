@@ -733,6 +733,8 @@ fn full_access_abroad_is_counted_at_the_moment_of_the_answer() {
     }
     drop();
     let there: u64 = demo().superuser("us-trusted", "us", "select count(*) from users").parse().unwrap();
+    let comes = ways.iter().map(|(_, comes, ..)| *comes);
+    assert!(comes.zip(&seen).any(|(comes, seen)| comes && *seen > 0), "no answer showed who came: {seen:?}");
     let counts = meter("moment");
     for (n, (who, seen)) in people.iter().zip(seen).enumerate() {
         let (known, unknown) = count(&counts, who, PEOPLE);

@@ -70,11 +70,6 @@ fn refusals(demo: &Demo, name: &str, from: u64) -> Vec<Value> {
     ledger::records(&demo.dir.join(format!("ledger-{name}")), from, Kind::Refused)
 }
 
-fn bytes_of(demo: &Demo, name: &str) -> u64 {
-    let segments = std::fs::read_dir(demo.dir.join(format!("ledger-{name}/private"))).unwrap();
-    segments.map(|segment| segment.unwrap().metadata().unwrap().len()).sum()
-}
-
 /// One demo for all; each test has a gateway of its own beside it.
 fn demo() -> &'static Demo {
     static DEMO: OnceLock<Demo> = OnceLock::new();
@@ -86,17 +81,17 @@ fn demo() -> &'static Demo {
 fn silent_connections_take_no_place_of_others() {
     let demo = demo();
     let served = demo.serve("silent", "");
-    let mut silent: Vec<_> = (0..1500).map(|_| connect_from(1, served.port)).collect();
+    let mut silent: Vec<_> = (0..700).map(|_| connect_from(1, served.port)).collect();
     let wire = Wire::connect(served.port, ENGINEER, "us");
     assert!(wire.is_ok(), "{:?}", wire.err());
     let other = log_in(2, served.port, ENGINEER, "us", "demo");
     assert!(other.is_ok(), "{:?}", other.err());
     let until = Instant::now() + Duration::from_secs(10);
     let mut open = silent.len();
-    while open > 200 && Instant::now() < until {
+    while open > 250 && Instant::now() < until {
         open = silent.iter_mut().map(is_closed).filter(|closed| !closed).count();
     }
-    assert!((1..=200).contains(&open), "{open} silent connections are open");
+    assert!((1..=250).contains(&open), "{open} silent connections are open");
 }
 
 /// Wrong passwords cost the ledger next to nothing, and what strangers say is not kept.
@@ -105,7 +100,6 @@ fn wrong_passwords_fill_no_ledger() {
     let demo = demo();
     let mut served = demo.serve("wrong", "");
     let from = ledger::size(&demo.dir.join("ledger-wrong"));
-    let before = bytes_of(demo, "wrong");
     let port = served.port;
     let secret = "my-secret-".repeat(400);
     let tries = 40;
@@ -122,14 +116,13 @@ fn wrong_passwords_fill_no_ledger() {
             });
         }
     });
-    let costs = bytes_of(demo, "wrong") - before;
     end(&mut served);
     let records = refusals(demo, "wrong", from);
     let times = records.iter().map(|record| record["times"].as_u64().unwrap_or(1)).sum::<u64>();
     assert_eq!(times, tries, "{records:?}");
     assert!(records.len() <= 20, "one of each address at once, and the rest in one: {records:?}");
-    assert!(costs < 20_000, "{costs} bytes");
     let all = serde_json::to_string(&records).unwrap();
+    assert!(all.len() < 6000, "{} bytes for {tries} logins", all.len());
     assert!(!all.contains("my-secret"), "{all}");
     assert!(records.iter().all(|record| record["address"].as_str().is_some_and(|a| a.starts_with("127."))));
 }
@@ -212,7 +205,7 @@ fn a_balancer_says_whom_it_brings() {
         std::thread::sleep(Duration::from_millis(50));
     }
     // Who is silent behind a balancer takes no place of others behind it.
-    let mut silent: Vec<_> = (0..300)
+    let mut silent: Vec<_> = (0..500)
         .map(|_| {
             let mut stream = connect_from(5, served.port);
             stream.write_all(&header(8)).unwrap();
@@ -222,10 +215,10 @@ fn a_balancer_says_whom_it_brings() {
     assert!(through_balancer(7, served.port).is_ok());
     let until = Instant::now() + Duration::from_secs(10);
     let mut open = silent.len();
-    while open > 128 && Instant::now() < until {
+    while open > 250 && Instant::now() < until {
         open = silent.iter_mut().map(is_closed).filter(|closed| !closed).count();
     }
-    assert!((1..=128).contains(&open), "{open} silent connections of one address are open");
+    assert!((1..=250).contains(&open), "{open} silent connections of one address are open");
     // It has to say it, and nobody else may.
     assert!(log_in(5, served.port, ENGINEER, "us", "demo").is_err());
     let mut stranger = connect_from(6, served.port);

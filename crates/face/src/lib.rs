@@ -87,8 +87,9 @@ pub fn because(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// Too many connections, a lock that was not had in time, a deadlock, a statement that took too long.
-const BUSY: &[&str] = &["53300", "55P03", "40P01", "57014"];
+/// Too many connections, a lock that was not had in time, a deadlock, a statement that took too long, a store that
+/// starts.
+const BUSY: &[&str] = &["53300", "55P03", "40P01", "57014", "57P03"];
 
 impl Error {
     /// Wraps a driver error; keeps the message and SQLSTATE, drops DETAIL, which may hold values.

@@ -91,7 +91,11 @@ fn request(out: &mut Vec<u8>, kind: i32, body: impl FnOnce(&mut Vec<u8>)) {
 
 async fn message<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut Buffer) -> Result<Vec<u8>, AuthError> {
     let head = buffer.frame(stream, MAX_MESSAGE).await?;
-    let head = head.filter(|h| h.tag == b'p').ok_or(AuthError::Failed(ScramError::Malformed))?;
+    // A client without a password leaves here to ask its user for one.
+    let head = head.ok_or_else(|| AuthError::Io(std::io::ErrorKind::UnexpectedEof.into()))?;
+    if head.tag != b'p' {
+        return Err(AuthError::Failed(ScramError::Malformed));
+    }
     let body = buffer.data()[crate::frame::HEADER..head.total].to_vec();
     buffer.consume(head.total);
     Ok(body)

@@ -153,6 +153,9 @@ impl Address {
         Ok(match self {
             Self::Tcp(host, port, tls) => {
                 let mut stream = TcpStream::connect((host.as_str(), *port)).await?;
+                if !sockets::leaves_room_for_log(&stream) {
+                    return Err(std::io::Error::other("too many files are open"));
+                }
                 stream.set_nodelay(true)?;
                 sockets::notice_loss(&stream);
                 let Some(tls) = tls else { return Ok(Box::new(stream)) };
@@ -163,7 +166,13 @@ impl Address {
                 }
                 Box::new(TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?)
             }
-            Self::Unix(path) => Box::new(UnixStream::connect(path).await?),
+            Self::Unix(path) => {
+                let stream = UnixStream::connect(path).await?;
+                if !sockets::leaves_room_for_log(&stream) {
+                    return Err(std::io::Error::other("too many files are open"));
+                }
+                Box::new(stream)
+            }
         })
     }
 

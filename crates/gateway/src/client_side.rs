@@ -774,10 +774,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         // Who is counted here is on record before the answer, also if the statement is refused then.
         let watch = match watch {
             Some(mut watch) if watch.has_unbounded() => {
-                let mut groups = Vec::new();
-                let counted = Box::pin(session.count_all_patiently(&mut watch, &mut groups)).await;
-                let tickets = session.record_groups(number, groups);
-                session.flow().tickets.extend(tickets);
+                let counted = Box::pin(session.count_all_patiently(&mut watch, Some(number))).await;
                 if let Err(refusal) = counted {
                     session.quota.take_back(&charges);
                     let failed = Some(refusal.code.to_owned());
@@ -957,9 +954,15 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         if self.session.is_face() {
             self.session.explain(&statement.analysis);
         }
-        if has_own_types(body) {
+        let types = declared_types(&body);
+        if types.own || types.any && statement.analysis.symbols.casts_parameters {
             let mut own = Arc::unwrap_or_clone(statement);
-            own.has_own_types = true;
+            own.has_own_types = types.own;
+            if own.analysis.symbols.casts_parameters && !own.analysis.symbols.casts {
+                let mut analysis = Analysis::clone(&own.analysis);
+                analysis.symbols.casts = true;
+                own.analysis = Arc::new(analysis);
+            }
             statement = Arc::new(own);
         }
         // A constant of a type is read when the text is parsed, by code of others if the type has some.
@@ -1179,6 +1182,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             self.unsent_binds.push(Unsent { portal: Some(portal.clone()), statement, parameters });
         }
         let mut flow = self.session.flow();
+        // A portal of that name is gone.
+        if let Found::Known(before) | Found::Unsure(Some(before)) = flow.names.portal(&portal) {
+            flow.forget_kept(size_of(&before.parameters));
+        }
         flow.kept += size_of(&parameters);
         flow.names.bind(portal, &prepared, parameters, portal_is_decoded, number);
         flow.send(Confirmed::Pass, None);
@@ -1192,12 +1199,11 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     }
 
     fn describe(&mut self, body: &[u8]) -> std::io::Result<Passage> {
-        self.session.flow().keep_message();
         if self.session.metering.is_some() {
             let portal = body.split_first().filter(|(kind, _)| **kind == b'P');
             let portal = portal.and_then(|(_, rest)| self.name(&mut Body(rest))).map(|(_, name, _)| name);
             let mut flow = self.session.flow();
-            flow.described.push_back(Described::Theirs);
+            flow.describes(Described::Theirs);
             flow.just_described = portal;
         }
         let Some((b'S', rest)) = body.split_first().filter(|_| self.session.changes_connections()) else {
@@ -1238,6 +1244,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             self.forget_unsent(&name);
         }
         let mut flow = self.session.flow();
+        if let (true, Found::Known(before)) = (is_portal, flow.names.portal(&name)) {
+            flow.forget_kept(size_of(&before.parameters));
+        }
         let is_reserved = self.session.changes_connections() && name.starts_with(SHARED);
         let is_shared = !is_portal && !sent.is_empty() && (is_reserved || flow.names.is_shared(&name));
         flow.names.close(is_portal, name);
@@ -1314,7 +1323,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             *last = Described::Next;
             return Ok(Passage::Forward);
         }
-        flow.described.push_back(Described::Ours);
+        flow.describes(Described::Ours);
         Ok(Passage::Precede(stand_in::describe(sent)))
     }
 
@@ -1462,12 +1471,25 @@ async fn look_at_code(session: &Session, statement: &Statement, running: &Runnin
     Ok(runs)
 }
 
-/// Whether a Parse message names a parameter's type that is not PostgreSQL's own. `body` stands behind the text.
-fn has_own_types(mut body: Body<'_>) -> bool {
-    let Some((count, types)) = body.0.split_first_chunk::<2>() else { return false };
-    body.0 = types;
-    (0..u16::from_be_bytes(*count))
-        .any(|_| body.i32().is_some_and(|oid| oid.cast_unsigned() >= FIRST_OWN_FUNCTION))
+/// What a Parse message says about its parameters' types.
+struct DeclaredTypes {
+    /// It names one.
+    any: bool,
+    /// It names one that is not PostgreSQL's own.
+    own: bool,
+}
+
+/// `body` stands behind the text.
+fn declared_types(body: &Body<'_>) -> DeclaredTypes {
+    let mut declared = DeclaredTypes { any: false, own: false };
+    let Some((count, types)) = body.0.split_first_chunk::<2>() else { return declared };
+    let mut types = Body(types);
+    for _ in 0..u16::from_be_bytes(*count) {
+        let Some(oid) = types.i32() else { break };
+        declared.any |= oid != 0;
+        declared.own |= oid.cast_unsigned() >= FIRST_OWN_FUNCTION;
+    }
+    declared
 }
 
 /// Reads what the client has sent; 0 means the end.

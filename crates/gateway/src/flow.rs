@@ -260,6 +260,8 @@ pub struct Flow {
     pub must_reset: bool,
     /// A transaction of the session may see the rows as they were before, at some time.
     pub keeps_snapshot: bool,
+    /// The same as the session began.
+    pub begins_with_snapshot: bool,
     /// A statement was sent since the last ReadyForQuery.
     has_run: bool,
     /// A transaction was rolled back since the last ReadyForQuery.
@@ -301,9 +303,22 @@ impl Flow {
         self.next_place
     }
 
-    /// A message was sent of which something is kept until it is answered.
-    pub fn keep_message(&mut self) {
+    /// A Describe was sent whose answer is looked at.
+    pub fn describes(&mut self, described: Described) {
         self.kept += A_MESSAGE;
+        self.described.push_back(described);
+    }
+
+    /// It was answered.
+    pub fn is_described(&mut self) -> Option<Described> {
+        let described = self.described.pop_front();
+        self.forget_kept(A_MESSAGE * usize::from(described.is_some()));
+        described
+    }
+
+    /// So many bytes are kept no longer.
+    pub fn forget_kept(&mut self, bytes: usize) {
+        self.kept = self.kept.saturating_sub(bytes);
     }
 
     /// A message was sent that the store confirms. `prepares` is the shared statement that the
@@ -355,6 +370,12 @@ impl Flow {
         self.pinned_after = self.next_place;
     }
 
+    /// DISCARD ALL has ended, or the session has given its connection back: its settings are as they were when it
+    /// began.
+    pub fn settings_are_reset(&mut self) {
+        self.keeps_snapshot = self.begins_with_snapshot;
+    }
+
     /// DEALLOCATE ALL, or DISCARD ALL (`everything`), has ended: all prepared statements are gone from the
     /// connection. What was sent after it can have left something there already.
     pub fn discarded(&mut self, everything: bool) {
@@ -373,13 +394,12 @@ impl Flow {
         self.early_copy_ends = 0;
         self.ends_transaction |= statement.ends;
         self.has_run = true;
+        self.kept += A_MESSAGE + statement.parameters.as_deref().map_or(0, size_of);
         let texts = self.texts.len();
         statement.place = self.place();
         self.texts.extend(statement.text.take());
         self.texts.extend(std::mem::take(&mut statement.meant));
         self.parameters.extend(statement.parameters.take());
-        // The parameters of a portal were counted when it was bound.
-        self.kept += A_MESSAGE;
         statement.texts = u16::try_from(self.texts.len() - texts).unwrap_or(u16::MAX);
         self.awaited.push_back(Awaited::Statement(statement));
         if is_simple {
@@ -460,7 +480,8 @@ impl Flow {
                     self.setting.push((first, parameters));
                     self.setting.extend(setting.map(|text| (text, Arc::from([]))));
                 } else {
-                    self.kept = self.kept.saturating_sub(A_MESSAGE + size_of(&parameters));
+                    drop(setting);
+                    self.forget_kept(A_MESSAGE + size_of(&parameters));
                 }
                 Some(statement)
             }

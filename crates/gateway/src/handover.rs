@@ -58,7 +58,8 @@ pub struct Older(Mutex<Option<StdUnixStream>>);
 
 impl Older {
     /// Sends on a cancel request for a session that is not ours. It is small and seldom; what does not fit is not sent.
-    pub fn cancel(&self, key: &CancelKey) {
+    /// False if there is no older process.
+    pub fn cancel(&self, key: &CancelKey) -> bool {
         let mut older = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut bytes = [0; 8];
         bytes[..4].copy_from_slice(&key.process.to_be_bytes());
@@ -66,6 +67,7 @@ impl Older {
         if older.as_mut().is_some_and(|stream| stream.write_all(&bytes).is_err()) {
             *older = None;
         }
+        older.is_some()
     }
 }
 

@@ -37,7 +37,7 @@ pub async fn accept(
             Ok((stream, address)) => {
                 let Some(stream) = shared.with_room(stream) else { continue };
                 let Ok(stream) = stream.into_std() else { continue };
-                let place = shared.strangers.place(shared.origin(address));
+                let Some(place) = shared.strangers.place(shared.origin(address)) else { continue };
                 hand_over(&shared, &workers, (Some(address), place), move || {
                     let stream = TcpStream::from_std(stream)?;
                     stream.set_nodelay(true)?;
@@ -105,7 +105,7 @@ pub async fn accept_unix(
             Ok((stream, _)) => {
                 let Some(stream) = shared.with_room(stream) else { continue };
                 let Ok(stream) = stream.into_std() else { continue };
-                let place = shared.strangers.place(Origin::Unix);
+                let Some(place) = shared.strangers.place(Origin::Unix) else { continue };
                 let open = move || Ok(Box::new(UnixStream::from_std(stream)?) as Box<dyn Stream>);
                 hand_over(&shared, &workers, (None, place), open);
             }
@@ -194,9 +194,11 @@ async fn client(
             let Some(source) = proxy_header::read(&mut stream).await? else { return Ok(None) };
             from.address = Some(source);
             from.is_local &= is_loopback(source);
-            place.is_from(Origin::Network(Peer::new(source.ip())));
+            if !place.is_from(Origin::Network(Peer::new(source.ip()))) {
+                return Ok(None);
+            }
         }
-        login::run(shared, &mut stream, &mut buffer, place.origin(), from.is_local).await
+        login::run(shared, &mut stream, &mut buffer, &place, from.is_local).await
     };
     let login = tokio::time::timeout(shared.config.login_timeout, Box::pin(login));
     let proven = tokio::select! {

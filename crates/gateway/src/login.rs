@@ -16,7 +16,7 @@ use crate::refusal::{Refusal, code};
 use crate::scram::Verifier;
 use crate::server::Shared;
 use crate::startup::{self, Packet, Startup};
-use crate::strangers::{self, Origin, UNKNOWN};
+use crate::strangers::{self, Origin, Place, UNKNOWN};
 
 /// How much a wrong guess costs.
 const GUESS: Duration = Duration::from_millis(250);
@@ -49,10 +49,11 @@ pub async fn run(
     shared: &Shared,
     stream: &mut Box<dyn Stream>,
     buffer: &mut Buffer,
-    origin: Origin,
+    place: &Place,
     is_local: bool,
 ) -> std::io::Result<Option<Proven>> {
-    let Some((startup, channel)) = first_packets(shared, stream, origin).await? else { return Ok(None) };
+    let origin = place.origin();
+    let Some((startup, channel)) = first_packets(shared, stream, place).await? else { return Ok(None) };
     let must_have_tls = match shared.config.tls_required {
         TlsRequired::Always => origin != Origin::Unix,
         TlsRequired::BeyondLoopback => !is_local,
@@ -129,7 +130,9 @@ async fn prove(
         Err(Unproven::Refused { name: name.to_owned(), refusal: Box::new(refusal), reason })
     };
     let (guess, wait) = shared.strangers.guess(&startup.user, origin);
-    if wait >= strangers::MOST_PATIENT {
+    // The client would give up before, or the login's time would be over.
+    if wait >= strangers::MOST_PATIENT.min(shared.config.login_timeout * 2 / 3) {
+        shared.strangers.guessed(&guess, false);
         let name = principal.as_ref().map_or(UNKNOWN, |p| p.name.as_str());
         return refused(name, strangers::too_many_guesses(wait), "too many wrong passwords");
     }
@@ -140,7 +143,7 @@ async fn prove(
         // It has learned nothing.
         Err(AuthError::Io(e)) => Err(Unproven::Io(e)),
     };
-    shared.strangers.guessed(&guess, *fits.as_ref().unwrap_or(&true));
+    shared.strangers.guessed(&guess, matches!(fits, Ok(false)));
     let fits = fits?;
     match principal {
         Some(principal) if fits && asked == Proof::Both && is_named => Ok((principal, Proof::Both)),
@@ -164,8 +167,9 @@ async fn prove(
 async fn first_packets(
     shared: &Shared,
     stream: &mut Box<dyn Stream>,
-    origin: Origin,
+    place: &Place,
 ) -> std::io::Result<Option<(Startup, Channel)>> {
+    let origin = place.origin();
     let mut channel = Channel::default();
     for _ in 0..4 {
         let length = stream.read_u32().await? as usize;
@@ -174,6 +178,7 @@ async fn first_packets(
         }
         let mut packet = vec![0; length - 4];
         stream.read_exact(&mut packet).await?;
+        place.has_spoken();
         match startup::parse(&packet) {
             Ok(Packet::Tls) => match shared.tls() {
                 Some(tls) if channel.tls.is_none() => {
@@ -188,11 +193,13 @@ async fn first_packets(
             Ok(Packet::Gss) => stream.write_all(b"N").await?,
             Ok(Packet::Cancel(key)) => {
                 let Some(attempt) = shared.strangers.may_cancel(origin) else { return Ok(None) };
-                if let Some(target) = shared.cancels.find(&key) {
-                    target.cancel().await;
-                } else {
-                    shared.strangers.cancelled_nothing(origin, attempt);
-                    shared.older.cancel(&key);
+                let target = shared.cancels.find(&key);
+                // What an older process has cannot be seen from here.
+                let is_hit = target.is_some() || shared.older.cancel(&key);
+                shared.strangers.cancelled(origin, attempt, is_hit);
+                if let Some(target) = target {
+                    // A place that is lost does not stop it half-way.
+                    let _ = tokio::spawn(async move { target.cancel().await }).await;
                 }
                 return Ok(None);
             }

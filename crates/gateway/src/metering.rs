@@ -135,6 +135,8 @@ pub struct Watch {
     watched: Vec<Watched>,
     /// It names a relation that the store does not have, so no row of it may pass.
     is_absent: bool,
+    /// What names of relations stood for.
+    names: Arc<Names>,
 }
 
 /// What becomes of a row.
@@ -160,7 +162,8 @@ impl Watch {
     #[must_use]
     pub fn unbounded(&self) -> Self {
         let all = self.watched.iter().filter(|watched| watched.of.max_rows == UNBOUNDED);
-        Self { watched: all.map(|watched| Watched::of(&watched.of)).collect(), is_absent: false }
+        let watched = all.map(|watched| Watched::of(&watched.of)).collect();
+        Self { watched, is_absent: false, names: Arc::clone(&self.names) }
     }
 
     /// Whether a row may show all people of some table.
@@ -389,7 +392,7 @@ impl Session {
             }
         }
         let is_absent = runs.iter().any(|run| self.is_absent(&names, run));
-        (!watched.is_empty() || is_absent).then_some(Watch { watched, is_absent })
+        (!watched.is_empty() || is_absent).then_some(Watch { watched, is_absent, names })
     }
 
     /// The people that a query shows. In one session they depend on the query and on `names` only.
@@ -584,17 +587,13 @@ impl Session {
                 .is_some_and(|classified| classified.schema == schema)
     }
 
-    /// Counts all people of the tables of which a row may show all, before the statement runs, and puts those that it
-    /// counted into `groups`. They must be on record, also where a limit then refuses the statement. What cannot be
-    /// counted just now is counted again for a while.
-    pub async fn count_all_patiently(
-        &self,
-        watch: &mut Watch,
-        groups: &mut Vec<Group>,
-    ) -> Result<(), Refusal> {
+    /// Counts all people of the tables of which a row may show all, before statement `number` runs, and puts those that
+    /// it counted on record, also where a limit then refuses the statement. What cannot be counted just now is counted
+    /// again for a while.
+    pub async fn count_all_patiently(&self, watch: &mut Watch, number: Option<u64>) -> Result<(), Refusal> {
         let patience = Patience::begin();
         loop {
-            let counted = self.count_each(watch, groups).await;
+            let counted = self.count_each(watch, number).await;
             if !patience.again(refused_with(&counted)).await {
                 return counted;
             }
@@ -634,9 +633,8 @@ impl Session {
         let login = self.admission.login(&behind.steward, &self.policy).await;
         let login = login.map_err(|e| cannot_connect(&e))?;
         let mut texts = Vec::new();
-        let names = self.names();
         for Watched { of, .. } in unbounded() {
-            let (place, key, _) = self.placed(catalogue, &names, &of.group);
+            let (place, key, _) = self.placed(catalogue, &watch.names, &of.group);
             texts.extend(ringfence_face::questions(&login, place, key, LOOKED_AT));
         }
         let once = texts.len();
@@ -646,7 +644,7 @@ impl Session {
         Ok(texts)
     }
 
-    async fn count_each(&self, watch: &mut Watch, groups: &mut Vec<Group>) -> Result<(), Refusal> {
+    async fn count_each(&self, watch: &mut Watch, number: Option<u64>) -> Result<(), Refusal> {
         let (Some(metering), Some(behind)) = (&self.metering, self.shared.stores.get(&self.store.name))
         else {
             return Ok(());
@@ -654,8 +652,11 @@ impl Session {
         let Some((_, catalogue)) = self.policy.store(&self.store.name) else { return Ok(()) };
         let login = self.admission.login(&behind.steward, &self.policy).await;
         let login = login.map_err(|e| cannot_connect(&e))?;
-        let names = self.names();
-        for Watched { of, .. } in watch.watched.iter().filter(|watched| watched.of.max_rows == UNBOUNDED) {
+        let names = Arc::clone(&watch.names);
+        // What is counted is not counted again with the rest.
+        let next = |watch: &Watch| watch.watched.iter().position(|watched| watched.of.max_rows == UNBOUNDED);
+        while let Some(at) = next(watch) {
+            let of = Arc::clone(&watch.watched[at].of);
             let (place, key, form) = self.placed(catalogue, &names, &of.group);
             let kind = key_of(catalogue.tables.get(place.1), of.group.unit).0;
             let keys = self.shared.meter.key(&kind, form == Some(KeyForm::Token));
@@ -676,22 +677,29 @@ impl Session {
                 let detail = format!("{} {why}", refusal.detail.clone().unwrap_or_default());
                 refusal.detail(detail)
             };
-            match everybody {
+            // Nothing is awaited between the count and the record: who is counted is on record, whatever ends the session.
+            let (groups, counted) = match everybody {
                 Everybody::These(ids) => {
                     let new = self.shared.meter.new_of(&metering.reader, &of.meaning, &ids);
-                    metering.count(self, &of.meaning, Seen::Each(&new)).map_err(because)?;
-                    let some = new.chunks(MAX_IDS / 2);
-                    groups.extend(some.map(|ids| Group { ids: ids.to_vec(), ..of.group.clone() }));
+                    let counted = metering.count(self, &of.meaning, Seen::Each(&new));
+                    let some = new.chunks(MAX_IDS / 2).filter(|_| counted.is_ok());
+                    let groups = some.map(|ids| Group { ids: ids.to_vec(), ..of.group.clone() });
+                    (groups.collect(), counted.map(drop))
                 }
                 Everybody::Many(set, people) => {
-                    let seen = Seen::All(&set, people);
-                    if metering.count(self, &of.meaning, seen).map_err(because)? {
-                        groups.push(Group { all: people, set, ..of.group.clone() });
-                    }
+                    let counted = metering.count(self, &of.meaning, Seen::All(&set, people));
+                    let is_new = matches!(counted, Ok(true));
+                    let groups = is_new.then(|| Group { all: people, set, ..of.group.clone() });
+                    (groups.into_iter().collect::<Vec<_>>(), counted.map(drop))
                 }
+            };
+            if let Some(number) = number.filter(|_| !groups.is_empty()) {
+                let tickets = self.record_groups(number, groups);
+                self.flow().tickets.extend(tickets);
             }
+            counted.map_err(because)?;
+            watch.watched.remove(at);
         }
-        watch.watched.retain(|watched| watched.of.max_rows != UNBOUNDED);
         Ok(())
     }
 

@@ -98,7 +98,8 @@ impl Moment {
         let message =
             format!("this statement combines many rows of {table}, which are counted before it runs");
         Some(Refusal::new(code::FEATURE_NOT_SUPPORTED, message).detail(why).hint(
-            "Send it by itself, with Bind and Execute together, outside REPEATABLE READ and SERIALIZABLE.",
+            "Send it by itself, with Bind and Execute together, outside a transaction that is or may be \
+             REPEATABLE READ or SERIALIZABLE. DISCARD ALL puts the session's level back.",
         ))
     }
 }
@@ -389,7 +390,9 @@ impl Quota {
 /// The SQLSTATE of a count that failed: whether it can succeed in a moment.
 pub fn code_of(error: &ringfence_face::Error) -> &'static str {
     match error {
-        ringfence_face::Error::Busy { .. } => code::CANNOT_CONNECT_NOW,
+        ringfence_face::Error::Busy { .. } | ringfence_face::Error::Unreachable(_) => {
+            code::CANNOT_CONNECT_NOW
+        }
         _ => code::CANNOT_CONNECT,
     }
 }

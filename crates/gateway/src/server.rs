@@ -379,6 +379,8 @@ impl Gateway {
             unix = Some(listen::bind_unix(&path).map_err(|e| StartError::ListenUnix(path, e))?);
         }
         let offer = handover::Offer::new(&listeners, unix.as_ref().map(|(l, path)| (l, path.as_path())));
+        let strangers = Arc::new(Strangers::new(config.max_clients));
+        sockets::check_limit(config.max_clients);
         let meter = Meter::open(policy.registry(), &config.secret, &config.log, &config.other_logs)?;
         let shared = Arc::new(Shared {
             meter,
@@ -394,8 +396,8 @@ impl Gateway {
             admissions: Admissions::default(),
             shared_names: SharedNames::default(),
             cancels: Cancels::default(),
-            strangers: Arc::default(),
-            file_limit: sockets::raise_limit(),
+            strangers,
+            file_limit: sockets::limit(),
             older: Older::default(),
             is_handed_over: AtomicBool::new(false),
             people: People::default(),

@@ -520,6 +520,7 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         jurisdiction: store.jurisdiction.clone(),
     });
     let mut flow = Flow::new();
+    flow.begins_with_snapshot = keeps_snapshot;
     flow.keeps_snapshot = keeps_snapshot;
     let session = Session {
         shared: Arc::clone(shared),
@@ -636,12 +637,19 @@ fn start_parameters(is_face: bool, startup: &Startup) -> Result<Vec<(String, Str
     Ok(parameters)
 }
 
-/// Makes a session begin its transactions as READ COMMITTED, whatever its role's settings say. False if the client asks
-/// for something else, or may do so.
+/// Makes a session begin its transactions as READ COMMITTED, whatever its role's settings say: people are counted
+/// before and after a statement sees its rows. False if the client asks for another level.
 fn reads_committed(parameters: &mut Vec<(String, String)>) -> bool {
     const ISOLATION: &str = "default_transaction_isolation";
-    let has = |wanted: &str| parameters.iter().any(|(name, _)| name.eq_ignore_ascii_case(wanted));
-    if has("options") || has(ISOLATION) || has("transaction_isolation") {
+    let asks = |(name, value): &(String, String)| {
+        let name = name.to_ascii_lowercase();
+        // What `options` says beside that is overridden below.
+        let said = value.to_ascii_lowercase().replace('-', "_").replace('\\', "");
+        name == ISOLATION
+            || name == "transaction_isolation"
+            || name == "options" && said.contains("isolation")
+    };
+    if parameters.iter().any(asks) {
         return false;
     }
     parameters.push((ISOLATION.to_owned(), "read committed".to_owned()));
@@ -728,6 +736,7 @@ pub async fn run(
         if matches!(end, End::Released) {
             target.detach().await;
             connection.give_back(session).await;
+            session.flow().settings_are_reset();
             drop(pass);
             continue;
         }

@@ -1,24 +1,49 @@
 //! What is set on the socket of a connection.
 
 use std::os::fd::AsRawFd;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
-/// So many file descriptors are kept for the log, the stores, and what else the process opens.
+/// So many file descriptors no client gets: they are for stores, the log, and what else the process opens.
 const KEPT: u64 = 256;
+/// So many no connection to a store gets.
+const KEPT_FOR_LOG: u64 = 64;
 
-/// Raises the limit of open files to what the system allows, and says what it is.
-pub(crate) fn raise_limit() -> u64 {
+/// The limit of open files, raised to what the system allows.
+pub(crate) fn limit() -> u64 {
+    static LIMIT: OnceLock<u64> = OnceLock::new();
+    *LIMIT.get_or_init(raise_limit)
+}
+
+/// Warns where the limit of open files does not fit the clients: each may need a connection to a store.
+pub(crate) fn check_limit(max_clients: usize) {
+    let wanted = (max_clients as u64).saturating_mul(2).saturating_add(KEPT);
+    if limit() < wanted {
+        tracing::warn!(
+            limit = limit(),
+            wanted,
+            "raise the limit of open files (ulimit -n), or lower max_clients"
+        );
+    }
+}
+
+/// Whether a new connection to a store leaves room for the log's own files.
+pub(crate) fn leaves_room_for_log(descriptor: &impl AsRawFd) -> bool {
+    u64::try_from(descriptor.as_raw_fd()).unwrap_or_default() < limit().saturating_sub(KEPT_FOR_LOG)
+}
+
+fn raise_limit() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     let limit = if raised.is_ok() { maximum } else { current };
     limit.unwrap_or(u64::MAX)
 }
 
-/// Whether a new connection of a client leaves room for the log's own files. The kernel gives the lowest number
+/// Whether a new connection of a client leaves room for more. The kernel gives the lowest number
 /// that is free, so a high number says that all below it are in use.
 pub(crate) fn leaves_room(descriptor: &impl AsRawFd, limit: u64) -> bool {
     let number = u64::try_from(descriptor.as_raw_fd()).unwrap_or_default();

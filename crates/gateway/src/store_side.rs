@@ -251,13 +251,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         }
         let mut counted = Ok(());
         if !watch.is_empty() {
-            let mut groups = Vec::new();
-            let counting = session.count_all_patiently(&mut watch, &mut groups);
-            let done = self.unless_cut(counting).await;
-            // Who was counted is on record, also if the session is over.
-            let tickets = number.map(|n| session.record_groups(n, groups)).unwrap_or_default();
-            session.flow().tickets.extend(tickets);
-            counted = done?;
+            counted = self.unless_cut(session.count_all_patiently(&mut watch, number)).await?;
         }
         counted.map_err(|refusal| End::Refused(refusal, true))
     }
@@ -367,7 +361,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let session = self.session;
         let relations = session.admission.relations();
         let mut flow = session.flow();
-        let described = flow.described.pop_front();
+        let described = flow.is_described();
         let is_next = !matches!(described, Some(Described::Theirs));
         if let Some(watch) = flow.current().and_then(|current| current.watch.as_mut()).filter(|_| is_next) {
             watch.describe(if is_rows { body } else { &[] }, &relations, session);
@@ -390,6 +384,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             }
             b'N' => return self.notice(body),
             b'C' | b'I' | b's' => {
+                if head.tag == b'C' && body == b"DISCARD ALL\0" {
+                    session.flow().settings_are_reset();
+                }
                 if session.changes_connections() && matches!(body, b"DISCARD ALL\0" | b"DEALLOCATE ALL\0") {
                     session.flow().discarded(body == b"DISCARD ALL\0");
                 }
@@ -548,7 +545,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             // Parameters are read before anything is planned.
             || session.is_face()
                 && flow.is_before_execution()
-                && field(body, b'W').is_some_and(error_fields::is_of_parameter);
+                && (field(body, b'W').is_some_and(error_fields::is_of_parameter)
+                    || field(body, b'R') == Some(b"exec_bind_message"));
         flow.fail(&String::from_utf8_lossy(sqlstate));
         if session.is_governed() {
             drop(flow);

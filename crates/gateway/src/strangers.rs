@@ -1,12 +1,13 @@
 //! What connections may cost before they have proven a name: places, guesses at passwords and at cancel keys, and room
 //! in the ledger.
 
+use std::cmp::Reverse;
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringfence_ledger::{Entry, Kind, Ledger};
 use tokio::sync::oneshot;
@@ -16,10 +17,12 @@ use crate::records::RefusedRecord;
 use crate::refusal::{Refusal, code};
 use crate::throttle::{Attempt, Throttle};
 
-/// The most connections that have not logged in.
+/// The most connections that have not logged in, where fewer clients may be there.
 const MOST_PLACES: usize = 512;
-/// The most of them from one address.
-const MOST_OF_ONE: usize = 128;
+/// One address has one of so many parts of the places.
+const PARTS: usize = 4;
+/// So long a connection that has said something keeps its place.
+const FRESH: Duration = Duration::from_secs(1);
 /// How many kinds of refusals are told apart in a minute; the rest is one.
 const MOST_KINDS: usize = 200;
 /// A guess that would have to wait so long is refused: the client would give up before.
@@ -45,10 +48,6 @@ impl Origin {
             Self::Balancer(peer) | Self::Network(peer) => Some(peer),
         }
     }
-
-    fn most(self) -> usize {
-        if matches!(self, Self::Network(_)) { MOST_OF_ONE } else { MOST_PLACES }
-    }
 }
 
 /// See the module's text.
@@ -69,11 +68,13 @@ pub struct Strangers {
     closed: AtomicU64,
 }
 
-impl Default for Strangers {
-    fn default() -> Self {
+impl Strangers {
+    /// Beside `max_clients` that have logged in.
+    pub fn new(max_clients: usize) -> Self {
         let ms = Duration::from_millis;
+        let most = max_clients.max(MOST_PLACES);
         Self {
-            places: Mutex::default(),
+            places: Mutex::new(Places { most, next: 0, count: 0, of: HashMap::new() }),
             by_pair: Throttle::new(ms(1000), 5, 2 * MOST_PATIENT),
             by_name: Throttle::new(ms(20), 50, ms(1000)),
             by_peer: Throttle::new(ms(100), 50, ms(5000)),
@@ -85,44 +86,60 @@ impl Default for Strangers {
     }
 }
 
-#[derive(Default)]
+/// A connection in its place.
+struct Waiting {
+    /// Dropped to end it.
+    _ends: oneshot::Sender<()>,
+    since: Instant,
+    /// A whole message has come from it.
+    has_spoken: bool,
+}
+
 struct Places {
+    most: usize,
     next: u64,
     count: usize,
-    /// What ends the connections, by where they come from, the oldest first.
-    of: HashMap<Origin, BTreeMap<u64, oneshot::Sender<()>>>,
+    /// By where they come from, the oldest first.
+    of: HashMap<Origin, BTreeMap<u64, Waiting>>,
 }
 
 impl Places {
-    /// Takes the oldest place away from where it matters least: from those who have most.
-    fn make_room(&mut self, origin: Origin) -> bool {
+    /// Makes room for one more. Where there is none, it takes a place away from the address that has most: the
+    /// oldest one that is silent, or the oldest if that has had its time. False if there is no such place.
+    fn make_room(&mut self, origin: Origin) -> (bool, bool) {
         let own = self.of.get(&origin).map_or(0, BTreeMap::len);
-        let from = if own >= origin.most() {
+        let is_one = matches!(origin, Origin::Network(_));
+        let from = if is_one && own >= self.most / PARTS {
             origin
-        } else if self.count >= MOST_PLACES {
-            let greedy = self.of.iter().max_by_key(|(origin, places)| (places.len(), **origin));
-            let Some((greedy, _)) = greedy else { return false };
+        } else if self.count >= self.most {
+            let first = |places: &BTreeMap<u64, Waiting>| places.keys().next().copied();
+            let greedy = self.of.iter().max_by_key(|(_, places)| (places.len(), Reverse(first(places))));
+            let Some((greedy, _)) = greedy else { return (false, false) };
             *greedy
         } else {
-            return false;
+            return (true, false);
         };
-        let oldest = self.of.get(&from).and_then(|places| places.keys().next().copied());
-        oldest.is_some_and(|number| self.remove(from, number).is_some())
+        let Some(places) = self.of.get(&from) else { return (false, false) };
+        let silent = places.iter().find(|(_, waiting)| !waiting.has_spoken);
+        let old = || places.iter().next().filter(|(_, waiting)| waiting.since.elapsed() >= FRESH);
+        let Some(number) = silent.or_else(old).map(|(number, _)| *number) else { return (false, false) };
+        let is_made = self.remove(from, number).is_some();
+        (is_made, is_made)
     }
 
-    fn remove(&mut self, origin: Origin, number: u64) -> Option<oneshot::Sender<()>> {
+    fn remove(&mut self, origin: Origin, number: u64) -> Option<Waiting> {
         let places = self.of.get_mut(&origin)?;
-        let ends = places.remove(&number);
-        self.count -= usize::from(ends.is_some());
+        let waiting = places.remove(&number);
+        self.count -= usize::from(waiting.is_some());
         if places.is_empty() {
             self.of.remove(&origin);
         }
-        ends
+        waiting
     }
 
-    fn insert(&mut self, origin: Origin, number: u64, ends: oneshot::Sender<()>) {
+    fn insert(&mut self, origin: Origin, number: u64, waiting: Waiting) {
         self.count += 1;
-        self.of.entry(origin).or_default().insert(number, ends);
+        self.of.entry(origin).or_default().insert(number, waiting);
     }
 }
 
@@ -139,14 +156,27 @@ impl Place {
         self.origin
     }
 
-    /// A balancer has said whom it brings.
-    pub fn is_from(&mut self, origin: Origin) {
+    /// A whole message has come.
+    pub fn has_spoken(&self) {
         let mut places = self.of.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(ends) = places.remove(self.origin, self.number) else { return };
-        let made_room = places.make_room(origin);
-        places.insert(origin, self.number, ends);
-        self.of.closed.fetch_add(u64::from(made_room), Ordering::Relaxed);
-        self.origin = origin;
+        let waiting = places.of.get_mut(&self.origin).and_then(|of| of.get_mut(&self.number));
+        if let Some(waiting) = waiting {
+            waiting.has_spoken = true;
+        }
+    }
+
+    /// A balancer has said whom it brings. False if there is no room for them.
+    #[must_use]
+    pub fn is_from(&mut self, origin: Origin) -> bool {
+        let mut places = self.of.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(waiting) = places.remove(self.origin, self.number) else { return false };
+        let (has_room, is_taken) = places.make_room(origin);
+        self.of.closed.fetch_add(u64::from(is_taken || !has_room), Ordering::Relaxed);
+        if has_room {
+            places.insert(origin, self.number, waiting);
+            self.origin = origin;
+        }
+        has_room
     }
 }
 
@@ -176,18 +206,20 @@ struct Refused {
 }
 
 impl Strangers {
-    /// A place for a connection. Where there is no room, the oldest connection of the address that has most loses
-    /// its own: a login takes a few round trips, and silence takes longer. What comes with the place says when it
-    /// is lost.
-    pub fn place(self: &Arc<Self>, origin: Origin) -> (Place, oneshot::Receiver<()>) {
+    /// A place for a connection, if there is room. What comes with the place says when it is lost: where there is
+    /// no room, silence gives way.
+    pub fn place(self: &Arc<Self>, origin: Origin) -> Option<(Place, oneshot::Receiver<()>)> {
         let (ends, ended) = oneshot::channel();
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let made_room = places.make_room(origin);
-        self.closed.fetch_add(u64::from(made_room), Ordering::Relaxed);
+        let (has_room, is_taken) = places.make_room(origin);
+        self.closed.fetch_add(u64::from(is_taken || !has_room), Ordering::Relaxed);
+        if !has_room {
+            return None;
+        }
         places.next += 1;
         let number = places.next;
-        places.insert(origin, number, ends);
-        (Place { of: Arc::clone(self), origin, number }, ended)
+        places.insert(origin, number, Waiting { _ends: ends, since: Instant::now(), has_spoken: false });
+        Some((Place { of: Arc::clone(self), origin, number }, ended))
     }
 
     /// How many connections have not logged in.
@@ -211,28 +243,37 @@ impl Strangers {
         (Guess { name, peer, pair, by_name, by_peer }, wait)
     }
 
-    /// A guess is over.
-    pub fn guessed(&self, guess: &Guess, is_right: bool) {
+    /// A guess is over: it was wrong, or it was right or not made.
+    pub fn guessed(&self, guess: &Guess, is_wrong: bool) {
         let Guess { name, peer, pair, by_name, by_peer } = guess;
-        if is_right {
-            self.by_pair.succeeded(&(*name, *peer), *pair);
-            self.by_name.succeeded(name, *by_name);
-            self.by_peer.succeeded(peer, *by_peer);
-        } else {
+        if is_wrong {
             self.by_pair.failed(&(*name, *peer), *pair);
             self.by_name.failed(name, *by_name);
             self.by_peer.failed(peer, *by_peer);
+        } else {
+            self.by_pair.not_failed(&(*name, *peer), *pair);
+            self.by_name.not_failed(name, *by_name);
+            self.by_peer.not_failed(peer, *by_peer);
         }
     }
 
     /// Whether a cancel request is looked at: too many of one address that hit nothing are guesses.
     pub fn may_cancel(&self, origin: Origin) -> Option<Attempt> {
-        Some(self.cancels.begin(&origin.peer())).filter(|attempt| attempt.wait.is_zero())
+        let attempt = self.cancels.begin(&origin.peer());
+        if attempt.wait.is_zero() {
+            return Some(attempt);
+        }
+        self.cancels.not_failed(&origin.peer(), attempt);
+        None
     }
 
-    /// A cancel request hit nothing.
-    pub fn cancelled_nothing(&self, origin: Origin, attempt: Attempt) {
-        self.cancels.failed(&origin.peer(), attempt);
+    /// A cancel request hit something, or nothing.
+    pub fn cancelled(&self, origin: Origin, attempt: Attempt, is_hit: bool) {
+        if is_hit {
+            self.cancels.not_failed(&origin.peer(), attempt);
+        } else {
+            self.cancels.failed(&origin.peer(), attempt);
+        }
     }
 
     /// Puts on record that a login was refused. The first of a kind in a minute is an entry of its own; those that
@@ -248,7 +289,9 @@ impl Strangers {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let mut kind =
             Refused { peer: origin.peer(), principal: principal.to_owned(), store: store.to_owned(), reason };
+        let mut jurisdiction = jurisdiction;
         if refused.len() >= MOST_KINDS && !refused.contains_key(&kind) {
+            jurisdiction = "-";
             kind = Refused { peer: None, principal: UNKNOWN.to_owned(), store: UNKNOWN.to_owned(), reason };
         }
         if let Some(more) = refused.get_mut(&kind) {
@@ -302,50 +345,70 @@ mod tests {
         Origin::Network(Peer::new(format!("192.0.2.{last}").parse().unwrap()))
     }
 
-    #[test]
-    fn the_oldest_of_the_greedy_gives_its_place() {
-        let strangers = Arc::new(Strangers::default());
-        let mut greedy: Vec<_> = (0..=MOST_OF_ONE).map(|_| strangers.place(from(1))).collect();
-        assert_eq!(strangers.count(), MOST_OF_ONE);
-        assert!(greedy[0].1.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Closed));
-        assert!(greedy[1].1.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Empty));
-        // Many addresses: the one that has most gives.
-        let many: Vec<_> =
-            (2..250).flat_map(|n| [strangers.place(from(n)), strangers.place(from(n))]).collect();
-        assert_eq!(strangers.count(), MOST_PLACES);
-        let lost = |of: &mut Vec<(Place, oneshot::Receiver<()>)>| {
-            let is_lost = |(_, ended): &mut (_, oneshot::Receiver<()>)| {
-                ended.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Closed)
-            };
-            of.iter_mut().map(is_lost).filter(|lost| *lost).count()
+    type Held = Vec<(Place, oneshot::Receiver<()>)>;
+
+    fn lost(of: &mut Held) -> usize {
+        let is_lost = |(_, ended): &mut (_, oneshot::Receiver<()>)| {
+            ended.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Closed)
         };
-        let mut many = many;
-        assert_eq!(lost(&mut many), 0);
-        assert_eq!(lost(&mut greedy), 1 + MOST_OF_ONE + many.len() - MOST_PLACES);
+        of.iter_mut().map(is_lost).filter(|lost| *lost).count()
+    }
+
+    #[test]
+    fn silence_gives_way_where_there_is_most_of_it() {
+        let strangers = Arc::new(Strangers::new(10));
+        let mut greedy: Held = (0..=128).filter_map(|_| strangers.place(from(1))).collect();
+        assert_eq!((greedy.len(), strangers.count(), lost(&mut greedy)), (129, 128, 1));
+        // Many addresses: the one that has most gives.
+        let mut many: Held =
+            (2..250).flat_map(|n| [strangers.place(from(n)), strangers.place(from(n))]).flatten().collect();
+        assert_eq!(strangers.count(), 512);
+        assert_eq!((lost(&mut many), lost(&mut greedy)), (0, 1 + 128 + many.len() - 512));
         drop((many, greedy));
         assert_eq!(strangers.count(), 0);
         assert!(strangers.places.lock().unwrap().of.is_empty());
     }
 
     #[test]
-    fn a_balancer_is_not_one_address() {
-        let strangers = Arc::new(Strangers::default());
-        let balancer = Origin::Balancer(Peer::new("10.0.0.1".parse().unwrap()));
-        let mut places: Vec<_> = (0..MOST_OF_ONE + 10).map(|_| strangers.place(balancer)).collect();
-        assert_eq!(strangers.count(), MOST_OF_ONE + 10);
-        for (n, (place, _)) in places.iter_mut().enumerate() {
-            place.is_from(from(n % 200));
+    fn who_has_spoken_keeps_the_place_for_a_moment() {
+        let strangers = Arc::new(Strangers::new(10));
+        let mut honest: Held = (0..128).filter_map(|_| strangers.place(from(1))).collect();
+        for (place, _) in &honest {
+            place.has_spoken();
         }
-        assert_eq!(strangers.count(), MOST_OF_ONE + 10);
+        assert!(strangers.place(from(1)).is_none(), "one more waits until there is room");
+        assert_eq!(lost(&mut honest), 0);
+        std::thread::sleep(FRESH);
+        assert!(strangers.place(from(1)).is_some());
+        assert_eq!(lost(&mut honest), 1);
+        // Of many addresses with one connection each the oldest gives way, whatever its address.
+        drop(honest);
+        let six = |n: u128| Origin::Network(Peer::new(std::net::Ipv6Addr::from(n << 64).into()));
+        let mut all: Held = (0..513).filter_map(|n| strangers.place(six(n))).collect();
+        assert_eq!(strangers.count(), 512);
+        all.truncate(1);
+        assert_eq!(lost(&mut all), 1);
+    }
+
+    #[test]
+    fn a_balancer_is_not_one_address() {
+        let strangers = Arc::new(Strangers::new(10));
+        let balancer = Origin::Balancer(Peer::new("10.0.0.1".parse().unwrap()));
+        let mut places: Held = (0..138).filter_map(|_| strangers.place(balancer)).collect();
+        assert_eq!(strangers.count(), 138);
+        for (n, (place, _)) in places.iter_mut().enumerate() {
+            assert!(place.is_from(from(n % 200)));
+        }
+        assert_eq!(strangers.count(), 138);
         assert_eq!(places[0].0.origin(), from(0));
     }
 
     #[test]
     fn guesses_are_slowed_and_others_are_not() {
-        let strangers = Strangers::default();
+        let strangers = Strangers::new(10);
         let guess = |user: &str, from| {
             let (guess, wait) = strangers.guess(user, from);
-            strangers.guessed(&guess, false);
+            strangers.guessed(&guess, true);
             wait
         };
         assert!((0..5).all(|_| guess("ann", from(1)).is_zero()));
@@ -357,9 +420,12 @@ mod tests {
 
     #[test]
     fn cancel_keys_cannot_be_guessed_on_and_on() {
-        let strangers = Strangers::default();
+        let strangers = Strangers::new(10);
+        let tried = (0..1000).filter_map(|_| strangers.may_cancel(from(3)));
+        let tried = tried.map(|attempt| strangers.cancelled(from(3), attempt, true)).count();
+        assert_eq!(tried, 1000, "those that hit cost nothing");
         let tried = (0..1000).filter_map(|_| strangers.may_cancel(from(1)));
-        let tried = tried.map(|attempt| strangers.cancelled_nothing(from(1), attempt)).count();
+        let tried = tried.map(|attempt| strangers.cancelled(from(1), attempt, false)).count();
         assert!((20..30).contains(&tried), "{tried}");
         assert!(strangers.may_cancel(from(2)).is_some());
     }

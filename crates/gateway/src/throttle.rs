@@ -31,8 +31,8 @@ struct Paid<K> {
 pub struct Attempt {
     /// How long it has to wait.
     pub wait: Duration,
-    /// It is paid for already: where something has failed, attempts that come at once wait for each other.
-    is_paid: bool,
+    /// What it has paid already: where something has failed, attempts that come at once wait for each other.
+    paid: Option<Duration>,
 }
 
 impl<K: Hash + Eq + Clone> Throttle<K> {
@@ -58,19 +58,20 @@ impl<K: Hash + Eq + Clone> Throttle<K> {
         let is_known = paid.until.contains_key(&own);
         let key = if is_known || paid.until.len() < MOST { own } else { None };
         let Some(until) = paid.until.get_mut(&key) else {
-            return Attempt { wait: Duration::ZERO, is_paid: false };
+            return Attempt { wait: Duration::ZERO, paid: None };
         };
         let wait = until.saturating_duration_since(free_until).min(self.most);
-        let is_paid = *until > now;
-        if is_paid {
-            *until = (*until + self.step).min(free_until + self.most);
+        if *until <= now {
+            return Attempt { wait, paid: None };
         }
-        Attempt { wait, is_paid }
+        let before = *until;
+        *until = (*until + self.step).min(free_until + self.most).max(before);
+        Attempt { wait, paid: Some(*until - before) }
     }
 
     /// An attempt has failed.
     pub fn failed(&self, key: &K, attempt: Attempt) {
-        if !attempt.is_paid {
+        if attempt.paid.is_none() {
             self.pay(key, Instant::now());
         }
     }
@@ -84,13 +85,12 @@ impl<K: Hash + Eq + Clone> Throttle<K> {
         *until = ((*until).max(now) + self.step).min(most);
     }
 
-    /// An attempt has not failed.
-    pub fn succeeded(&self, key: &K, attempt: Attempt) {
-        if attempt.is_paid {
-            let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(until) = paid.until.get_mut(&Some(key.clone())) {
-                *until = until.checked_sub(self.step).unwrap_or(*until);
-            }
+    /// An attempt has not failed, or was not made after all.
+    pub fn not_failed(&self, key: &K, attempt: Attempt) {
+        let Some(paid_before) = attempt.paid else { return };
+        let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(until) = paid.until.get_mut(&Some(key.clone())) {
+            *until = until.checked_sub(paid_before).unwrap_or(*until);
         }
     }
 }
@@ -122,13 +122,19 @@ mod tests {
         let throttle = Throttle::new(SECOND, 0, 10 * SECOND);
         let now = Instant::now();
         let free = throttle.begin_at(&"ann", now);
-        throttle.succeeded(&"ann", free);
+        throttle.not_failed(&"ann", free);
         assert_eq!(throttle.begin_at(&"ann", now).wait, Duration::ZERO);
         throttle.pay(&"ann", now);
         let first = throttle.begin_at(&"ann", now);
         assert_eq!(first.wait, SECOND);
-        throttle.succeeded(&"ann", first);
+        throttle.not_failed(&"ann", first);
         assert_eq!(throttle.begin_at(&"ann", now).wait, SECOND);
+        // At the bound nothing was paid, so nothing is given back.
+        let many: Vec<_> = (0..40).map(|_| throttle.begin_at(&"ann", now)).collect();
+        let last = many[39];
+        assert_eq!(last.wait, 10 * SECOND);
+        throttle.not_failed(&"ann", last);
+        assert_eq!(throttle.begin_at(&"ann", now).wait, 10 * SECOND);
     }
 
     #[test]

@@ -100,7 +100,7 @@ struct GatewayFile {
     /// Balancers in front, as addresses or networks ("10.0.0.0/24"): they must send version 2 of the PROXY protocol.
     #[serde(default, deserialize_with = "networks")]
     proxies: Vec<IpNet>,
-    /// The most clients at once.
+    /// The most clients at once that have logged in.
     #[serde(default = "max_clients")]
     max_clients: usize,
     /// The most connections of one principal.

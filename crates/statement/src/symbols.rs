@@ -24,6 +24,8 @@ pub struct Symbols {
     pub types: BTreeSet<Box<str>>,
     /// A value is cast to another type by a word in the text.
     pub casts: bool,
+    /// A parameter is. It takes that type, where nothing says that it has another.
+    pub casts_parameters: bool,
     /// Tables and views.
     pub relations: BTreeSet<Box<str>>,
     /// Those of them whose rows it may change, or which it changes themselves.
@@ -108,9 +110,16 @@ impl Symbols {
             "TypeName" | "type_name" => put(&mut self.types, &fields["names"]),
             // The literal of a text is no value yet: its type reads it.
             "TypeCast" => {
-                let literal = &fields["arg"]["node"]["AConst"];
-                self.casts |= !literal["val"]["Sval"].is_object() && literal["isnull"] != true;
+                let arg = &fields["arg"]["node"];
+                let literal = &arg["AConst"];
+                if arg["ParamRef"].is_object() {
+                    self.casts_parameters = true;
+                } else {
+                    self.casts |= !literal["val"]["Sval"].is_object() && literal["isnull"] != true;
+                }
             }
+            // PREPARE says which types its parameters have.
+            "PrepareStmt" => self.casts |= !list(&fields["argtypes"]).is_empty(),
             "XmlSerialize" => self.casts = true,
             "into_clause" => self.defines |= fields.is_object(),
             // Words that are functions in a newer grammar than the store's may be names there.
@@ -411,6 +420,10 @@ mod tests {
         let casts = |sql: &str| Analysis::of(sql, Settings::default()).symbols.casts;
         for sql in ["select p::text from p", "select cast(1 as text)", "select (array[p])::_text from p"] {
             assert!(casts(sql), "{sql}");
+        }
+        assert!(casts("prepare p (int) as select $1::text"));
+        for sql in ["select $1::text", "prepare p as select $1::text"] {
+            assert!(!casts(sql), "{sql}");
         }
         for sql in ["select '1'::int", "select date '2020-01-01'", "select null::text", "select a from t"] {
             assert!(!casts(sql), "{sql}");

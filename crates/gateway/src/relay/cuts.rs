@@ -42,6 +42,10 @@ pub async fn hard_cut(cut: &mut watch::Receiver<Option<Cut>>) -> Cut {
 
 /// Waits until the session is over from outside.
 pub async fn over(cut: &mut watch::Receiver<Option<Cut>>, deadline: Option<&Deadline>) -> Cut {
+    // One that was seen already does not come again.
+    if let Some(cut) = cut_now(cut, deadline) {
+        return cut;
+    }
     tokio::select! {
         biased;
         cut = hard_cut(cut) => cut,

@@ -150,7 +150,8 @@ fn installed(loaded: &config::Loaded) -> Installed {
 
 /// Whether clients on other machines, as far as it listens to them, are refused without TLS.
 fn requires_tls(gateway: &ringfence_gateway::Config) -> bool {
-    let is_exposed = gateway.listen.iter().any(|address| !address.ip().is_loopback());
+    let is_exposed =
+        gateway.listen.iter().any(|address| !address.ip().is_loopback()) || !gateway.proxies.is_empty();
     match gateway.tls_required {
         TlsRequired::Always => true,
         TlsRequired::BeyondLoopback => is_exposed,
