@@ -46,9 +46,13 @@ fn serve(name: &str, limits: &str, change: impl FnOnce(String) -> String) -> Ser
 type Counts = BTreeMap<(String, String), (u64, u64)>;
 
 fn meter(name: &str) -> Counts {
+    meter_of(demo(), name)
+}
+
+fn meter_of(demo: &Demo, name: &str) -> Counts {
     // What was promised is there: a checkpoint follows within a second.
     std::thread::sleep(std::time::Duration::from_secs(2));
-    let output = demo().ringfence_with(name, &["meter", "--json"]);
+    let output = demo.ringfence_with(name, &["meter", "--json"]);
     let report: Value =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
     let lines = report["lines"].as_array().unwrap();
@@ -421,8 +425,7 @@ fn two_gateways_count_together() {
 }
 
 /// A gateway whose policies give people abroad full access: each of `people` is a copy of the analyst.
-fn serve_full_access(name: &str, people: &[String]) -> Served {
-    let demo = demo();
+fn serve_full_access(demo: &Demo, name: &str, people: &[String]) -> Served {
     let _one = REGISTRY.lock();
     let path = demo.dir.join("registry.toml");
     let original = std::fs::read_to_string(&path).unwrap();
@@ -616,7 +619,7 @@ fn full_access_abroad_is_counted_through_views_copies_functions_and_moves() {
         (&["select json_agg from (select (u.email).json_agg from users u, (select 1 as json_agg) s) t"], all),
     ];
     let people: Vec<String> = (0..reads.len() + 3).map(|n| format!("singapore-full-{n}")).collect();
-    let served = serve_full_access("full", &people);
+    let served = serve_full_access(demo(), "full", &people);
     for (who, (texts, _)) in people.iter().zip(reads) {
         let mut wire = connect(&served, who);
         for sql in *texts {
@@ -656,7 +659,9 @@ fn full_access_abroad_is_counted_at_the_moment_of_the_answer() {
     const MAKE: &str = "insert into users select (jsonb_populate_record(null::users, to_jsonb(u)
         || jsonb_build_object('id', 9000000 + g, 'email', 'new' || g || '@moment.example'))).*
         from (select * from users order by id limit 1) u, generate_series(1, 60) g";
-    let drop = || demo().superuser("us-trusted", "us", "delete from users where id >= 9000000");
+    // One of its own: other tests count these people.
+    let demo = Demo::start("moment");
+    let drop = || demo.superuser("us-trusted", "us", "delete from users where id >= 9000000");
     let slow = "length(factorial(12000)::text)";
     let all = format!("select string_agg(email, ','), {slow}, {slow}, {slow} from users");
     let late = "select g, repeat(' ', 9000), pg_temp.late(g), pg_sleep(0.4) from generate_series(1, 8) g";
@@ -687,7 +692,7 @@ fn full_access_abroad_is_counted_at_the_moment_of_the_answer() {
         (begun(&format!("set {level} = 'repeatable read'")), false, 0, all.clone()),
     ];
     let people: Vec<String> = (0..ways.len() + 2).map(|n| format!("singapore-moment-{n}")).collect();
-    let served = serve_full_access("moment", &people);
+    let served = serve_full_access(&demo, "moment", &people);
     let mut seen = Vec::new();
     let mut show = |wire: &mut Wire, comes: bool, after: u64, sql: &str| {
         let before = wire.received.len();
@@ -695,7 +700,7 @@ fn full_access_abroad_is_counted_at_the_moment_of_the_answer() {
             std::thread::scope(|scope| {
                 scope.spawn(|| {
                     std::thread::sleep(std::time::Duration::from_millis(after));
-                    demo().superuser("us-trusted", "us", MAKE);
+                    demo.superuser("us-trusted", "us", MAKE);
                 });
                 let _ = wire.run(sql, Way::Simple);
             });
@@ -709,7 +714,7 @@ fn full_access_abroad_is_counted_at_the_moment_of_the_answer() {
     for (who, (first, comes, after, sql)) in people.iter().zip(&ways) {
         drop();
         if !comes {
-            demo().superuser("us-trusted", "us", MAKE);
+            demo.superuser("us-trusted", "us", MAKE);
         }
         let mut wire = connect(&served, who);
         for sql in first {
@@ -721,7 +726,7 @@ fn full_access_abroad_is_counted_at_the_moment_of_the_answer() {
     let options = [("options", "-c default_transaction_isolation=repeatable\\ read")];
     for (who, with) in people[ways.len()..].iter().zip([options.as_slice(), &[]]) {
         drop();
-        demo().superuser("us-trusted", "us", MAKE);
+        demo.superuser("us-trusted", "us", MAKE);
         if with.is_empty() {
             let mut wire = connect(&served, who);
             run(&mut wire, &format!("alter role session_user set {level} = 'repeatable read'"), Way::Simple);
@@ -732,10 +737,10 @@ fn full_access_abroad_is_counted_at_the_moment_of_the_answer() {
         show(&mut wire, false, 0, &all);
     }
     drop();
-    let there: u64 = demo().superuser("us-trusted", "us", "select count(*) from users").parse().unwrap();
+    let there: u64 = demo.superuser("us-trusted", "us", "select count(*) from users").parse().unwrap();
     let comes = ways.iter().map(|(_, comes, ..)| *comes);
     assert!(comes.zip(&seen).any(|(comes, seen)| comes && *seen > 0), "no answer showed who came: {seen:?}");
-    let counts = meter("moment");
+    let counts = meter_of(&demo, "moment");
     for (n, (who, seen)) in people.iter().zip(seen).enumerate() {
         let (known, unknown) = count(&counts, who, PEOPLE);
         let shown = if seen == 0 { 0 } else { there + seen };

@@ -123,7 +123,7 @@ fn an_answer_that_waits_does_not_outlive_its_grant() {
         let id = place.demo.grant(ANALYST, "users.email", "id <= 30", more);
         std::thread::sleep(std::time::Duration::from_millis(1200));
         let mut wire = place.connect(ANALYST, false);
-        let sql = "select string_agg(email, ',') from users where id <= 30 and pg_sleep(0.03) is not null";
+        let sql = "select string_agg(email, ',') from users where id <= 30 and pg_sleep(0.1) is not null";
         let answer = std::thread::scope(|scope| {
             scope.spawn(|| {
                 let lock_up =
