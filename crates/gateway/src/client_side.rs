@@ -391,7 +391,11 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         if self.out.is_empty() && self.passing == 0 {
             return Ok(());
         }
-        self.session.flow().within_frame = true;
+        {
+            let mut flow = self.session.flow();
+            flow.within_frame = true;
+            flow.has_run = true;
+        }
         if self.out.is_empty() {
             self.store.write_all(&buffer.data()[..self.passing]).await?;
             buffer.consume(self.passing);
@@ -433,7 +437,11 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         for Unsent { statement, parameters, .. } in self.unsent_binds.drain(..planned).collect::<Vec<_>>() {
             self.announce_plan(&statement, &parameters).await?;
         }
-        self.session.flow().within_frame = true;
+        {
+            let mut flow = self.session.flow();
+            flow.within_frame = true;
+            flow.has_run = true;
+        }
         self.store.write_all(&self.out[..count]).await?;
         self.store.flush().await?;
         self.out.drain(..count);
@@ -730,9 +738,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let watch = session.watch(&running.runs, runs != Runs::Own);
         if watch.as_ref().is_some_and(Watch::has_unbounded) {
             let moment = self.moment(statement, &running);
-            // Outside a face most of what is not known reads no row of a person.
-            let combines =
-                |scope: &QueryScope| scope.aggregates() && (session.is_face() || !scope.is_unknown);
+            // A definition gives no row back.
+            let combines = |scope: &QueryScope| scope.aggregates() && (session.is_face() || scope.has_rows);
             let mut combining = running.runs.iter().filter(|run| !run.goes_on && combines(&run.scope));
             let refusal = combining.find_map(|run| moment(run.part).refusal("a table"));
             if let Some(refusal) = refusal {
@@ -1400,7 +1407,7 @@ fn again_in(session: &Session, statement: &Statement, running: &Running) -> u64 
                     .any(|(_, meant)| (0..meant.analysis.parts.len()).any(|n| may_lock(&meant.analysis, n))))
     };
     let counts = |run: &&resolve::Run| {
-        !run.goes_on && !may_lock(run.part) && (session.is_face() || !run.scope.is_unknown)
+        !run.goes_on && !may_lock(run.part) && (session.is_face() || run.scope.has_rows)
     };
     let parts = running.runs.iter().filter(counts).map(|run| run.part.min(63));
     parts.fold(0, |bits, part| bits | 1 << part)

@@ -262,8 +262,8 @@ pub struct Flow {
     pub keeps_snapshot: bool,
     /// The same as the session began.
     pub begins_with_snapshot: bool,
-    /// A statement was sent since the last ReadyForQuery.
-    has_run: bool,
+    /// Something was sent since the last ReadyForQuery: it may have begun the transaction. Parse and Bind do, too.
+    pub has_run: bool,
     /// A transaction was rolled back since the last ReadyForQuery.
     rolled_back: bool,
     /// The SQLSTATE of the error since the last ReadyForQuery.
@@ -394,7 +394,8 @@ impl Flow {
         self.early_copy_ends = 0;
         self.ends_transaction |= statement.ends;
         self.has_run = true;
-        self.kept += A_MESSAGE + statement.parameters.as_deref().map_or(0, size_of);
+        let quotes = statement.text.iter().chain(&statement.meant).map(|text| text.text.len());
+        self.kept += A_MESSAGE + quotes.sum::<usize>() + statement.parameters.as_deref().map_or(0, size_of);
         let texts = self.texts.len();
         statement.place = self.place();
         self.texts.extend(statement.text.take());
@@ -475,13 +476,14 @@ impl Flow {
                 let texts = usize::from(statement.texts).min(self.texts.len());
                 let parameters =
                     (texts > 0).then(|| self.parameters.pop_front()).flatten().unwrap_or_default();
+                let quotes = self.texts.iter().take(texts).map(|text| text.text.len()).sum::<usize>();
                 let mut setting = self.texts.drain(..texts).filter(|text| text.analysis.changes_settings);
                 if let Some(first) = setting.next() {
                     self.setting.push((first, parameters));
                     self.setting.extend(setting.map(|text| (text, Arc::from([]))));
                 } else {
                     drop(setting);
-                    self.forget_kept(A_MESSAGE + size_of(&parameters));
+                    self.forget_kept(A_MESSAGE + quotes + size_of(&parameters));
                 }
                 Some(statement)
             }

@@ -132,18 +132,21 @@ async fn prove(
     let (guess, wait) = shared.strangers.guess(&startup.user, origin);
     // The client would give up before, or the login's time would be over.
     if wait >= strangers::MOST_PATIENT.min(shared.config.login_timeout * 2 / 3) {
-        shared.strangers.guessed(&guess, false);
         let name = principal.as_ref().map_or(UNKNOWN, |p| p.name.as_str());
         return refused(name, strangers::too_many_guesses(wait), "too many wrong passwords");
     }
-    tokio::time::sleep(wait).await;
+    guess.wait(wait).await;
     let fits = match auth::authenticate(stream, buffer, verifier, end_point).await {
         Ok(()) => Ok(has_password),
         Err(AuthError::Failed(_)) => Ok(false),
         // It has learned nothing.
         Err(AuthError::Io(e)) => Err(Unproven::Io(e)),
     };
-    shared.strangers.guessed(&guess, matches!(fits, Ok(false)));
+    match fits {
+        Ok(true) => guess.was_right(),
+        Ok(false) => guess.was_wrong(),
+        Err(_) => drop(guess),
+    }
     let fits = fits?;
     match principal {
         Some(principal) if fits && asked == Proof::Both && is_named => Ok((principal, Proof::Both)),

@@ -338,7 +338,7 @@ impl Quota {
         let Limited { grant, max } = &self.grants[i];
         let has = self.leased.lock().unwrap_or_else(PoisonError::into_inner)[i];
         let want = rows.saturating_sub(has).max(CHUNK);
-        match Box::pin(self.control.lease_rows(&grant.request.id, want, *max)).await {
+        match Box::pin(lease(Arc::clone(&self.control), grant.request.id.clone(), want, *max)).await {
             Ok(leased) => {
                 grant.lease(leased);
                 self.leased.lock().unwrap_or_else(PoisonError::into_inner)[i] += leased;
@@ -385,6 +385,25 @@ impl Quota {
             grant.unlease(rows);
         }
     }
+}
+
+/// Leases rows. Where nobody waits for them any more when they come, they are given back.
+async fn lease(
+    control: Arc<Control>,
+    grant: String,
+    want: u64,
+    most: u64,
+) -> Result<u64, ringfence_control::Error> {
+    let (answer, leased) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let done = control.lease_rows(&grant, want, most).await;
+        if let Err(Ok(rows)) = answer.send(done)
+            && let Err(error) = control.return_rows(&grant, rows).await
+        {
+            tracing::warn!(%error, %grant, rows, "rows stay counted as charged");
+        }
+    });
+    leased.await.unwrap_or(Ok(0))
 }
 
 /// The SQLSTATE of a count that failed: whether it can succeed in a moment.

@@ -21,6 +21,8 @@ use crate::throttle::{Attempt, Throttle};
 const MOST_PLACES: usize = 512;
 /// One address has one of so many parts of the places.
 const PARTS: usize = 4;
+/// How often who waits looks whether that is still needed.
+const SLICE: Duration = Duration::from_millis(200);
 /// So long a connection that has said something keeps its place.
 const FRESH: Duration = Duration::from_secs(1);
 /// How many kinds of refusals are told apart in a minute; the rest is one.
@@ -187,13 +189,53 @@ impl Drop for Place {
     }
 }
 
-/// A guess at a password that has begun.
-pub struct Guess {
+/// A guess at a password that has begun. One that is dropped was not made.
+pub struct Guess<'a> {
+    of: &'a Strangers,
+    is_over: bool,
     name: u64,
     peer: Option<Peer>,
     pair: Attempt,
     by_name: Attempt,
     by_peer: Attempt,
+}
+
+impl Guess<'_> {
+    /// Waits for so long, or until somebody has shown the right password for this name at this address.
+    pub async fn wait(&self, wait: Duration) {
+        let until = tokio::time::Instant::now() + wait;
+        let is_known = !self.pair.wait.is_zero();
+        while tokio::time::Instant::now() < until {
+            if is_known && !self.of.by_pair.is_slow(&(self.name, self.peer)) {
+                break;
+            }
+            let slice = tokio::time::Instant::now() + SLICE;
+            tokio::time::sleep_until(slice.min(until)).await;
+        }
+    }
+
+    /// The password was wrong.
+    pub fn was_wrong(mut self) {
+        self.is_over = true;
+        self.of.by_pair.failed(&(self.name, self.peer), self.pair);
+        self.of.by_name.failed(&self.name, self.by_name);
+        self.of.by_peer.failed(&self.peer, self.by_peer);
+    }
+
+    /// It was right: whoever has it need not wait for the wrong ones of others at the same address.
+    pub fn was_right(self) {
+        self.of.by_pair.forgive(&(self.name, self.peer));
+    }
+}
+
+impl Drop for Guess<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.of.by_pair.not_failed(&(self.name, self.peer), self.pair);
+            self.of.by_name.not_failed(&self.name, self.by_name);
+            self.of.by_peer.not_failed(&self.peer, self.by_peer);
+        }
+    }
 }
 
 /// A refusal that is like others.
@@ -232,29 +274,14 @@ impl Strangers {
         self.closed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Begins a guess at a password and says how long it waits. Nobody is locked out: who has the right password
-    /// waits for seconds at most, or comes from another address.
-    pub fn guess(&self, user: &str, origin: Origin) -> (Guess, Duration) {
+    /// Begins a guess at a password and says how long it waits.
+    pub fn guess(&self, user: &str, origin: Origin) -> (Guess<'_>, Duration) {
         let (name, peer) = (self.hasher.hash_one(user), origin.peer());
         let pair = self.by_pair.begin(&(name, peer));
         let by_name = self.by_name.begin(&name);
         let by_peer = self.by_peer.begin(&peer);
         let wait = pair.wait.max(by_name.wait).max(by_peer.wait);
-        (Guess { name, peer, pair, by_name, by_peer }, wait)
-    }
-
-    /// A guess is over: it was wrong, or it was right or not made.
-    pub fn guessed(&self, guess: &Guess, is_wrong: bool) {
-        let Guess { name, peer, pair, by_name, by_peer } = guess;
-        if is_wrong {
-            self.by_pair.failed(&(*name, *peer), *pair);
-            self.by_name.failed(name, *by_name);
-            self.by_peer.failed(peer, *by_peer);
-        } else {
-            self.by_pair.not_failed(&(*name, *peer), *pair);
-            self.by_name.not_failed(name, *by_name);
-            self.by_peer.not_failed(peer, *by_peer);
-        }
+        (Guess { of: self, is_over: false, name, peer, pair, by_name, by_peer }, wait)
     }
 
     /// Whether a cancel request is looked at: too many of one address that hit nothing are guesses.
@@ -408,12 +435,20 @@ mod tests {
         let strangers = Strangers::new(10);
         let guess = |user: &str, from| {
             let (guess, wait) = strangers.guess(user, from);
-            strangers.guessed(&guess, true);
+            guess.was_wrong();
             wait
         };
         assert!((0..5).all(|_| guess("ann", from(1)).is_zero()));
         let waits: Vec<u128> = (0..4).map(|_| guess("ann", from(1)).as_millis()).collect();
         assert!(waits[3] > 2000, "{waits:?}");
+        for _ in 0..100 {
+            // Begun, and given up.
+            drop(strangers.guess("ann", from(1)));
+        }
+        let (guess, wait) = strangers.guess("ann", from(1));
+        assert!(wait < Duration::from_secs(6), "{wait:?}");
+        guess.was_right();
+        assert!(strangers.guess("ann", from(1)).1.is_zero(), "it is forgiven");
         assert!(strangers.guess("ann", from(2)).1.is_zero(), "the same name from elsewhere");
         assert!(strangers.guess("bob", from(1)).1.is_zero(), "another name from there");
     }

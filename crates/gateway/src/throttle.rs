@@ -85,6 +85,19 @@ impl<K: Hash + Eq + Clone> Throttle<K> {
         *until = ((*until).max(now) + self.step).min(most);
     }
 
+    /// Whether attempts of a key wait now.
+    pub fn is_slow(&self, key: &K) -> bool {
+        let paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = Some(key.clone());
+        let until = paid.until.get(&key).or_else(|| paid.until.get(&None));
+        until.is_some_and(|until| *until > Instant::now() + self.free)
+    }
+
+    /// What a key has failed counts no longer.
+    pub fn forgive(&self, key: &K) {
+        self.paid.lock().unwrap_or_else(PoisonError::into_inner).until.remove(&Some(key.clone()));
+    }
+
     /// An attempt has not failed, or was not made after all.
     pub fn not_failed(&self, key: &K, attempt: Attempt) {
         let Some(paid_before) = attempt.paid else { return };

@@ -100,7 +100,7 @@ impl Analysis {
             defines_code |= symbols::defines_code(node, value);
             let copies_in = matches!(node, pg_query::NodeEnum::CopyStmt(copy) if copy.is_from);
             let (effect, is_quick) = (names::effect(node), names::is_quick(node));
-            let may_lock = symbols::may_lock(node, value);
+            let may_lock = symbols::may_lock(value);
             parts.push(Part { effect, is_quick, copies_in, may_lock, scope });
         }
         reads_constants |= verdict.refused.is_some();

@@ -9,6 +9,7 @@ use pg_query::protobuf::{Token, TransactionStmtKind};
 use serde_json::Value;
 
 use crate::functions;
+use crate::scope;
 
 /// The names in a text. The name of a function with the schema `pg_catalog` has that before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -232,11 +233,12 @@ pub fn in_catalogue(name: &str) -> Box<str> {
 
 /// Whether the session may hold a lock after a statement that keeps others from looking at a table: what defines
 /// something has one on what it names, unless that is new.
-pub(crate) fn may_lock(node: &NodeEnum, tree: &Value) -> bool {
+pub(crate) fn may_lock(tree: &Value) -> bool {
+    let kind = tree.as_object().and_then(|node| node.keys().next());
+    let is_query = kind.is_none_or(|kind| scope::moves_rows(kind));
     let mut symbols = Symbols::default();
     symbols.walk(tree);
-    let is_new = matches!(node, NodeEnum::SelectStmt(_) | NodeEnum::CreateTableAsStmt(_));
-    symbols.locks || symbols.defines && !is_new
+    !is_query && (symbols.locks || symbols.defines)
 }
 
 /// Whether a statement may make or change code that a store runs by itself later, as a trigger or a view.
