@@ -269,8 +269,26 @@ fn a_batch_without_a_sync_has_a_bound() {
     let place = Place::turn();
     let mut wire = place.connect(ANALYST, false);
     let long = "x".repeat(16_000);
+    let batch = |portal: &dyn Fn(usize) -> String| {
+        let mut sent = vec![parse("", "select $1::text is null")];
+        sent.extend((0..6_000).map(|n| bind(&portal(n), "", &[&long])));
+        sent.push(sync());
+        sent
+    };
+    let answer = send(&mut wire, &batch(&|n| format!("p{n}")));
+    assert_eq!(answer.sqlstate(), Some("54000"), "{:?}", answer.errors);
+    // Of portals of one name there is one at a time, and what is answered is kept no longer.
+    let answer = send(&mut wire, &batch(&|_| String::new()));
+    assert_eq!(answer.sqlstate(), None, "{:?}", answer.errors);
     let mut sent = vec![parse("", "select $1::text is null")];
-    sent.extend((0..6_000).map(|_| bind("", "", &[&long])));
+    sent.extend((0..6_000).flat_map(|_| [bind("", "", &[&long]), execute("", 0)]));
+    sent.push(sync());
+    let answer = send(&mut wire, &sent);
+    assert_eq!((answer.sqlstate(), answer.rows.len()), (None, 6_000), "{:?}", answer.errors);
+    // Texts of settings are kept until the end of the batch.
+    let set = format!("set application_name = '{}'", "x".repeat(200_000));
+    let mut sent: Vec<_> =
+        (0..400).flat_map(|_| [parse("", &set), bind("", "", &[]), execute("", 0)]).collect();
     sent.push(sync());
     let answer = send(&mut wire, &sent);
     assert_eq!(answer.sqlstate(), Some("54000"), "{:?}", answer.errors);
