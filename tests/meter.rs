@@ -477,6 +477,7 @@ fn nothing_but_rows_has_a_value(served: &Served, who: &str) {
 fn a_name_that_is_not_there_counts_nobody(served: &Served, who: &str) {
     let mut wire = connect(served, who);
     assert_eq!(run(&mut wire, "select * from usrs", Way::Simple).1.as_deref(), Some("42P01"));
+    assert_eq!(run(&mut wire, "select max(id) from usrs", Way::Simple).1.as_deref(), Some("42P01"));
     let store = |sql: &str| demo().superuser("us-trusted", "us", sql);
     // A table that was made since is known.
     store("create table app_later as select 1 as n; grant select on app_later to public");
@@ -581,6 +582,9 @@ fn full_access_abroad_is_counted_through_views_copies_functions_and_moves() {
         (&["select s.to_jsonb from (select * from users limit 3) s"], 3),
         (&["select u.json_agg from users u"], all),
         (&["select u.concat from users u where u.ctid is not null limit 3"], 3),
+        // They are counted, and not refused.
+        (&["do $$ begin null; end $$", "select query_to_xml('select 1', true, true, '')"], all),
+        (&["begin", "do $$ begin null; end $$", "insert into app_log2 values ('z')", "commit"], all),
         // Tables that nobody classified are counted in their own schema.
         (
             &[
@@ -707,27 +711,56 @@ fn full_access_abroad_is_counted_at_the_moment_of_the_answer() {
         ways.push((vec![], true, 150, sql.clone()));
         ways.push((repeatable(), false, 0, sql));
     }
+    // Definitions can run code, and keep what it says where it is read later.
+    let copies =
+        format!("query_to_xml('select email from users where id >= {}', true, true, '')::text", 9_000_000);
+    let own = "create temp table own (i int)";
+    for definition in [
+        format!("alter table own add column e text default {copies}"),
+        format!("alter table own alter column i type text using {copies}"),
+        format!("create temp table pp partition of own_parts for values in (({copies}))"),
+    ] {
+        let parts = "create temp table own_parts (i text) partition by list (i)";
+        let mut first = vec![own.to_owned(), parts.to_owned(), "insert into own values (1)".to_owned()];
+        first.extend(repeatable());
+        ways.push((first, false, 0, definition));
+    }
+    // What waits for the end of a transaction.
+    let late_copy = "create function pg_temp.copy() returns trigger language plpgsql volatile as $$ begin
+        perform pg_sleep(1.2); insert into kept select email from users where id >= 9000000; return null; end $$";
+    let first = [
+        "create temp table kept (e text)",
+        own,
+        late_copy,
+        "create constraint trigger late after insert on own deferrable initially deferred
+         for each row execute function pg_temp.copy()",
+        "begin",
+        "insert into own values (1)",
+    ];
+    ways.push((first.map(str::to_owned).to_vec(), true, 150, "commit".to_owned()));
+    let own_reads = ways.len() - 4..ways.len();
     let people: Vec<String> = (0..ways.len() + 3).map(|n| format!("singapore-moment-{n}")).collect();
     let served = serve_full_access(&demo, "moment", &people);
-    let mut seen = Vec::new();
-    let mut show = |wire: &mut Wire, comes: bool, after: u64, sql: &str| {
+    let shows = |wire: &mut Wire, sql: &str| {
         let before = wire.received.len();
-        if comes {
-            std::thread::scope(|scope| {
-                scope.spawn(|| {
-                    std::thread::sleep(std::time::Duration::from_millis(after));
-                    demo.superuser("us-trusted", "us", MAKE);
-                });
-                let _ = wire.run(sql, Way::Simple);
-            });
-        } else {
-            drop();
-            let _ = wire.run(sql, Way::Simple);
-        }
-        let bytes = String::from_utf8_lossy(&wire.received[before..]).into_owned();
-        seen.push(if bytes.contains("@moment.example") { 60 } else { 0 });
+        let _ = wire.run(sql, Way::Simple);
+        String::from_utf8_lossy(&wire.received[before..]).contains("@moment.example")
     };
-    for (who, (first, comes, after, sql)) in people.iter().zip(&ways) {
+    let show = |wire: &mut Wire, comes: bool, after: u64, sql: &str| {
+        if !comes {
+            drop();
+            return shows(wire, sql);
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(std::time::Duration::from_millis(after));
+                demo.superuser("us-trusted", "us", MAKE);
+            });
+            shows(wire, sql)
+        })
+    };
+    let mut seen = Vec::new();
+    for (n, (who, (first, comes, after, sql))) in people.iter().zip(&ways).enumerate() {
         drop();
         if !comes {
             demo.superuser("us-trusted", "us", MAKE);
@@ -736,7 +769,14 @@ fn full_access_abroad_is_counted_at_the_moment_of_the_answer() {
         for sql in first {
             assert_eq!(run(&mut wire, sql, Way::Simple).1, None, "{sql}");
         }
-        show(&mut wire, *comes, *after, sql);
+        let mut is_seen = show(&mut wire, *comes, *after, sql);
+        if own_reads.contains(&n) {
+            // What the definition kept, if it ran.
+            for sql in ["commit", "select e from own", "select i from own", "select e from kept"] {
+                is_seen |= shows(&mut wire, sql);
+            }
+        }
+        seen.push(if is_seen { 60 } else { 0 });
     }
     // A level that comes with the login, and one that the role has.
     let options = [("options", "-c default_transaction_isolation=repeatable\\ read")];
@@ -750,7 +790,7 @@ fn full_access_abroad_is_counted_at_the_moment_of_the_answer() {
         let mut wire = Wire::connect_with(served.port, who, "us", with).unwrap();
         run(&mut wire, "begin", Way::Simple);
         run(&mut wire, "select 1", Way::Simple);
-        show(&mut wire, false, 0, &all);
+        seen.push(if show(&mut wire, false, 0, &all) { 60 } else { 0 });
     }
     // A Parse begins the transaction of a batch.
     drop();
@@ -762,8 +802,8 @@ fn full_access_abroad_is_counted_at_the_moment_of_the_answer() {
     drop();
     let before = wire.received.len();
     let _ = wire.run(&all, Way::ExtendedText);
-    let bytes = String::from_utf8_lossy(&wire.received[before..]).into_owned();
-    seen.push(if bytes.contains("@moment.example") { 60 } else { 0 });
+    let is_seen = String::from_utf8_lossy(&wire.received[before..]).contains("@moment.example");
+    seen.push(if is_seen { 60 } else { 0 });
     drop();
     let there: u64 = demo.superuser("us-trusted", "us", "select count(*) from users").parse().unwrap();
     let comes = ways.iter().map(|(_, comes, ..)| *comes);

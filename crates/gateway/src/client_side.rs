@@ -9,7 +9,6 @@ use ringfence_ledger::{Entry, Kind};
 use ringfence_statement::allow_list::MAX_LENGTH;
 use ringfence_statement::analysis::Analysis;
 use ringfence_statement::names::Effect;
-use ringfence_statement::scope::QueryScope;
 use ringfence_statement::settings::{Encoding, Settings};
 use ringfence_statement::shape::FUNCTION_CALL;
 use sha2::{Digest as _, Sha256};
@@ -661,6 +660,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 in_flight.changes_names = flow.names.query(Some(&statement), begun);
                 flow.settings_unsure |= statement.analysis.changes_settings;
                 flow.keeps_snapshot |= statement.analysis.keeps_snapshot;
+                flow.level_unsure |= statement.analysis.may_set_level;
                 flow.begin(in_flight);
                 Ok(if statement.deallocates_shared {
                     Passage::Replace(stand_in::query(stand_in::DEALLOCATE))
@@ -738,10 +738,16 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let watch = session.watch(&running.runs, runs != Runs::Own);
         if watch.as_ref().is_some_and(Watch::has_unbounded) {
             let moment = self.moment(statement, &running);
-            // A definition gives no row back.
-            let combines = |scope: &QueryScope| scope.aggregates() && (session.is_face() || scope.has_rows);
-            let mut combining = running.runs.iter().filter(|run| !run.goes_on && combines(&run.scope));
-            let refusal = combining.find_map(|run| moment(run.part).refusal("a table"));
+            let only_defines = runs == Runs::Own && !session.is_face();
+            let refusal = running.runs.iter().find_map(|run| {
+                if run.goes_on || only_defines && run_only_defines(statement, run) {
+                    return None;
+                }
+                let (scope, moment) = (&run.scope, moment(run.part));
+                // What is not known is counted again, so it may come later.
+                let is_bad = scope.aggregates() && !scope.is_unknown || moment == Moment::Earlier;
+                moment.refusal("a table").filter(|_| is_bad && (scope.aggregates() || runs != Runs::Own))
+            });
             if let Some(refusal) = refusal {
                 session.quota.take_back(&charges);
                 return Err(refusal);
@@ -749,7 +755,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         }
         let unbounded = watch.as_ref().map(Watch::unbounded).filter(|watch| !watch.is_empty());
         let is_counted_again = unbounded.is_some() || charges.iter().any(Charge::has_unbounded);
-        let again = is_counted_again.then(|| again_in(session, statement, &running));
+        let again = is_counted_again.then(|| again_in(session, statement, &running, runs));
         let at_end = runs != Runs::Own;
         let asks = match &watch {
             Some(watch) => {
@@ -1318,6 +1324,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         in_flight.changes_names = flow.names.execute((!portal.in_sql).then_some(&statement), begun);
         flow.settings_unsure |= statement.analysis.changes_settings;
         flow.keeps_snapshot |= statement.analysis.keeps_snapshot;
+        flow.level_unsure |= statement.analysis.may_set_level;
         let wants_description = in_flight.watch.as_ref().is_some_and(|w| w.wants_description());
         flow.begin(in_flight);
         let is_described = flow.just_described.take().is_some_and(|n| *n == *name);
@@ -1392,25 +1399,17 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     }
 }
 
-/// In which parts of a text there are queries that are counted again, by a bit for each. What is not understood,
-/// as a definition, may hold locks on all that it names.
-fn again_in(session: &Session, statement: &Statement, running: &Running) -> u64 {
-    // What runs behind such a part is refused (`Moment::Later`).
-    let may_lock =
-        |analysis: &Analysis, part| analysis.parts.get::<usize>(part).is_none_or(|part| part.may_lock);
-    let may_lock = |part: usize| {
-        !session.is_face()
-            && (may_lock(&statement.analysis, part)
-                || running
-                    .meant
-                    .iter()
-                    .any(|(_, meant)| (0..meant.analysis.parts.len()).any(|n| may_lock(&meant.analysis, n))))
-    };
-    let counts = |run: &&resolve::Run| {
-        !run.goes_on && !may_lock(run.part) && (session.is_face() || run.scope.has_rows)
-    };
+/// In which parts of a text there is something that is counted again, by a bit for each.
+fn again_in(session: &Session, statement: &Statement, running: &Running, runs: Runs) -> u64 {
+    let only_defines = runs == Runs::Own && !session.is_face();
+    let counts = |run: &&resolve::Run| !(run.goes_on || only_defines && run_only_defines(statement, run));
     let parts = running.runs.iter().filter(counts).map(|run| run.part.min(63));
     parts.fold(0, |bits, part| bits | 1 << part)
+}
+
+/// Whether what runs is a definition that calls nothing.
+fn run_only_defines(statement: &Statement, run: &resolve::Run) -> bool {
+    statement.analysis.parts.get(run.part).is_some_and(|part| part.only_defines)
 }
 
 /// Whether planning a statement can call functions.
@@ -1462,13 +1461,21 @@ async fn look_at_code(session: &Session, statement: &Statement, running: &Runnin
         must_reset |= analysis.runs_sql;
     }
     let mut flow = session.flow();
+    // Triggers that wait run with COMMIT, and so does the rest of a cursor.
+    let runs_late = |e: &Effect| *e == Effect::Commit;
+    let is_late = statement.analysis.parts.iter().any(|part| part.effect.as_ref().is_some_and(runs_late))
+        || statement.analysis.sets_constraints;
+    if is_late && flow.ran_others {
+        runs = runs.max(Runs::Reads);
+    }
+    flow.ran_others |= runs != Runs::Own;
     flow.defines |= flow_defines;
     flow.defines_unseen |= defines_unseen;
     flow.must_reset |= must_reset;
     if runs == Runs::Changes {
         flow.must_reset = true;
         flow.settings_unsure = true;
-        flow.keeps_snapshot = true;
+        flow.level_unsure = true;
         // What is counted goes by the texts that were sent: its names stay.
         if session.is_logged() {
             flow.names.be_unsure();

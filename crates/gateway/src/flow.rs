@@ -248,6 +248,8 @@ pub struct Flow {
     pub defines: bool,
     /// Something was sent since the last ReadyForQuery that may have ended the transaction.
     pub ends_transaction: bool,
+    /// Code of others ran in the transaction under way: some of it may wait for the end.
+    pub ran_others: bool,
     /// Code ran in the transaction under way that may have defined other code.
     pub defines_unseen: bool,
     /// When code that the session has defined was committed last, or may have been.
@@ -262,6 +264,9 @@ pub struct Flow {
     pub keeps_snapshot: bool,
     /// The same as the session began.
     pub begins_with_snapshot: bool,
+    /// Something ran that may have made it so for transactions that begin later: the level of one that has taken
+    /// its snapshot stays (PostgreSQL manual, SET TRANSACTION).
+    pub level_unsure: bool,
     /// Something was sent since the last ReadyForQuery: it may have begun the transaction. Parse and Bind do, too.
     pub has_run: bool,
     /// A transaction was rolled back since the last ReadyForQuery.
@@ -374,6 +379,7 @@ impl Flow {
     /// began.
     pub fn settings_are_reset(&mut self) {
         self.keeps_snapshot = self.begins_with_snapshot;
+        self.level_unsure = false;
     }
 
     /// DEALLOCATE ALL, or DISCARD ALL (`everything`), has ended: all prepared statements are gone from the
@@ -574,13 +580,16 @@ impl Flow {
         self.setting.clear();
         self.kept = 0;
         self.has_run = false;
-        self.ends_transaction = false;
+        if std::mem::take(&mut self.ends_transaction) || transaction == b'I' {
+            self.keeps_snapshot |= std::mem::take(&mut self.level_unsure);
+        }
         self.sent.clear();
         self.sending.clear();
         self.sending_unnamed = None;
         self.discarding = false;
         self.settings_unsure = false;
         self.defines_unseen &= transaction != b'I';
+        self.ran_others &= transaction != b'I';
         if transaction == b'I' && std::mem::take(&mut self.defines) {
             self.defined_at = Some(Instant::now());
         }

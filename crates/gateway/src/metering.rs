@@ -449,6 +449,10 @@ impl Session {
             if max_rows == UNBOUNDED && named(table).flatten().is_some_and(is_temporary) {
                 continue;
             }
+            // It is not there: the store refuses it, and `is_absent` holds its rows back.
+            if max_rows == UNBOUNDED && !catalogue.tables.contains_key(table) && named(table) == Some(None) {
+                continue;
+            }
             // Who it was is on record also where only devices are counted.
             let mut units: BTreeSet<Unit> = forms.keys().flat_map(|c| self.shared.meter.units(c)).collect();
             units.insert(Unit::Person);

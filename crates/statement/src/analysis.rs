@@ -30,8 +30,8 @@ pub struct Part {
     pub is_quick: bool,
     /// It is COPY FROM STDIN.
     pub copies_in: bool,
-    /// Its session may hold a lock after it that keeps others from looking at a table.
-    pub may_lock: bool,
+    /// It gives no row back, copies none, and calls nothing that could.
+    pub only_defines: bool,
     /// What its own result can show. That of EXECUTE and FETCH is in what their name stands for; that
     /// of PREPARE and DECLARE is shown later, by those.
     pub scope: Arc<QueryScope>,
@@ -53,6 +53,10 @@ pub struct Analysis {
     pub changes_settings: bool,
     /// After it, a statement may see the rows as they were some time before (REPEATABLE READ and above).
     pub keeps_snapshot: bool,
+    /// After it that may be so, which nothing in the text says.
+    pub may_set_level: bool,
+    /// It runs triggers that wait.
+    pub sets_constraints: bool,
     /// The names in it behind which a store can have code of its own.
     pub symbols: Symbols,
     /// It may make or change such code.
@@ -89,19 +93,22 @@ impl Analysis {
             verdict = allow_list::too_long();
         }
         let mut parts = Vec::with_capacity(parsed.stmts.len());
-        let (mut changes_settings, mut keeps_snapshot, mut defines_code) = (false, false, false);
+        let (mut changes_settings, mut defines_code) = (false, false);
+        let (mut keeps_snapshot, mut may_set_level, mut sets_constraints) = (false, false, false);
         for (n, raw) in parsed.stmts.iter().enumerate() {
             let Some(node) = raw.stmt.as_ref().and_then(|s| s.node.as_ref()) else { continue };
             let value = &tree["stmts"][n]["stmt"]["node"];
             reads_constants |= !names::is_same_for_all_constants(node);
             let scope = Arc::new(scope::of(value, &mut reads_constants));
             changes_settings |= names::may_change_settings(node) || sets_unseen(value);
-            keeps_snapshot |= names::may_keep_snapshot(node) || sets_isolation(value, &mut reads_constants);
+            keeps_snapshot |= names::may_keep_snapshot(node);
+            may_set_level |= names::may_set_level(node) || sets_isolation(value, &mut reads_constants);
+            sets_constraints |= matches!(node, pg_query::NodeEnum::ConstraintsSetStmt(_));
             defines_code |= symbols::defines_code(node, value);
             let copies_in = matches!(node, pg_query::NodeEnum::CopyStmt(copy) if copy.is_from);
             let (effect, is_quick) = (names::effect(node), names::is_quick(node));
-            let may_lock = symbols::may_lock(value);
-            parts.push(Part { effect, is_quick, copies_in, may_lock, scope });
+            let only_defines = symbols::only_defines(value);
+            parts.push(Part { effect, is_quick, copies_in, only_defines, scope });
         }
         reads_constants |= verdict.refused.is_some();
         let scope = match parts.as_slice() {
@@ -121,6 +128,8 @@ impl Analysis {
             is_sticky: pinning::is_sticky(&parsed.stmts, &tree),
             changes_settings,
             keeps_snapshot,
+            may_set_level,
+            sets_constraints,
             symbols: Symbols::of(&tree),
             defines_code,
             runs_sql: calls_sql(&tree),
@@ -141,13 +150,15 @@ impl Analysis {
                 effect: Some(Effect::Unsure),
                 is_quick: false,
                 copies_in: false,
-                may_lock: true,
+                only_defines: false,
                 scope: Arc::clone(&scope),
             }],
             scope,
             is_sticky: true,
             changes_settings: true,
-            keeps_snapshot: true,
+            keeps_snapshot: false,
+            may_set_level: true,
+            sets_constraints: true,
             symbols: Symbols::default(),
             defines_code: true,
             runs_sql: true,
@@ -188,7 +199,7 @@ impl Analysis {
             effect: None,
             is_quick: false,
             copies_in: false,
-            may_lock: false,
+            only_defines: false,
             scope: Arc::clone(&scope),
         }];
         let is_understood = true;

@@ -167,9 +167,13 @@ pub(crate) fn may_keep_snapshot(node: &NodeEnum) -> bool {
             "transaction snapshot" => true,
             _ => false,
         },
-        NodeEnum::DoStmt(_) | NodeEnum::CallStmt(_) => true,
         _ => false,
     }
+}
+
+/// Whether a statement may do the same without a word of it.
+pub(crate) fn may_set_level(node: &NodeEnum) -> bool {
+    matches!(node, NodeEnum::DoStmt(_) | NodeEnum::CallStmt(_))
 }
 
 /// An option of a transaction that is an isolation level above READ COMMITTED.

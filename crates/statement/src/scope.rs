@@ -76,7 +76,7 @@ pub struct QueryScope {
     /// The statement is one SELECT, and each row of its result shows one row of each mention. So a
     /// table's key in a row says whom the row is about, where [`Mention::max_rows`] is 1.
     pub is_plain: bool,
-    /// The statement gives rows back, or copies them.
+    /// The statement gives rows back.
     pub has_rows: bool,
     /// Columns that are equal, as in `JOIN … ON d.user_id = u.id`.
     pub equal: Vec<Equal>,
@@ -177,7 +177,7 @@ pub(crate) fn of(node: &Value, constants: &mut bool) -> QueryScope {
 }
 
 /// Whether a statement of this kind may give rows back, or copy them to where a later one finds them. Definitions do
-/// neither.
+/// neither, but for the code that they run.
 pub(crate) fn moves_rows(kind: &str) -> bool {
     !kind.ends_with("Stmt") || MOVE_ROWS.contains(&kind)
 }
@@ -204,7 +204,7 @@ const MOVE_ROWS: &[&str] = &[
 ];
 
 fn read(kind: &str, fields: &Value, constants: &mut bool) -> QueryScope {
-    let mut scope = QueryScope { has_rows: moves_rows(kind), ..QueryScope::default() };
+    let mut scope = QueryScope { has_rows: true, ..QueryScope::default() };
     let own = bounds::of(kind, fields, false);
     *constants |= own.reads_constants;
     scope.is_unknown = own.is_unknown;

@@ -33,8 +33,6 @@ pub struct Symbols {
     pub written: BTreeSet<Box<str>>,
     /// It looks at all tables, for statistics or to make indexes again.
     pub maintains_all: bool,
-    /// It may hold a lock that keeps others from looking at a table. See [`may_lock`].
-    pub(crate) locks: bool,
     /// It may make, change or drop something: a store's event triggers run then.
     pub defines: bool,
 }
@@ -132,14 +130,10 @@ impl Symbols {
                 self.written.extend(fields["relation"]["relname"].as_str().map(Into::into));
             }
             "VacuumStmt" => {
-                self.locks = true;
                 self.maintains_all |= list(&fields["rels"]).is_empty();
             }
-            "LockStmt" => self.locks = true,
-            "TruncateStmt" => {
-                self.locks = true;
-                collect_relations(fields, &mut self.written);
-            }
+            "LockStmt" => {}
+            "TruncateStmt" => collect_relations(fields, &mut self.written),
             _ if kind.ends_with("Stmt") && !DEFINES_NOTHING.contains(&kind) => {
                 self.defines = true;
                 self.maintains_all |=
@@ -231,14 +225,23 @@ pub fn in_catalogue(name: &str) -> Box<str> {
     format!("pg_catalog.{name}").into()
 }
 
-/// Whether the session may hold a lock after a statement that keeps others from looking at a table: what defines
-/// something has one on what it names, unless that is new.
-pub(crate) fn may_lock(tree: &Value) -> bool {
+/// Whether a statement gives no row back, copies none, and calls nothing that could. (Its session may hold a lock
+/// after it that keeps others from looking at a table.)
+pub(crate) fn only_defines(tree: &Value) -> bool {
     let kind = tree.as_object().and_then(|node| node.keys().next());
-    let is_query = kind.is_none_or(|kind| scope::moves_rows(kind));
-    let mut symbols = Symbols::default();
-    symbols.walk(tree);
-    !is_query && (symbols.locks || symbols.defines)
+    !kind.is_none_or(|kind| scope::moves_rows(kind)) && !calls_more(tree)
+}
+
+/// Whether a function is called that is not known to depend on its arguments only.
+fn calls_more(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.iter().any(calls_more),
+        Value::Object(fields) => fields.iter().any(|(key, inner)| {
+            let is_call = matches!(key.as_str(), "FuncCall" | "funccall") && inner.is_object();
+            is_call && functions::of_call(inner) != functions::Function::Scalar || calls_more(inner)
+        }),
+        _ => false,
+    }
 }
 
 /// Whether a statement may make or change code that a store runs by itself later, as a trigger or a view.
