@@ -519,14 +519,15 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
 
     async fn frame(&mut self, tag: u8, whole: &[u8]) -> std::io::Result<Passage> {
         let body = &whole[HEADER..];
-        if !matches!(tag, b'S' | b'c' | b'f') {
-            self.session.flow().unsynced = true;
-        }
-        if tag != b'E' && self.session.metering.is_some() {
-            self.session.flow().just_described = None;
-        }
-        let is_kept = matches!(tag, b'P' | b'B' | b'C' | b'E' | b'D');
-        if is_kept && self.session.flow().kept > self.most_kept() {
+        let is_too_much = {
+            let mut flow = self.session.flow();
+            flow.unsynced |= !matches!(tag, b'S' | b'c' | b'f');
+            if tag != b'E' {
+                flow.just_described = None;
+            }
+            matches!(tag, b'P' | b'B' | b'C' | b'E' | b'D') && flow.kept > self.most_kept()
+        };
+        if is_too_much {
             let refusal = Refusal::new(code::LIMIT_EXCEEDED, "too many messages without a Sync")
                 .hint("Send a Sync more often: until then the gateway keeps what was sent.");
             return Ok(self.refuse_in_batch(&refusal, None));
