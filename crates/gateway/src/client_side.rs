@@ -1196,11 +1196,13 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             self.unsent_binds.push(Unsent { portal: Some(portal.clone()), statement, parameters });
         }
         let mut flow = self.session.flow();
-        // A portal of that name is gone.
-        if let Found::Known(before) | Found::Unsure(Some(before)) = flow.names.portal(&portal) {
-            flow.forget_kept(size_of(&before.parameters));
+        // A portal of that name is gone. Of what is counted no parameter is kept.
+        if self.session.is_logged() {
+            if let Found::Known(before) | Found::Unsure(Some(before)) = flow.names.portal(&portal) {
+                flow.forget_kept(size_of(&before.parameters));
+            }
+            flow.kept += size_of(&parameters);
         }
-        flow.kept += size_of(&parameters);
         flow.names.bind(portal, &prepared, parameters, portal_is_decoded, number);
         flow.send(Confirmed::Pass, None);
         // A face has PostgreSQL's own functions only, and those that read tables are refused. But planning can call
@@ -1258,7 +1260,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             self.forget_unsent(&name);
         }
         let mut flow = self.session.flow();
-        if let (true, Found::Known(before)) = (is_portal, flow.names.portal(&name)) {
+        if is_portal
+            && self.session.is_logged()
+            && let Found::Known(before) = flow.names.portal(&name)
+        {
             flow.forget_kept(size_of(&before.parameters));
         }
         let is_reserved = self.session.changes_connections() && name.starts_with(SHARED);
