@@ -76,7 +76,8 @@ fn demo() -> &'static Demo {
     DEMO.get_or_init(|| Demo::start("strangers"))
 }
 
-/// More silent connections than the gateway has room for, and a login beside them, from the same address.
+/// More silent connections than the gateway has room for, and a login beside them, from the same
+/// address.
 #[test]
 fn silent_connections_take_no_place_of_others() {
     let demo = demo();

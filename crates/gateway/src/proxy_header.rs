@@ -1,6 +1,6 @@
-//! What a balancer says before a client's first byte: whom it brings, in version 2 of the PROXY protocol
-//! (haproxy.org, proxy-protocol.txt, section 2.2). Only balancers that the configuration names are listened to, and
-//! they have to say it.
+//! What a balancer says before a client's first byte: whom it brings, in version 2 of the PROXY
+//! protocol (haproxy.org, proxy-protocol.txt, section 2.2). Only balancers that the configuration
+//! names are listened to, and they have to say it.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,8 @@ const FRONT: usize = 16;
 /// The longest rest, in bytes: addresses, and what balancers add.
 const MOST: usize = 4096;
 
-/// Reads a header, and no byte behind it. `None` where the balancer speaks for itself, as for a look at our health.
+/// Reads a header, and no byte behind it. `None` where the balancer speaks for itself, as for a
+/// look at our health.
 pub(crate) async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> std::io::Result<Option<SocketAddr>> {
     let mut header = vec![0; FRONT];
     stream.read_exact(&mut header).await?;

@@ -1,5 +1,5 @@
-//! What connections may cost before they have proven a name: places, guesses at passwords and at cancel keys, and room
-//! in the ledger.
+//! What connections may cost before they have proven a name: places, guesses at passwords and at
+//! cancel keys, and room in the ledger.
 
 use std::cmp::Reverse;
 use std::collections::hash_map::RandomState;
@@ -106,8 +106,9 @@ struct Places {
 }
 
 impl Places {
-    /// Makes room for one more. Where there is none, it takes a place away from the address that has most: the
-    /// oldest one that is silent, or the oldest if that has had its time. False if there is no such place.
+    /// Makes room for one more. Where there is none, it takes a place away from the address that
+    /// has most: the oldest one that is silent, or the oldest if that has had its time. False if
+    /// there is no such place.
     fn make_room(&mut self, origin: Origin) -> (bool, bool) {
         let own = self.of.get(&origin).map_or(0, BTreeMap::len);
         let is_one = matches!(origin, Origin::Network(_));
@@ -201,7 +202,8 @@ pub struct Guess<'a> {
 }
 
 impl Guess<'_> {
-    /// Waits for so long, or until somebody has shown the right password for this name at this address.
+    /// Waits for so long, or until somebody has shown the right password for this name at this
+    /// address.
     pub async fn wait(&self, wait: Duration) {
         let until = tokio::time::Instant::now() + wait;
         let is_known = !self.pair.wait.is_zero();
@@ -248,8 +250,8 @@ struct Refused {
 }
 
 impl Strangers {
-    /// A place for a connection, if there is room. What comes with the place says when it is lost: where there is
-    /// no room, silence gives way.
+    /// A place for a connection, if there is room. What comes with the place says when it is lost:
+    /// where there is no room, silence gives way.
     pub fn place(self: &Arc<Self>, origin: Origin) -> Option<(Place, oneshot::Receiver<()>)> {
         let (ends, ended) = oneshot::channel();
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
@@ -303,8 +305,8 @@ impl Strangers {
         }
     }
 
-    /// Puts on record that a login was refused. The first of a kind in a minute is an entry of its own; those that
-    /// are like it are summed up.
+    /// Puts on record that a login was refused. The first of a kind in a minute is an entry of its
+    /// own; those that are like it are summed up.
     pub fn refused(
         &self,
         ledger: &Ledger,

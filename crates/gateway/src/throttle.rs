@@ -1,5 +1,5 @@
-//! Slows what has failed. Who fails again and again waits longer each time, up to a bound; what has never failed waits
-//! for nothing.
+//! Slows what has failed. Who fails again and again waits longer each time, up to a bound; what has
+//! never failed waits for nothing.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -31,12 +31,14 @@ struct Paid<K> {
 pub struct Attempt {
     /// How long it has to wait.
     pub wait: Duration,
-    /// What it has paid already: where something has failed, attempts that come at once wait for each other.
+    /// What it has paid already: where something has failed, attempts that come at once wait for
+    /// each other.
     paid: Option<Duration>,
 }
 
 impl<K: Hash + Eq + Clone> Throttle<K> {
-    /// `failures` of a key are free; each further one costs `step`, and nothing waits longer than `most`.
+    /// `failures` of a key are free; each further one costs `step`, and nothing waits longer than
+    /// `most`.
     pub fn new(step: Duration, failures: u32, most: Duration) -> Self {
         let paid = Paid { until: HashMap::new(), asked: 0 };
         Self { step, free: step * failures, most, paid: Mutex::new(paid) }
@@ -123,7 +125,8 @@ mod tests {
         for _ in 0..3 {
             throttle.pay(&"ann", now);
         }
-        // Three failures are free. Then attempts come one by one, and none waits longer than the bound.
+        // Three failures are free. Then attempts come one by one, and none waits longer than the
+        // bound.
         let waits: Vec<_> = (0..13).map(|_| wait(now).as_secs()).collect();
         assert_eq!(waits, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10, 10]);
         assert_eq!(throttle.begin_at(&"bob", now).wait, Duration::ZERO, "another one waits for nothing");
