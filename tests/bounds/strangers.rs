@@ -40,6 +40,16 @@ fn is_closed(stream: &mut TcpStream) -> bool {
     }
 }
 
+/// How many connections are open once the gateway has closed those that are too many.
+fn open_of(streams: &mut [TcpStream]) -> usize {
+    let until = Instant::now() + Duration::from_secs(10);
+    let mut open = streams.len();
+    while open > 250 && Instant::now() < until {
+        open = streams.iter_mut().map(is_closed).filter(|closed| !closed).count();
+    }
+    open
+}
+
 /// Version 2 of the PROXY protocol, for a client at 192.0.2.LAST.
 fn header(last: u8) -> Vec<u8> {
     let addresses = [192, 0, 2, last, 10, 0, 0, 1, 0x12, 0x34, 0x15, 0x38];
@@ -87,11 +97,7 @@ fn silent_connections_take_no_place_of_others() {
     assert!(wire.is_ok(), "{:?}", wire.err());
     let other = log_in(2, served.port, ENGINEER, "us", "demo");
     assert!(other.is_ok(), "{:?}", other.err());
-    let until = Instant::now() + Duration::from_secs(10);
-    let mut open = silent.len();
-    while open > 250 && Instant::now() < until {
-        open = silent.iter_mut().map(is_closed).filter(|closed| !closed).count();
-    }
+    let open = open_of(&mut silent);
     assert!((1..=250).contains(&open), "{open} silent connections are open");
 }
 
@@ -214,11 +220,7 @@ fn a_balancer_says_whom_it_brings() {
         })
         .collect();
     assert!(through_balancer(7, served.port).is_ok());
-    let until = Instant::now() + Duration::from_secs(10);
-    let mut open = silent.len();
-    while open > 250 && Instant::now() < until {
-        open = silent.iter_mut().map(is_closed).filter(|closed| !closed).count();
-    }
+    let open = open_of(&mut silent);
     assert!((1..=250).contains(&open), "{open} silent connections of one address are open");
     // It has to say it, and nobody else may.
     assert!(log_in(5, served.port, ENGINEER, "us", "demo").is_err());

@@ -152,10 +152,7 @@ impl Address {
     pub async fn dial(&self) -> std::io::Result<Box<dyn Stream>> {
         Ok(match self {
             Self::Tcp(host, port, tls) => {
-                let mut stream = TcpStream::connect((host.as_str(), *port)).await?;
-                if !sockets::leaves_room_for_log(&stream) {
-                    return Err(std::io::Error::other("too many files are open"));
-                }
+                let mut stream = sockets::with_room(TcpStream::connect((host.as_str(), *port)).await?)?;
                 stream.set_nodelay(true)?;
                 sockets::notice_loss(&stream);
                 let Some(tls) = tls else { return Ok(Box::new(stream)) };
@@ -166,13 +163,7 @@ impl Address {
                 }
                 Box::new(TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?)
             }
-            Self::Unix(path) => {
-                let stream = UnixStream::connect(path).await?;
-                if !sockets::leaves_room_for_log(&stream) {
-                    return Err(std::io::Error::other("too many files are open"));
-                }
-                Box::new(stream)
-            }
+            Self::Unix(path) => Box::new(sockets::with_room(UnixStream::connect(path).await?)?),
         })
     }
 

@@ -390,11 +390,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         if self.out.is_empty() && self.passing == 0 {
             return Ok(());
         }
-        {
-            let mut flow = self.session.flow();
-            flow.within_frame = true;
-            flow.has_run = true;
-        }
+        self.session.flow().sends();
         if self.out.is_empty() {
             self.store.write_all(&buffer.data()[..self.passing]).await?;
             buffer.consume(self.passing);
@@ -436,11 +432,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         for Unsent { statement, parameters, .. } in self.unsent_binds.drain(..planned).collect::<Vec<_>>() {
             self.announce_plan(&statement, &parameters).await?;
         }
-        {
-            let mut flow = self.session.flow();
-            flow.within_frame = true;
-            flow.has_run = true;
-        }
+        self.session.flow().sends();
         self.store.write_all(&self.out[..count]).await?;
         self.store.flush().await?;
         self.out.drain(..count);
@@ -823,8 +815,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     ) -> impl Fn(usize) -> Moment + Sync + use<W> {
         let flow = self.session.flow();
         let is_slow = |of: &Arc<Statement>| of.analysis.parts.iter().any(|part| !part.is_quick);
-        let waits = flow.awaited.iter().any(|a| matches!(a, Awaited::Statement(_)))
-            && flow.quotable().iter().any(is_slow);
+        let waits =
+            flow.awaited.iter().any(|a| matches!(a, Awaited::Statement(_))) && flow.quotable().any(is_slow);
         let is_earlier = running.is_from_before || flow.may_see_before() || statement.analysis.keeps_snapshot;
         let statement = Arc::clone(statement);
         move |part| {
@@ -1242,7 +1234,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         Ok(Passage::Replace(out))
     }
 
-    /// A portal's name is another's, or nobody's: what was bound under it is only planned.
+    /// The name of a portal has a new meaning, or none: the store only plans what was bound to it.
     fn forget_unsent(&mut self, portal: &str) {
         for unsent in &mut self.unsent_binds {
             if unsent.portal.as_deref() == Some(portal) {

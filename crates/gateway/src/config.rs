@@ -30,7 +30,7 @@ pub struct Config {
     pub tls: Option<Arc<Tls>>,
     /// Which clients are refused without TLS.
     pub tls_required: TlsRequired,
-    /// Balancers: they say in the PROXY protocol whom they bring.
+    /// Balancers: they send the client's address in the PROXY protocol.
     pub proxies: Vec<IpNet>,
     /// Makes the passwords of store logins and the salts shown to unknown users. 32 bytes or more.
     pub secret: Vec<u8>,

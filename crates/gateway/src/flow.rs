@@ -32,6 +32,9 @@ pub fn size_of(parameters: &[Box<str>]) -> usize {
     parameters.iter().map(|parameter| parameter.len() + A_PARAMETER).sum()
 }
 
+/// A text and its parameters.
+type Quoted = (Arc<Statement>, Arc<[Box<str>]>);
+
 /// What becomes of a ParseComplete, BindComplete or CloseComplete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confirmed {
@@ -281,8 +284,7 @@ pub struct Flow {
     /// See `texts`.
     parameters: VecDeque<Arc<[Box<str>]>>,
     /// Those of statements that are over and may have set a parameter: the store says so at the end of the batch.
-    #[allow(clippy::type_complexity, reason = "a text and its parameters")]
-    setting: Vec<(Arc<Statement>, Arc<[Box<str>]>)>,
+    setting: Vec<Quoted>,
     sent: VecDeque<Sent>,
     /// Shared statements that were sent to the connection and not confirmed.
     sending: HashSet<u64>,
@@ -306,6 +308,12 @@ impl Flow {
     fn place(&mut self) -> u64 {
         self.next_place += 1;
         self.next_place
+    }
+
+    /// Bytes are about to be sent to the store; until the last of them is, it may have a part of a frame.
+    pub fn sends(&mut self) {
+        self.within_frame = true;
+        self.has_run = true;
     }
 
     /// A Describe was sent whose answer is looked at.
@@ -426,7 +434,7 @@ impl Flow {
     pub fn confirm(&mut self) -> Confirmed {
         self.names.confirm();
         let Some(sent) = self.sent.pop_front() else { return Confirmed::Pass };
-        self.kept = self.kept.saturating_sub(A_MESSAGE);
+        self.forget_kept(A_MESSAGE);
         match sent.prepares {
             Some((true, number)) => drop(self.on_connection.insert(number)),
             Some((false, number)) => self.unnamed = Some(number),
@@ -478,22 +486,25 @@ impl Flow {
                     self.names.confirm();
                 }
                 self.traffic.statements += 1;
-                // What comes later in the batch answers others.
-                let texts = usize::from(statement.texts).min(self.texts.len());
-                let parameters =
-                    (texts > 0).then(|| self.parameters.pop_front()).flatten().unwrap_or_default();
-                let quotes = self.texts.iter().take(texts).map(|text| text.text.len()).sum::<usize>();
-                let mut setting = self.texts.drain(..texts).filter(|text| text.analysis.changes_settings);
-                if let Some(first) = setting.next() {
-                    self.setting.push((first, parameters));
-                    self.setting.extend(setting.map(|text| (text, Arc::from([]))));
-                } else {
-                    drop(setting);
-                    self.forget_kept(A_MESSAGE + quotes + size_of(&parameters));
-                }
+                self.forget_texts(usize::from(statement.texts));
                 Some(statement)
             }
             _ => None,
+        }
+    }
+
+    /// A statement is over that has added so many texts: what comes later in the batch answers others.
+    fn forget_texts(&mut self, count: usize) {
+        let count = count.min(self.texts.len());
+        let parameters = (count > 0).then(|| self.parameters.pop_front()).flatten().unwrap_or_default();
+        let bytes = self.texts.iter().take(count).map(|text| text.text.len()).sum::<usize>();
+        let mut setting = self.texts.drain(..count).filter(|text| text.analysis.changes_settings);
+        if let Some(first) = setting.next() {
+            self.setting.push((first, parameters));
+            self.setting.extend(setting.map(|text| (text, Arc::from([]))));
+        } else {
+            drop(setting);
+            self.forget_kept(A_MESSAGE + bytes + size_of(&parameters));
         }
     }
 
@@ -599,8 +610,8 @@ impl Flow {
     }
 
     /// The texts that the store may quote in what it says next.
-    pub fn quotable(&self) -> Vec<Arc<Statement>> {
-        self.setting.iter().map(|(text, _)| text).chain(&self.texts).cloned().collect()
+    pub fn quotable(&self) -> impl Iterator<Item = &Arc<Statement>> {
+        self.setting.iter().map(|(text, _)| text).chain(&self.texts)
     }
 
     /// The parameters of them.

@@ -441,16 +441,15 @@ impl Session {
             } else {
                 scope.max_rows(table, &|table, column| self.has_column(table, column))
             };
-            if max_rows == UNBOUNDED && goes_on {
-                continue;
-            }
-            // The person's own: nobody else can count its rows, and what went into it was counted then.
-            let is_temporary = |named: &Named| matches!(named, Named::Table(s) if s.starts_with("pg_temp_"));
-            if max_rows == UNBOUNDED && named(table).flatten().is_some_and(is_temporary) {
-                continue;
-            }
-            // It is not there: the store refuses it, and `is_absent` holds its rows back.
-            if max_rows == UNBOUNDED && !catalogue.tables.contains_key(table) && named(table) == Some(None) {
+            let is_uncounted = match named(table) {
+                // A temporary table: no other session can count its rows, and what went into it was
+                // counted then.
+                Some(Some(Named::Table(schema))) => schema.starts_with("pg_temp_"),
+                // It is not there: the store refuses it, and `is_absent` holds its rows back.
+                Some(None) => !catalogue.tables.contains_key(table),
+                _ => false,
+            };
+            if max_rows == UNBOUNDED && (goes_on || is_uncounted) {
                 continue;
             }
             // Who it was is on record also where only devices are counted.

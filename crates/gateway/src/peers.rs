@@ -3,8 +3,9 @@
 use std::fmt;
 use std::net::IpAddr;
 
-/// Whom a connection is from: an address, of IPv6 the network of 64 bits that one subscriber has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Where a connection comes from: an address, or in IPv6 the network of 64 bits that one
+/// subscriber has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Peer(IpAddr);
 
 impl Peer {

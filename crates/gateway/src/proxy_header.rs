@@ -1,6 +1,6 @@
-//! What a balancer says before a client's first byte: whom it brings, in version 2 of the PROXY
-//! protocol (haproxy.org, proxy-protocol.txt, section 2.2). Only balancers that the configuration
-//! names are listened to, and they have to say it.
+//! The header that a balancer sends before a client's first byte: the client's address, in version 2
+//! of the PROXY protocol (haproxy.org, proxy-protocol.txt, section 2.2). It is read from balancers that
+//! the configuration names, and they must send it.
 
 use std::net::SocketAddr;
 
@@ -32,7 +32,7 @@ pub(crate) async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> std::io::Resul
         (Command::Proxy, Addresses::IPv6(six)) => {
             Ok(Some(SocketAddr::from((six.source_address, six.source_port))))
         }
-        // Nobody can be told apart by these.
+        // These do not say which client it is.
         (Command::Proxy, Addresses::Unspecified | Addresses::Unix(_)) => Err(malformed()),
     }
 }

@@ -387,7 +387,7 @@ impl Quota {
     }
 }
 
-/// Leases rows. Where nobody waits for them any more when they come, they are given back.
+/// Leases rows. If the session has ended before they come, they are given back.
 async fn lease(
     control: Arc<Control>,
     grant: String,

@@ -101,8 +101,6 @@ pub struct Shared {
     pub suspensions: Suspensions,
     /// Connections that have not logged in.
     pub strangers: Arc<Strangers>,
-    /// How many files the process may have open.
-    pub file_limit: u64,
     /// How many clients there are that have logged in.
     pub clients: AtomicUsize,
     /// How many connections each principal has.
@@ -186,7 +184,7 @@ impl Shared {
 
     /// A new connection, if there are files left for it.
     pub(crate) fn with_room<T: AsRawFd>(&self, stream: T) -> Option<T> {
-        let has_room = sockets::leaves_room(&stream, self.file_limit);
+        let has_room = sockets::leaves_room(&stream);
         if !has_room {
             self.strangers.closed_one();
         }
@@ -397,7 +395,6 @@ impl Gateway {
             shared_names: SharedNames::default(),
             cancels: Cancels::default(),
             strangers,
-            file_limit: sockets::limit(),
             older: Older::default(),
             is_handed_over: AtomicBool::new(false),
             people: People::default(),

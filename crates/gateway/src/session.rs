@@ -417,17 +417,17 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
     let grants = shared.grants.of(&name, &store.name);
     let admission = shared.admissions.admit(&policy, &name, store, device.as_ref(), &grants)?;
     let grants = if admission.is_face() { grants } else { Vec::new() };
+    let standing = policy.standing(&principal, store);
+    let is_cross_border = standing != Standing::InCountry;
     let needed = (!admission.is_face()).then(|| behind.others.need());
     if needed.is_some() {
-        let is_metered = policy.standing(&principal, store) != Standing::InCountry;
-        let looked = behind.others.look_for_session(&behind.steward, is_metered).await;
+        let looked = behind.others.look_for_session(&behind.steward, is_cross_border).await;
         looked.map_err(|e| cannot_connect(&e))?;
     }
-    let is_cross_border = policy.standing(&principal, store) != Standing::InCountry;
     let mut parameters = start_parameters(admission.is_face(), &startup)?;
     let keeps_snapshot = is_cross_border && !admission.is_face() && !reads_committed(&mut parameters);
     let ids: Vec<String> = grants.iter().map(|g| g.request.id.clone()).collect();
-    let crossing = match policy.standing(&principal, store) {
+    let crossing = match standing {
         Standing::InCountry => None,
         standing => Some(Crossing {
             from: principal.place().into(),

@@ -31,9 +31,24 @@ pub(crate) fn check_limit(max_clients: usize) {
     }
 }
 
-/// Whether a new connection to a store leaves room for the log's own files.
-pub(crate) fn leaves_room_for_log(descriptor: &impl AsRawFd) -> bool {
-    u64::try_from(descriptor.as_raw_fd()).unwrap_or_default() < limit().saturating_sub(KEPT_FOR_LOG)
+/// Whether the number of a descriptor is below `most`. The kernel gives the lowest number that is
+/// free, so a high number says that all below it are in use.
+fn is_below(descriptor: &impl AsRawFd, most: u64) -> bool {
+    u64::try_from(descriptor.as_raw_fd()).unwrap_or_default() < most
+}
+
+/// A new connection to a store, if it leaves room for the log's own files.
+pub(crate) fn with_room<T: AsRawFd>(stream: T) -> std::io::Result<T> {
+    if is_below(&stream, limit().saturating_sub(KEPT_FOR_LOG)) {
+        Ok(stream)
+    } else {
+        Err(std::io::Error::other("too many files are open"))
+    }
+}
+
+/// Whether a new connection of a client leaves room for more.
+pub(crate) fn leaves_room(descriptor: &impl AsRawFd) -> bool {
+    is_below(descriptor, limit().saturating_sub(KEPT).max(limit() / 2))
 }
 
 fn raise_limit() -> u64 {
@@ -41,13 +56,6 @@ fn raise_limit() -> u64 {
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     let limit = if raised.is_ok() { maximum } else { current };
     limit.unwrap_or(u64::MAX)
-}
-
-/// Whether a new connection of a client leaves room for more. The kernel gives the lowest number
-/// that is free, so a high number says that all below it are in use.
-pub(crate) fn leaves_room(descriptor: &impl AsRawFd, limit: u64) -> bool {
-    let number = u64::try_from(descriptor.as_raw_fd()).unwrap_or_default();
-    number < limit.saturating_sub(KEPT).max(limit / 2)
 }
 
 /// Has the kernel close a connection whose other side is gone without a word: after half a minute in which

@@ -258,7 +258,6 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
 
     /// A row is about to pass.
     async fn row(&mut self, bytes: usize, there: &[u8], is_whole: bool) -> Result<Row, End> {
-        let session = self.session;
         let (mut charges, part) = {
             let mut flow = self.session.flow();
             let Some(current) = flow.current() else { return Ok(Row::Pass) };
@@ -277,13 +276,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             // A copy: if the client leaves while rows are leased, the outcome still says what was charged.
             (current.charges.clone(), current.parts_ended)
         };
-        let mut charged = Ok(());
-        for charge in &mut charges {
-            charged = match self.unless_cut(session.quota.rows(charge, part, 1)).await {
-                Ok(done) => charged.and(done.map_err(|refusal| End::Refused(refusal, true))),
-                Err(cut) => Err(cut),
-            };
-        }
+        let charged = self.charge(&mut charges, part, 1).await;
         let mut flow = self.session.flow();
         if let Some(current) = flow.current() {
             current.charges = charges;
@@ -293,6 +286,19 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             }
         }
         charged.map(|()| Row::Pass)
+    }
+
+    /// Charges rows of the result of statement `part`.
+    async fn charge(&mut self, charges: &mut Charges, part: usize, rows: u64) -> Result<(), End> {
+        let session = self.session;
+        let mut charged = Ok(());
+        for charge in charges {
+            charged = match self.unless_cut(session.quota.rows(charge, part, rows)).await {
+                Ok(done) => charged.and(done.map_err(|refusal| End::Refused(refusal, true))),
+                Err(cut) => Err(cut),
+            };
+        }
+        charged
     }
 
     /// An error of a statement that reads under a row limit can depend on rows, as a row of its result
@@ -343,13 +349,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             }
             (current.charges.clone(), part)
         };
-        let mut charged = Ok(());
-        for charge in &mut charges {
-            charged = match self.unless_cut(session.quota.rows(charge, part, moved)).await {
-                Ok(done) => charged.and(done.map_err(|refusal| End::Refused(refusal, true))),
-                Err(cut) => Err(cut),
-            };
-        }
+        let charged = self.charge(&mut charges, part, moved).await;
         if let Some(current) = session.flow().current() {
             current.charges = charges;
         }
@@ -484,7 +484,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             let mut flow = self.session.flow();
             let is_before_rows = flow.is_before_rows();
             // That a notice comes can depend on a row, whatever it says; and no row costs for it.
-            if !is_before_rows && flow.quotable().iter().any(|statement| statement.analysis.may_read()) {
+            if !is_before_rows && flow.quotable().any(|statement| statement.analysis.may_read()) {
                 return Passage::Replace(Vec::new());
             }
             is_before_rows
@@ -503,7 +503,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             // So may one of a cursor WITH HOLD that a commit runs which nobody wrote.
             let has_held = !flow.names.held_by_commit().is_empty();
             let is_of = flow.current().is_some_and(|current| !has_held || current.commits);
-            (is_before_rows || tag != b'E' || is_of, flow.quotable())
+            (is_before_rows || tag != b'E' || is_of, flow.quotable().cloned().collect::<Vec<_>>())
         };
         let words = if is_counted { self.words() } else { HashSet::new() };
         let texts: Vec<&str> = texts.iter().map(|statement| &*statement.text).collect();
@@ -516,7 +516,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let mut words = session.names_shown();
         let (texts, parameters) = {
             let flow = session.flow();
-            (flow.quotable(), flow.quotable_parameters())
+            (flow.quotable().cloned().collect::<Vec<_>>(), flow.quotable_parameters())
         };
         for statement in &texts {
             words::collect(&statement.text, statement.settings, &mut words);

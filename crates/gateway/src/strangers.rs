@@ -33,7 +33,7 @@ pub(crate) const MOST_PATIENT: Duration = Duration::from_secs(10);
 pub(crate) const UNKNOWN: &str = "(unknown)";
 
 /// Where a connection that has not logged in comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// The Unix socket.
     Unix,
@@ -97,6 +97,15 @@ struct Waiting {
     has_spoken: bool,
 }
 
+/// Whether there is room for a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Free,
+    /// Another connection was closed for it.
+    Taken,
+    None,
+}
+
 struct Places {
     most: usize,
     next: u64,
@@ -107,9 +116,8 @@ struct Places {
 
 impl Places {
     /// Makes room for one more. Where there is none, it takes a place away from the address that
-    /// has most: the oldest one that is silent, or the oldest if that has had its time. False if
-    /// there is no such place.
-    fn make_room(&mut self, origin: Origin) -> (bool, bool) {
+    /// has most: the oldest one that is silent, or the oldest if that has had its time.
+    fn make_room(&mut self, origin: Origin) -> Room {
         let own = self.of.get(&origin).map_or(0, BTreeMap::len);
         let is_one = matches!(origin, Origin::Network(_));
         let from = if is_one && own >= self.most / PARTS {
@@ -117,17 +125,16 @@ impl Places {
         } else if self.count >= self.most {
             let first = |places: &BTreeMap<u64, Waiting>| places.keys().next().copied();
             let greedy = self.of.iter().max_by_key(|(_, places)| (places.len(), Reverse(first(places))));
-            let Some((greedy, _)) = greedy else { return (false, false) };
+            let Some((greedy, _)) = greedy else { return Room::None };
             *greedy
         } else {
-            return (true, false);
+            return Room::Free;
         };
-        let Some(places) = self.of.get(&from) else { return (false, false) };
+        let Some(places) = self.of.get(&from) else { return Room::None };
         let silent = places.iter().find(|(_, waiting)| !waiting.has_spoken);
         let old = || places.iter().next().filter(|(_, waiting)| waiting.since.elapsed() >= FRESH);
-        let Some(number) = silent.or_else(old).map(|(number, _)| *number) else { return (false, false) };
-        let is_made = self.remove(from, number).is_some();
-        (is_made, is_made)
+        let Some(number) = silent.or_else(old).map(|(number, _)| *number) else { return Room::None };
+        if self.remove(from, number).is_some() { Room::Taken } else { Room::None }
     }
 
     fn remove(&mut self, origin: Origin, number: u64) -> Option<Waiting> {
@@ -173,8 +180,7 @@ impl Place {
     pub fn is_from(&mut self, origin: Origin) -> bool {
         let mut places = self.of.places.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(waiting) = places.remove(self.origin, self.number) else { return false };
-        let (has_room, is_taken) = places.make_room(origin);
-        self.of.closed.fetch_add(u64::from(is_taken || !has_room), Ordering::Relaxed);
+        let has_room = self.of.has_room(&mut places, origin);
         if has_room {
             places.insert(origin, self.number, waiting);
             self.origin = origin;
@@ -206,9 +212,9 @@ impl Guess<'_> {
     /// address.
     pub async fn wait(&self, wait: Duration) {
         let until = tokio::time::Instant::now() + wait;
-        let is_known = !self.pair.wait.is_zero();
+        let is_of_pair = !self.pair.wait.is_zero();
         while tokio::time::Instant::now() < until {
-            if is_known && !self.of.by_pair.is_slow(&(self.name, self.peer)) {
+            if is_of_pair && !self.of.by_pair.is_slow(&(self.name, self.peer)) {
                 break;
             }
             let slice = tokio::time::Instant::now() + SLICE;
@@ -255,15 +261,20 @@ impl Strangers {
     pub fn place(self: &Arc<Self>, origin: Origin) -> Option<(Place, oneshot::Receiver<()>)> {
         let (ends, ended) = oneshot::channel();
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let (has_room, is_taken) = places.make_room(origin);
-        self.closed.fetch_add(u64::from(is_taken || !has_room), Ordering::Relaxed);
-        if !has_room {
+        if !self.has_room(&mut places, origin) {
             return None;
         }
         places.next += 1;
         let number = places.next;
         places.insert(origin, number, Waiting { _ends: ends, since: Instant::now(), has_spoken: false });
         Some((Place { of: Arc::clone(self), origin, number }, ended))
+    }
+
+    /// Makes room for one more, and counts the connection that is closed: an older one, or this one.
+    fn has_room(&self, places: &mut Places, origin: Origin) -> bool {
+        let room = places.make_room(origin);
+        self.closed.fetch_add(u64::from(room != Room::Free), Ordering::Relaxed);
+        room != Room::None
     }
 
     /// How many connections have not logged in.

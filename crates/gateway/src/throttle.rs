@@ -26,6 +26,14 @@ struct Paid<K> {
     asked: usize,
 }
 
+impl<K: Hash + Eq + Clone> Paid<K> {
+    /// Where a key is kept: what does not fit shares one place.
+    fn place_of(&self, key: &K) -> Option<K> {
+        let own = Some(key.clone());
+        if self.until.contains_key(&own) || self.until.len() < MOST { own } else { None }
+    }
+}
+
 /// An attempt that has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
@@ -56,9 +64,7 @@ impl<K: Hash + Eq + Clone> Throttle<K> {
             paid.until.retain(|_, until| *until > now);
         }
         let free_until = now + self.free;
-        let own = Some(key.clone());
-        let is_known = paid.until.contains_key(&own);
-        let key = if is_known || paid.until.len() < MOST { own } else { None };
+        let key = paid.place_of(key);
         let Some(until) = paid.until.get_mut(&key) else {
             return Attempt { wait: Duration::ZERO, paid: None };
         };
@@ -80,8 +86,7 @@ impl<K: Hash + Eq + Clone> Throttle<K> {
 
     fn pay(&self, key: &K, now: Instant) {
         let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = Some(key.clone());
-        let key = if paid.until.len() < MOST || paid.until.contains_key(&key) { key } else { None };
+        let key = paid.place_of(key);
         let most = now + self.free + self.most;
         let until = paid.until.entry(key).or_insert(now);
         *until = ((*until).max(now) + self.step).min(most);

@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::Value;
 
 use crate::allow_list::{self, Verdict};
+use crate::functions::Function;
 use crate::names::{self, Effect};
 use crate::scope::{self, QueryScope};
 use crate::settings::{Settings, Strings};
 use crate::shape::{self, Shape, Template};
 use crate::symbols::{self, Symbols};
-use crate::{functions, pinning};
+use crate::{functions, pinning, tree};
 
 /// The most analyses that are remembered, and the most bytes of texts that find them.
 const REMEMBERED: usize = 16 * 1024;
@@ -184,7 +185,7 @@ impl Analysis {
     /// changes no name. Its scope is not looked for. `None` if it may be something else.
     fn by_tokens(text: &str, settings: Settings) -> Option<Self> {
         let shape::OneStatement { shape, is_sticky, words, operators } = shape::one_statement(text)?;
-        let runs_sql = words.iter().any(|word| functions::function(word) == functions::Function::RunsSql);
+        let runs_sql = words.iter().any(|word| functions::function(word) == Function::RunsSql);
         let symbols = Symbols {
             calls: words.clone(),
             fields: words.clone(),
@@ -255,56 +256,42 @@ impl Analysis {
     }
 }
 
+/// Whether a call is one of `set_config`.
+fn is_set_config(call: &Value) -> bool {
+    let last = call["funcname"].as_array().and_then(|parts| parts.last());
+    last.is_some_and(|name| name["node"]["String"]["sval"] == "set_config")
+}
+
 /// Whether a statement may change a setting without SET: by a function, or by a change of the view
 /// `pg_settings`, which calls one.
 fn sets_unseen(value: &Value) -> bool {
-    match value {
-        Value::Array(items) => items.iter().any(sets_unseen),
-        Value::Object(fields) => fields.iter().any(|(key, inner)| {
-            let may_set = || {
-                let last = inner["funcname"].as_array().and_then(|parts| parts.last());
-                last.is_some_and(|name| name["node"]["String"]["sval"] == "set_config")
-                    || matches!(
-                        functions::of_call(inner),
-                        functions::Function::Unknown | functions::Function::RunsSql
-                    )
-            };
-            (key == "FuncCall" && may_set()) || pinning::changes_pg_settings(key, inner) || sets_unseen(inner)
-        }),
-        _ => false,
-    }
+    let may_set = |call: &Value| {
+        is_set_config(call) || matches!(functions::of_call(call), Function::Unknown | Function::RunsSql)
+    };
+    tree::any(value, &mut |kind, fields| {
+        kind == "FuncCall" && may_set(fields) || pinning::changes_pg_settings(kind, fields)
+    })
 }
 
 /// Whether a statement may set a transaction's isolation without SET.
 fn sets_isolation(value: &Value, reads_constants: &mut bool) -> bool {
-    match value {
-        Value::Array(items) => items.iter().any(|item| sets_isolation(item, reads_constants)),
-        Value::Object(fields) => fields.iter().any(|(key, inner)| {
-            let mut sets = || {
-                let last = inner["funcname"].as_array().and_then(|parts| parts.last());
-                let is_set = last.is_some_and(|name| name["node"]["String"]["sval"] == "set_config");
-                *reads_constants |= is_set;
-                let parameter = inner["args"][0]["node"]["AConst"]["val"]["Sval"]["sval"].as_str();
-                is_set && parameter.is_none_or(|name| name.to_ascii_lowercase().contains("isolation"))
-                    || functions::of_call(inner) == functions::Function::RunsSql
-            };
-            (key == "FuncCall" && sets())
-                || pinning::changes_pg_settings(key, inner)
-                || sets_isolation(inner, reads_constants)
-        }),
-        _ => false,
-    }
+    let mut sets = |call: &Value| {
+        let is_set = is_set_config(call);
+        *reads_constants |= is_set;
+        let parameter = call["args"][0]["node"]["AConst"]["val"]["Sval"]["sval"].as_str();
+        is_set && parameter.is_none_or(|name| name.to_ascii_lowercase().contains("isolation"))
+            || functions::of_call(call) == Function::RunsSql
+    };
+    tree::any(value, &mut |kind, fields| {
+        kind == "FuncCall" && sets(fields) || pinning::changes_pg_settings(kind, fields)
+    })
 }
 
 /// Whether a text runs as SQL within a statement.
 fn calls_sql(value: &Value) -> bool {
-    match value {
-        Value::Array(items) => items.iter().any(calls_sql),
-        Value::Object(fields) => fields.iter().any(|(key, inner)| {
-            key == "FuncCall" && functions::of_call(inner) == functions::Function::RunsSql || calls_sql(inner)
-        }),
-        _ => false,
-    }
+    tree::any(value, &mut |kind, fields| {
+        kind == "FuncCall" && functions::of_call(fields) == Function::RunsSql
+    })
 }
 
 /// The analyses that one session used last. A client that sends one statement again and again with other

@@ -21,4 +21,5 @@ pub mod scope;
 pub mod settings;
 pub mod shape;
 pub mod symbols;
+mod tree;
 pub mod words;

@@ -8,8 +8,7 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::{Token, TransactionStmtKind};
 use serde_json::Value;
 
-use crate::functions;
-use crate::scope;
+use crate::{functions, scope, tree};
 
 /// The names in a text. The name of a function with the schema `pg_catalog` has that before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -129,10 +128,7 @@ impl Symbols {
             "InsertStmt" | "UpdateStmt" | "DeleteStmt" | "MergeStmt" | "CopyStmt" => {
                 self.written.extend(fields["relation"]["relname"].as_str().map(Into::into));
             }
-            "VacuumStmt" => {
-                self.maintains_all |= list(&fields["rels"]).is_empty();
-            }
-            "LockStmt" => {}
+            "VacuumStmt" => self.maintains_all |= list(&fields["rels"]).is_empty(),
             "TruncateStmt" => collect_relations(fields, &mut self.written),
             _ if kind.ends_with("Stmt") && !DEFINES_NOTHING.contains(&kind) => {
                 self.defines = true;
@@ -234,14 +230,10 @@ pub(crate) fn only_defines(tree: &Value) -> bool {
 
 /// Whether a function is called that is not known to depend on its arguments only.
 fn calls_more(value: &Value) -> bool {
-    match value {
-        Value::Array(items) => items.iter().any(calls_more),
-        Value::Object(fields) => fields.iter().any(|(key, inner)| {
-            let is_call = matches!(key.as_str(), "FuncCall" | "funccall") && inner.is_object();
-            is_call && functions::of_call(inner) != functions::Function::Scalar || calls_more(inner)
-        }),
-        _ => false,
-    }
+    tree::any(value, &mut |kind, fields| {
+        let is_call = matches!(kind, "FuncCall" | "funccall") && fields.is_object();
+        is_call && functions::of_call(fields) != functions::Function::Scalar
+    })
 }
 
 /// Whether a statement may make or change code that a store runs by itself later, as a trigger or a view.
@@ -309,8 +301,6 @@ const ANYWHERE: &[&str] = &[
     "explain",
     "pg_temp",
 ];
-/// What stands before the name of a temporary table that a query makes.
-const TEMPORARY: &[&str] = &["temp", "temporary", "local", "global", "unlogged"];
 /// The same for the first word of a statement.
 const FIRST: &[&str] = &[
     "prepare",
@@ -330,6 +320,8 @@ const FIRST: &[&str] = &[
     "drop",
     "lock",
 ];
+/// What stands between INTO and the name of a table that a query makes.
+const TEMPORARY: &[&str] = &["temp", "temporary", "local", "global", "unlogged"];
 /// What a statement of PL/pgSQL begins behind.
 const BEFORE: &[&str] = &[";", "begin", "then", "else", "loop", ">>", "in", "query", "for", "atomic"];
 
