@@ -1,3 +1,4 @@
 //! Nothing without a bound.
 
+mod row_security;
 mod strangers;

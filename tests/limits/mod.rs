@@ -1,5 +1,6 @@
 //! No value past a limit, and no byte before its record.
 
+mod abroad;
 mod channels;
 mod constants;
 mod errors;

@@ -237,3 +237,29 @@ fn a_refusal_behind_a_bind_comes_with_a_flush() {
         end(wire);
     }
 }
+
+/// A level that is set behind DISCARD ALL, in the same batch, holds when DISCARD ALL has ended.
+#[test]
+fn a_level_that_is_set_behind_discard_all_holds() {
+    let place = Place::turn();
+    let condition = format!("id >= {FIRST_NEW}");
+    let id = place.demo.grant(ANALYST, "users.email", &condition, &["--max-rows", "10"]);
+    std::thread::sleep(std::time::Duration::from_millis(1200));
+    lock(&place.store).rows(MAKE);
+    let mut wire = place.connect(ANALYST, false);
+    let texts = ["discard all", "begin isolation level repeatable read", "select count(*) from pg_class"];
+    let batch = texts.iter().flat_map(|sql| [parse("", sql), bind("", "", &[]), execute("", 0)]);
+    let answer = send(&mut wire, &batch.chain([sync()]).collect::<Vec<_>>());
+    assert_eq!(answer.sqlstate(), None, "{}", answer.error());
+    lock(&place.store).rows("delete from users where id > 9000001");
+    let answer = run(&mut wire, "select string_agg(email, ',') from users");
+    assert_eq!(new_in(&answer.bytes), 0, "{answer:?}");
+    assert_eq!(answer.sqlstate(), Some("0A000"), "{answer:?}");
+    run(&mut wire, "rollback");
+    // The next transaction keeps none.
+    let answer = run(&mut wire, "select string_agg(email, ',') from users");
+    assert_eq!(new_in(&answer.bytes), 1, "{answer:?}");
+    end(wire);
+    lock(&place.store).rows(DROP);
+    place.demo.ringfence(&["revoke", &id, "--as", "us-approver-3"]);
+}

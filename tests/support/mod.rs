@@ -315,6 +315,28 @@ impl Demo {
         served
     }
 
+    /// A gateway whose policies give people abroad full access: each of `people` is a copy of the analyst.
+    pub fn serve_full_access(&self, name: &str, people: &[String]) -> Served {
+        const ANALYST: &str = "singapore-analyst";
+        let path = self.dir.join("registry.toml");
+        let original = std::fs::read_to_string(&path).expect("the demo wrote it");
+        let block = original.split("[[people]]").find(|b| b.contains(ANALYST)).expect("the analyst is there");
+        let copies: Vec<String> =
+            people.iter().map(|who| format!("\n[[people]]{}", block.replace(ANALYST, who))).collect();
+        std::fs::write(&path, format!("{original}{}", copies.concat())).expect("the folder is ours");
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies/default.cedar");
+        let own = std::fs::read_to_string(own).expect("the policies are there");
+        let permit = "permit (principal is Ringfence::Person, action == Ringfence::Action::\"full_access\", resource)\n\
+                      when { principal.location == \"SG\" };";
+        let policies = self.dir.join(format!("{name}.cedar"));
+        std::fs::write(&policies, format!("{own}\n@id(\"abroad\")\n{permit}\n")).expect("the folder is ours");
+        let served = self.serve_with(name, "", |text| {
+            text.replace("[policy]\n", &format!("[policy]\npolicies = \"{name}.cedar\"\n"))
+        });
+        std::fs::write(&path, original).expect("the folder is ours");
+        served
+    }
+
     /// Verifies the log; the text says what is wrong.
     pub fn verify(&self) -> Result<String, String> {
         let output = self.ringfence(&["ledger", "verify"]);

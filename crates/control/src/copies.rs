@@ -87,8 +87,7 @@ impl Control {
         description: &str,
         now: u64,
     ) -> Result<(), Error> {
-        let guard = self.client().await?;
-        let client = guard.as_ref().expect("connected by client()");
+        let client = self.client().await?;
         client
             .execute(
                 "INSERT INTO copies (id, jurisdiction, description, state, first_seen, last_seen) VALUES ($1, $2, $3, 'registered', $4, $4)
@@ -102,8 +101,7 @@ impl Control {
 
     /// All copies of a jurisdiction.
     pub async fn copies(&self, jurisdiction: &str) -> Result<Vec<Registered>, Error> {
-        let guard = self.client().await?;
-        let client = guard.as_ref().expect("connected by client()");
+        let client = self.client().await?;
         let rows = client
             .query(
                 "SELECT id, jurisdiction, description, state, first_seen, last_seen, reason, decided_by, until FROM copies
@@ -116,8 +114,7 @@ impl Control {
 
     /// Finds one.
     pub async fn copy(&self, id: &str) -> Result<Registered, Error> {
-        let guard = self.client().await?;
-        let client = guard.as_ref().expect("connected by client()");
+        let client = self.client().await?;
         let row = client
             .query_opt(
                 "SELECT id, jurisdiction, description, state, first_seen, last_seen, reason, decided_by, until FROM copies WHERE id = $1",
@@ -136,8 +133,7 @@ impl Control {
         reason: &str,
         until: Option<u64>,
     ) -> Result<(), Error> {
-        let guard = self.client().await?;
-        let client = guard.as_ref().expect("connected by client()");
+        let client = self.client().await?;
         let changed = client
             .execute(
                 "UPDATE copies SET state = $2, decided_by = $3, reason = $4, until = $5 WHERE id = $1",

@@ -47,8 +47,7 @@ impl Control {
         now: u64,
     ) -> Result<(), Error> {
         let now = i64::try_from(now).unwrap_or(i64::MAX);
-        let mut guard = self.client().await?;
-        let client = guard.as_mut().expect("connected by client()");
+        let mut client = self.client().await?;
         let tx = client.transaction().await?;
         let old = "DELETE FROM enrolments e WHERE created < $1
              OR person = $2 AND NOT EXISTS (SELECT FROM enrolment_signatures s WHERE s.id = e.id)";
@@ -62,8 +61,7 @@ impl Control {
 
     /// Finds one.
     pub async fn enrolment(&self, id: &str) -> Result<StoredEnrolment, Error> {
-        let guard = self.client().await?;
-        let client = guard.as_ref().expect("connected by client()");
+        let client = self.client().await?;
         let rows = client.query(&format!("{READ} WHERE e.id = $1"), &[&id]).await?;
         stored(&rows).pop().ok_or_else(|| Error::NoSuchEnrolment(id.to_owned()))
     }
@@ -73,17 +71,15 @@ impl Control {
         if let Some(found) = self.recent_enrolments.get("") {
             return Ok(found);
         }
-        let guard = self.client().await?;
+        let client = self.client().await?;
         let number = self.recent_enrolments.number();
-        let client = guard.as_ref().expect("connected by client()");
         let found = stored(&client.query(&format!("{READ} ORDER BY e.created, e.id"), &[]).await?);
         Ok(self.recent_enrolments.put(String::new(), number, found))
     }
 
     /// An approver has signed it; a second signature of theirs takes the first one's place.
     pub async fn sign_enrolment(&self, id: &str, approver: &str, signature: &str) -> Result<(), Error> {
-        let guard = self.client().await?;
-        let client = guard.as_ref().expect("connected by client()");
+        let client = self.client().await?;
         let sql = "INSERT INTO enrolment_signatures (id, approver, signature)
              SELECT id, $2, $3 FROM enrolments WHERE id = $1
              ON CONFLICT (id, approver) DO UPDATE SET signature = excluded.signature";

@@ -32,8 +32,7 @@ impl Control {
         requester: &str,
         now: i64,
     ) -> Result<(), Error> {
-        let guard = self.client().await?;
-        let client = guard.as_ref().expect("connected by client()");
+        let client = self.client().await?;
         client
             .execute(
                 "INSERT INTO erasures (id, canonical, requester, state, created) VALUES ($1, $2, $3, 'pending', $4)",
@@ -46,8 +45,7 @@ impl Control {
 
     /// Finds one.
     pub async fn erasure(&self, id: &str) -> Result<StoredErasure, Error> {
-        let guard = self.client().await?;
-        let client = guard.as_ref().expect("connected by client()");
+        let client = self.client().await?;
         let sql = "SELECT canonical, requester, state, certificate FROM erasures WHERE id = $1";
         let row = client.query_opt(sql, &[&id]).await?.ok_or_else(|| Error::NoSuchErasure(id.to_owned()))?;
         let sql = "SELECT approver, signature FROM erasure_approvals WHERE erasure = $1 ORDER BY at";
@@ -70,8 +68,7 @@ impl Control {
         if let Some(found) = self.recent_plans.get("") {
             return Ok(found);
         }
-        let guard = self.client().await?;
-        let client = guard.as_ref().expect("connected by client()");
+        let client = self.client().await?;
         let number = self.recent_plans.number();
         let sql = "SELECT e.id, e.canonical, e.requester, e.state, e.certificate,
                 (SELECT coalesce(json_agg(json_build_object('approver', a.approver, 'signature', a.signature) ORDER BY a.at)::text, '[]')
@@ -94,8 +91,7 @@ impl Control {
 
     /// Stores a signature.
     pub async fn approve_erasure(&self, id: &str, approval: &Approval, now: i64) -> Result<(), Error> {
-        let guard = self.client().await?;
-        let client = guard.as_ref().expect("connected by client()");
+        let client = self.client().await?;
         client
             .execute(
                 "INSERT INTO erasure_approvals VALUES ($1, $2, $3, $4) ON CONFLICT (erasure, approver) DO NOTHING",
@@ -113,8 +109,7 @@ impl Control {
         state: &str,
         certificate: Option<&str>,
     ) -> Result<(), Error> {
-        let guard = self.client().await?;
-        let client = guard.as_ref().expect("connected by client()");
+        let client = self.client().await?;
         let sql = "UPDATE erasures SET state = $2, certificate = coalesce($3, certificate) WHERE id = $1";
         client.execute(sql, &[&id, &state, &certificate]).await?;
         self.recent_plans.touch();

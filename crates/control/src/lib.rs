@@ -11,9 +11,8 @@ mod presence;
 mod recent;
 mod requests;
 
+use deadpool_postgres::{Hook, HookError, Object, Pool, PoolError};
 use ringfence_face::Target;
-use tokio::sync::{Mutex, MutexGuard};
-use tokio_postgres::Client;
 
 pub use copies::{CopyState, Registered};
 pub use enrolments::StoredEnrolment;
@@ -64,10 +63,23 @@ impl From<tokio_postgres::Error> for Error {
     }
 }
 
-/// A connection to the control database that comes back by itself.
+impl From<PoolError> for Error {
+    fn from(e: PoolError) -> Self {
+        match e {
+            PoolError::Backend(e) | PoolError::PostCreateHook(HookError::Backend(e)) => e.into(),
+            PoolError::PostCreateHook(HookError::Message(problem)) => Self::Database(problem.into_owned()),
+            PoolError::Timeout(_) => Self::Database("no connection is free".to_owned()),
+            other => Self::Database(other.to_string()),
+        }
+    }
+}
+
+/// The most connections of one gateway to the control database.
+const CONNECTIONS: usize = 6;
+
+/// Connections to the control database that come back by themselves.
 pub struct Control {
-    target: Target,
-    client: Mutex<Option<Client>>,
+    pool: Pool,
     readings: requests::Readings,
     recent: recent::Recent<Vec<Stored>>,
     recent_plans: recent::Recent<Vec<StoredErasure>>,
@@ -77,9 +89,11 @@ pub struct Control {
 impl Control {
     /// A control database at `target`, connected when first needed.
     pub fn new(target: Target) -> Self {
+        let prepared = Hook::async_fn(|client, _| {
+            Box::pin(async { migrations::run(client).await.map_err(|e| HookError::message(e.to_string())) })
+        });
         Self {
-            target,
-            client: Mutex::new(None),
+            pool: target.pool(CONNECTIONS, prepared),
             readings: requests::Readings::default(),
             recent: recent::Recent::default(),
             recent_plans: recent::Recent::default(),
@@ -87,14 +101,8 @@ impl Control {
         }
     }
 
-    async fn client(&self) -> Result<MutexGuard<'_, Option<Client>>, Error> {
-        let mut guard = self.client.lock().await;
-        if guard.as_ref().is_none_or(Client::is_closed) {
-            let mut client = self.target.connect("the control database").await?;
-            migrations::run(&mut client).await?;
-            *guard = Some(client);
-        }
-        Ok(guard)
+    async fn client(&self) -> Result<Object, Error> {
+        Ok(self.pool.get().await?)
     }
 
     /// Something was seen to have changed, as at another gateway: what was read before is not shown again.
@@ -106,16 +114,13 @@ impl Control {
 
     /// Whether it answers.
     pub async fn ping(&self) -> Result<(), Error> {
-        let guard = self.client().await?;
-        let client = guard.as_ref().expect("connected by client()");
+        let client = self.client().await?;
         client.simple_query("").await?;
         Ok(())
     }
 
-    /// Gives the connection up, if nobody waits for an answer on it: the next who asks connects anew.
+    /// Gives up the connections on which nobody waits for an answer: who asks next connects again.
     pub fn hang_up(&self) {
-        if let Ok(mut client) = self.client.try_lock() {
-            *client = None;
-        }
+        self.pool.retain(|_, _| false);
     }
 }

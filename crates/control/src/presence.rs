@@ -32,8 +32,7 @@ impl Control {
     /// Somebody has shown a token for `audience` in which the provider calls them `subject`, and `name` here. The first such token binds
     /// the two: names are given anew, subjects are not (OpenID Connect Core 1.0, 5.7).
     pub async fn met(&self, name: &str, audience: &str, subject: &str) -> Result<Met, Error> {
-        let guard = self.client().await?;
-        let client = guard.as_ref().expect("connected by client()");
+        let client = self.client().await?;
         let sql = "SELECT name, subject FROM identities WHERE audience = $1 AND (subject = $2 OR name = $3)";
         let mut rows = client.query(sql, &[&audience, &subject, &name]).await?;
         if rows.is_empty() {
@@ -54,8 +53,7 @@ impl Control {
 
     /// Forgets what the provider calls somebody: the next token binds anew. Returns how many bindings there were.
     pub async fn unbind(&self, name: &str) -> Result<u64, Error> {
-        let guard = self.client().await?;
-        let client = guard.as_ref().expect("connected by client()");
+        let client = self.client().await?;
         Ok(client.execute("DELETE FROM identities WHERE name = $1", &[&name]).await?)
     }
 
@@ -63,8 +61,7 @@ impl Control {
     /// they were met: normally one.
     pub async fn sign_out_subject(&self, subject: &str, at: u64) -> Result<Vec<String>, Error> {
         let at = i64::try_from(at).unwrap_or(i64::MAX);
-        let guard = self.client().await?;
-        let client = guard.as_ref().expect("connected by client()");
+        let client = self.client().await?;
         let sql = "INSERT INTO subject_sign_outs (subject, at) VALUES ($1, $2)
                    ON CONFLICT (subject) DO UPDATE SET at = greatest(subject_sign_outs.at, $2)";
         client.execute(sql, &[&subject, &at]).await?;
@@ -76,8 +73,7 @@ impl Control {
     /// Nothing counts any more that somebody was given by logging in before `at`.
     pub async fn sign_out(&self, name: &str, at: u64) -> Result<(), Error> {
         let at = i64::try_from(at).unwrap_or(i64::MAX);
-        let guard = self.client().await?;
-        let client = guard.as_ref().expect("connected by client()");
+        let client = self.client().await?;
         let sql = "INSERT INTO people (name, signed_out) VALUES ($1, $2)
                    ON CONFLICT (name) DO UPDATE SET signed_out = greatest(people.signed_out, $2)";
         client.execute(sql, &[&name, &at]).await?;
@@ -86,8 +82,7 @@ impl Control {
 
     /// Whether somebody may come at all.
     pub async fn set_active(&self, name: &str, active: bool) -> Result<(), Error> {
-        let guard = self.client().await?;
-        let client = guard.as_ref().expect("connected by client()");
+        let client = self.client().await?;
         let sql =
             "INSERT INTO people (name, active) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET active = $2";
         client.execute(sql, &[&name, &active]).await?;
@@ -96,8 +91,7 @@ impl Control {
 
     /// Everybody of whom something was said.
     pub async fn presences(&self) -> Result<Vec<Presence>, Error> {
-        let guard = self.client().await?;
-        let client = guard.as_ref().expect("connected by client()");
+        let client = self.client().await?;
         let sql = "SELECT name, signed_out, active FROM people WHERE signed_out > 0 OR NOT active";
         let rows = client.query(sql, &[]).await?;
         let presence = |row: &tokio_postgres::Row| Presence {

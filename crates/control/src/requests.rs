@@ -156,8 +156,7 @@ impl Control {
         let canonical = request.canonical();
         // What cannot be read back could be neither decided nor taken back.
         Request::parse(&canonical).map_err(|e| Error::Database(format!("the new request {e}")))?;
-        let guard = self.client().await?;
-        let client = guard.as_ref().expect("connected by client()");
+        let client = self.client().await?;
         client
             .execute(
                 "INSERT INTO requests (id, canonical, requester, store, state, created) VALUES ($1, $2, $3, $4, 'pending', $5)",
@@ -170,8 +169,7 @@ impl Control {
 
     /// Finds one request.
     pub async fn find(&self, id: &str) -> Result<Stored, Error> {
-        let guard = self.client().await?;
-        let client = guard.as_ref().expect("connected by client()");
+        let client = self.client().await?;
         let row = client.query_opt(&format!("{COLUMNS} WHERE r.id = $1"), &[&id]).await?;
         self.readings.stored(&row.ok_or_else(|| Error::NoSuchRequest(id.to_owned()))?)
     }
@@ -191,8 +189,7 @@ impl Control {
     /// All requests that are pending or granted, however many: without texts and signatures, so that it can be asked for
     /// each second.
     pub async fn open(&self) -> Result<Vec<(Sketch, u64)>, Error> {
-        let guard = self.client().await?;
-        let client = guard.as_ref().expect("connected by client()");
+        let client = self.client().await?;
         let rows = client
             .query(
                 "SELECT r.id, r.state, r.granted, count(a.request), r.rows_used
@@ -215,8 +212,7 @@ impl Control {
 
     /// Those of `ids` that are there. One that is malformed does not keep the others from being read.
     pub async fn find_all(&self, ids: &[String]) -> Result<Vec<Result<Stored, Error>>, Error> {
-        let guard = self.client().await?;
-        let client = guard.as_ref().expect("connected by client()");
+        let client = self.client().await?;
         let sql = format!("{COLUMNS} WHERE r.id = ANY($1)");
         Ok(client.query(&sql, &[&ids]).await?.iter().map(|row| self.readings.stored(row)).collect())
     }
@@ -273,12 +269,11 @@ impl Control {
         if let Some(found) = self.recent.get(&question) {
             return Ok(found);
         }
-        let guard = self.client().await?;
-        // Whoever was before us may have asked the same.
+        let client = self.client().await?;
+        // Somebody may have asked the same while we waited for a connection.
         if let Some(found) = self.recent.get(&question) {
             return Ok(found);
         }
-        let client = guard.as_ref().expect("connected by client()");
         let number = self.recent.number();
         let rows = client.query(sql, values).await?;
         let found = rows.iter().map(|row| self.readings.stored(row)).filter_map(readable).collect();
@@ -287,8 +282,7 @@ impl Control {
 
     /// Requests that are open, and those that were made or ended after `since` (milliseconds since 1970); at most 10,000.
     pub async fn since(&self, since: u64) -> Result<Vec<Stored>, Error> {
-        let guard = self.client().await?;
-        let client = guard.as_ref().expect("connected by client()");
+        let client = self.client().await?;
         let sql = format!(
             "{COLUMNS} WHERE r.state IN ('pending', 'granted') OR r.created >= $1 OR r.ended >= $1
              ORDER BY r.created DESC LIMIT 10000"
@@ -304,18 +298,16 @@ impl Control {
 
     /// How many requests of somebody wait for a decision.
     pub async fn waiting_of(&self, requester: &str) -> Result<u64, Error> {
-        let guard = self.client().await?;
-        let client = guard.as_ref().expect("connected by client()");
+        let client = self.client().await?;
         let sql = "SELECT count(*) FROM requests WHERE state = 'pending' AND requester = $1";
         Ok(unsigned(client.query_one(sql, &[&requester]).await?.get(0)))
     }
 
     /// Adds a signature, which the caller has verified; returns the request as it is then.
     pub async fn approve(&self, id: &str, approval: &Approval, now: u64) -> Result<Stored, Error> {
-        let mut guard = self.client().await?;
-        let client = guard.as_mut().expect("connected by client()");
+        let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        let state = state_for_update(&tx, id).await?;
+        let state = state_for_update(&*tx, id).await?;
         if state != State::Pending {
             return Err(Error::WrongState { id: id.to_owned(), state, wanted: "approved" });
         }
@@ -333,8 +325,7 @@ impl Control {
 
     /// Puts a request in force; false if it is no longer pending.
     pub async fn grant(&self, id: &str, now: u64) -> Result<bool, Error> {
-        let guard = self.client().await?;
-        let client = guard.as_ref().expect("connected by client()");
+        let client = self.client().await?;
         let sql = "UPDATE requests SET state = 'granted', granted = $2 WHERE id = $1 AND state = 'pending'";
         let granted = client.execute(sql, &[&id, &signed(now)]).await? == 1;
         self.recent.touch();
@@ -343,10 +334,9 @@ impl Control {
 
     /// Ends a request: denied from pending, revoked or expired from granted.
     pub async fn end(&self, id: &str, to: State, by: &str, reason: &str, now: u64) -> Result<(), Error> {
-        let mut guard = self.client().await?;
-        let client = guard.as_mut().expect("connected by client()");
+        let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        let state = state_for_update(&tx, id).await?;
+        let state = state_for_update(&*tx, id).await?;
         let allowed = match to {
             State::Denied => state == State::Pending,
             State::Revoked => matches!(state, State::Granted | State::Pending),
@@ -369,8 +359,7 @@ impl Control {
     /// Takes up to `want` rows from what a grant with a limit of `max` still has; 0 means that it is used up. What a crash
     /// leaves leased stays used: the limit can be missed downwards only.
     pub async fn lease_rows(&self, id: &str, want: u64, max: u64) -> Result<u64, Error> {
-        let guard = self.client().await?;
-        let client = guard.as_ref().expect("connected by client()");
+        let client = self.client().await?;
         let row = client
             .query_opt(
                 "WITH before AS (SELECT id, rows_used FROM requests WHERE id = $1 AND state = 'granted' FOR UPDATE)
@@ -384,8 +373,7 @@ impl Control {
 
     /// Gives back rows that were leased and not read.
     pub async fn return_rows(&self, id: &str, rows: u64) -> Result<(), Error> {
-        let guard = self.client().await?;
-        let client = guard.as_ref().expect("connected by client()");
+        let client = self.client().await?;
         client
             .execute(
                 "UPDATE requests SET rows_used = greatest(rows_used - $2, 0) WHERE id = $1",

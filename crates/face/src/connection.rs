@@ -2,11 +2,16 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use deadpool_postgres::{Hook, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_rustls::rustls::ClientConfig;
+
+/// So long somebody waits for one of a pool's connections.
+const WAIT: Duration = Duration::from_secs(10);
 
 /// Where to connect, and whom to trust there.
 #[derive(Clone)]
@@ -43,6 +48,22 @@ impl Target {
         let (client, connection) = config.connect(NoTls).await?;
         watch(connection, name);
         Ok(client)
+    }
+
+    /// At most `most` connections, made when they are needed; `set_up` is done to each one first.
+    pub fn pool(&self, most: usize, set_up: Hook) -> Pool {
+        let mut config = self.config.clone();
+        let how = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = if let Some(tls) = &self.tls {
+            config.ssl_mode(SslMode::Require);
+            Manager::from_config(config, MakeRustlsConnect::new(ClientConfig::clone(tls)), how)
+        } else {
+            config.ssl_mode(SslMode::Disable);
+            Manager::from_config(config, NoTls, how)
+        };
+        let pool = Pool::builder(manager).max_size(most).post_create(set_up);
+        let pool = pool.runtime(Runtime::Tokio1).wait_timeout(Some(WAIT));
+        pool.build().expect("a pool with time limits has a runtime")
     }
 }
 

@@ -71,7 +71,8 @@ pub fn create_owner(digest: &str) -> Vec<String> {
     ]
 }
 
-/// Creates grants, policies and views. `rows` is the SQL of a choice of a view's rows.
+/// Creates grants and views; `rows` is the SQL of a choice of a view's rows. Nothing here waits for those who use the
+/// tables.
 pub fn create_views(
     spec: &FaceSpec,
     digest: &str,
@@ -84,9 +85,6 @@ pub fn create_views(
         let reads: Vec<String> = view.reads.iter().map(|c| ident(c)).collect();
         sql.push(format!("GRANT USAGE ON SCHEMA {} TO {owner}", ident(&view.schema)));
         sql.push(format!("GRANT SELECT ({}) ON {table} TO {owner}", reads.join(", ")));
-        // Without effect until row-level security is enabled on the table; then the only rows this owner sees.
-        let shown = view.rows.as_ref().map_or_else(|| "true".to_owned(), |chosen| rows(view, chosen));
-        sql.push(format!("CREATE POLICY {schema} ON {table} FOR SELECT TO {owner} USING ({shown})"));
         let mut column = |(name, shown): &(String, Shown)| {
             let expression = match shown {
                 Shown::Always(expression) => expression.clone(),
@@ -104,6 +102,30 @@ pub fn create_views(
     let group = ident(&group_name(digest));
     sql.push(format!("GRANT USAGE ON SCHEMA {schema} TO {group}"));
     sql.push(format!("GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {group}"));
+    sql
+}
+
+/// Creates the policies of a face: where only some rows are shown, one that nobody else's policy can widen; where the
+/// table has row-level security of its own, one without which there would be no rows at all.
+pub fn create_policies(
+    spec: &FaceSpec,
+    digest: &str,
+    mut rows: impl FnMut(&View, &Rows) -> String,
+) -> Vec<String> {
+    let (name, owner) = (schema_name(digest), ident(&owner_name(digest)));
+    let mut sql = Vec::new();
+    for view in &spec.views {
+        let table = format!("{}.{}", ident(&view.schema), ident(&view.table));
+        if let Some(chosen) = view.rows.as_ref().filter(|_| view.conditions().is_some()) {
+            let (policy, shown) = (ident(&name), rows(view, chosen));
+            let what = format!("CREATE POLICY {policy} ON {table} AS RESTRICTIVE FOR SELECT");
+            sql.push(format!("{what} TO {owner} USING ({shown})"));
+        }
+        if view.has_policies {
+            let policy = ident(&format!("{name}_rows"));
+            sql.push(format!("CREATE POLICY {policy} ON {table} FOR SELECT TO {owner} USING (true)"));
+        }
+    }
     sql
 }
 
@@ -173,26 +195,24 @@ pub fn drop_face(digest: &str, schemas: &[String]) -> Vec<String> {
     rights.into_iter().chain(sql).collect()
 }
 
-/// Turns row-level security on for a table and keeps the access of `roles`, which had it before.
-pub fn enable_row_security(schema: &str, table: &str, roles: &[String]) -> Vec<String> {
-    let table = format!("{}.{}", ident(schema), ident(table));
-    let mut sql = Vec::new();
-    if !roles.is_empty() {
-        let roles: Vec<String> = roles.iter().map(|r| ident(r)).collect();
-        sql.push(format!(
-            "CREATE POLICY {OTHERS_POLICY} ON {table} TO {} USING (true) WITH CHECK (true)",
-            roles.join(", ")
-        ));
-    }
-    sql.push(format!("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY"));
-    sql
-}
-
-/// Turns off what [`enable_row_security`] turned on.
-pub fn disable_row_security(schema: &str, table: &str) -> Vec<String> {
+/// Turns row-level security on for a table that has none. Every role, also one that is made later, goes on to see all
+/// rows; only the owners of faces have policies that take rows away.
+pub fn enable_row_security(schema: &str, table: &str) -> Vec<String> {
     let table = format!("{}.{}", ident(schema), ident(table));
     vec![
-        format!("ALTER TABLE {table} DISABLE ROW LEVEL SECURITY"),
         format!("DROP POLICY IF EXISTS {OTHERS_POLICY} ON {table}"),
+        format!("CREATE POLICY {OTHERS_POLICY} ON {table} TO PUBLIC USING (true) WITH CHECK (true)"),
+        format!("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY"),
     ]
+}
+
+/// Takes back what [`enable_row_security`] did. A table that has got policies of its own meanwhile keeps it on.
+pub fn disable_row_security(schema: &str, table: &str, has_policies: bool) -> Vec<String> {
+    let table = format!("{}.{}", ident(schema), ident(table));
+    let mut sql = Vec::new();
+    if !has_policies {
+        sql.push(format!("ALTER TABLE {table} DISABLE ROW LEVEL SECURITY"));
+    }
+    sql.push(format!("DROP POLICY IF EXISTS {OTHERS_POLICY} ON {table}"));
+    sql
 }

@@ -91,6 +91,7 @@ mod tests {
             Catalogue::parse("[tables.users.columns]\nid = \"public\"\nold = \"public\"\n").unwrap();
         let of = |base: &str| SqlType { base: base.into(), printed: base.into() };
         let stored = |schema: &str, columns: &[(&str, &str)]| StoreTable {
+            has_policies: false,
             schema: schema.to_owned(),
             columns: columns.iter().map(|(name, base)| ((*name).to_owned(), of(base))).collect(),
         };

@@ -112,14 +112,17 @@ pub async fn uninstall_plan(client: &Client) -> Result<Vec<String>, Error> {
     sql.extend(faces.iter().map(|r| format!("DROP SCHEMA {} CASCADE", ident(r.get(0)))));
     let tables = client
         .query(
-            "SELECT n.nspname::text, c.relname::text FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
+            "SELECT n.nspname::text, c.relname::text,
+                    EXISTS (SELECT FROM pg_policy t WHERE t.polrelid = c.oid
+                            AND t.polname <> 'ringfence_others' AND t.polname NOT LIKE 'rf\\_%')
+             FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
              JOIN pg_namespace n ON n.oid = c.relnamespace WHERE p.polname = 'ringfence_others'",
             &[],
         )
         .await
         .map_err(Error::refused("list the policies"))?;
     for row in tables {
-        sql.extend(crate::ddl::disable_row_security(row.get(0), row.get(1)));
+        sql.extend(crate::ddl::disable_row_security(row.get(0), row.get(1), row.get(2)));
     }
     let roles = client
         .query("SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'rf\\_%'", &[])

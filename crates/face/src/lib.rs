@@ -6,7 +6,7 @@
 //! [`draft`] proposes a catalogue for a live database.
 //!
 //! A face is a schema `rf_<digest>` of views with the tables' own names, owned by a NOLOGIN role that may read just the
-//! columns the views show, row-level-security policies for that owner, and one login role per principal, which may read
+//! columns the views show, a row-level-security policy for that owner where a grant opens some rows only, and one login role per principal, which may read
 //! just the views. Why so: ARCHITECTURE.md, "Why a face holds".
 
 pub mod condition;
@@ -18,6 +18,7 @@ pub mod install;
 pub mod mask;
 mod others;
 pub mod preflight;
+mod row_security;
 pub mod schema;
 pub mod spec;
 pub mod sql;
@@ -25,7 +26,7 @@ pub mod steward;
 
 pub use condition::{Number, Piece};
 pub use connection::Target;
-pub use others::Others;
+pub use others::{Code, Others};
 pub use spec::{FaceSpec, Filter};
 pub use steward::{FULL, Found, Login, Named, Names, People, Relation, Relations, Steward, questions};
 
@@ -51,6 +52,11 @@ pub enum Error {
         /// Why.
         sqlstate: String,
     },
+    /// A face cannot be made while others use its tables.
+    #[error(
+        "the rows of {0} cannot be chosen just now: transactions that use the table have not ended for some seconds"
+    )]
+    InUse(String),
     /// No mask of this kind exists for the column's type.
     #[error(
         "{table}.{column} has type {sql_type}, for which there is no {kind} mask; change its kind in the catalogue"

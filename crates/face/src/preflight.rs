@@ -51,6 +51,43 @@ pub async fn check(client: &Client, catalogue: &Catalogue) -> Result<Vec<Finding
     let mut found = classification(client, catalogue).await?;
     found.extend(reachable(client).await?);
     found.extend(catalogue_texts(client, catalogue).await?);
+    found.extend(row_security(client, catalogue).await?);
+    Ok(found)
+}
+
+/// What is otherwise for others while a grant opens some rows of a table only: row-level security is on then.
+async fn row_security(client: &Client, catalogue: &Catalogue) -> Result<Vec<Finding>, Error> {
+    let tables: Vec<String> = catalogue.tables.keys().cloned().collect();
+    let ask =
+        async |sql: &str| client.query(sql, &[&tables]).await.map_err(Error::refused("answer about itself"));
+    // A table that has it by itself is as it was for a dump.
+    let dumping = "SELECT r.rolname::text, string_agg(c.relname::text, ', ' ORDER BY c.relname)
+        FROM pg_roles r, pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE r.rolcanlogin AND NOT r.rolsuper AND NOT r.rolbypassrls AND r.rolname !~ '^(pg_|rf_|ringfence)'
+          AND c.relname = ANY($1) AND c.relkind IN ('r', 'p') AND n.nspname !~ '^(pg_|rf_|ringfence)'
+          AND (NOT c.relrowsecurity OR EXISTS (
+            SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'ringfence_others'))
+          AND has_table_privilege(r.oid, c.oid, 'SELECT') AND NOT pg_has_role(r.oid, c.relowner, 'USAGE')
+        GROUP BY 1 ORDER BY 1";
+    let mut found = Vec::new();
+    for row in ask(dumping).await? {
+        let (role, tables): (String, String) = (row.get(0), row.get(1));
+        let problem = format!(
+            "has no BYPASSRLS: its pg_dump of {tables} fails while a grant opens some rows of them only;              dump as the tables' owner, or ALTER ROLE … BYPASSRLS"
+        );
+        found.push(warning(format!("the role {role}"), problem));
+    }
+    let hidden = "SELECT c.relname::text, string_agg(t.polname::text, ', ' ORDER BY t.polname)
+        FROM pg_class c JOIN pg_policy p ON p.polrelid = c.oid AND p.polname = 'ringfence_others'
+        JOIN pg_policy t ON t.polrelid = c.oid AND t.polname <> p.polname AND t.polname NOT LIKE 'rf\\_%'
+        WHERE c.relname = ANY($1) AND t.polpermissive GROUP BY 1 ORDER BY 1";
+    for row in ask(hidden).await? {
+        let (table, policies): (String, String) = (row.get(0), row.get(1));
+        let problem = format!(
+            "has got policies ({policies}) since a grant opens some rows of it only: they take no rows away              before the last such grant has ended"
+        );
+        found.push(warning(table, problem));
+    }
     Ok(found)
 }
 

@@ -20,6 +20,8 @@ pub struct SqlType {
 pub struct StoreTable {
     /// The schema it lies in.
     pub schema: String,
+    /// It has row-level security, and not from us.
+    pub has_policies: bool,
     /// Its columns in order.
     pub columns: Vec<(String, SqlType)>,
 }
@@ -32,7 +34,9 @@ pub async fn read(client: &Client) -> Result<StoreSchema, Error> {
     let rows = client
         .query(
             "SELECT n.nspname::text, c.relname::text, a.attname::text,
-                    coalesce(b.typname, t.typname)::text, format_type(a.atttypid, a.atttypmod)
+                    coalesce(b.typname, t.typname)::text, format_type(a.atttypid, a.atttypmod),
+                    c.relrowsecurity AND NOT EXISTS (
+                      SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'ringfence_others')
              FROM pg_class c
              JOIN pg_namespace n ON n.oid = c.relnamespace
              JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -52,7 +56,11 @@ pub async fn read(client: &Client) -> Result<StoreSchema, Error> {
         let sql_type = SqlType { base: row.get(3), printed: row.get(4) };
         schema
             .entry((namespace.clone(), table))
-            .or_insert_with(|| StoreTable { schema: namespace, columns: Vec::new() })
+            .or_insert_with(|| StoreTable {
+                schema: namespace,
+                has_policies: row.get(5),
+                columns: Vec::new(),
+            })
             .columns
             .push((row.get(2), sql_type));
     }

@@ -40,6 +40,18 @@ pub struct View {
     pub reads: BTreeSet<String>,
     /// Which rows; `None` is all.
     pub rows: Option<Rows>,
+    /// The table has row-level security of its own: no other role sees a row without a policy.
+    pub has_policies: bool,
+}
+
+impl View {
+    /// The conditions of which one must hold for a row, where not all rows are shown.
+    pub fn conditions(&self) -> Option<&[Vec<Piece>]> {
+        match &self.rows {
+            Some(Rows::AnyOf(conditions)) => Some(conditions),
+            Some(Rows::All) | None => None,
+        }
+    }
 }
 
 /// What a view shows in a column.
@@ -117,9 +129,10 @@ impl FaceSpec {
             reads.extend(grants.iter().flat_map(|g| g.reads.iter().cloned()));
             let rows = (!grants.is_empty()).then(|| any_of(&grants));
             let schema = table.schema.clone();
-            views.push(View { schema, table: name.clone(), columns: shown, reads, rows });
+            let has_policies = table.has_policies;
+            views.push(View { schema, table: name.clone(), columns: shown, reads, rows, has_policies });
         }
-        Ok(Self { version: 2, views })
+        Ok(Self { version: 3, views })
     }
 
     /// The conditions in it, with the views that have them.
@@ -219,7 +232,7 @@ mod tests {
         .unwrap();
         let text = || SqlType { base: "text".into(), printed: "text".into() };
         let columns = ["id", "email", "phone", "added_later"].map(|c| (c.to_owned(), text())).into();
-        let table = StoreTable { schema: "public".into(), columns };
+        let table = StoreTable { schema: "public".into(), has_policies: false, columns };
         (catalogue, StoreSchema::from([(("public".into(), "users".into()), table)]))
     }
 

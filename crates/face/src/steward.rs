@@ -1,17 +1,17 @@
-//! The steward: the gateway's own connection to a store, which compiles faces and drops them.
+//! The steward: the gateway's own connections to a store, which compile faces and drop them.
 //!
 //! Its role is no superuser (`ringfence install` makes it): it may create roles and, as a member of the tables' owner,
 //! grant on them. No client ever speaks through it.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use deadpool_postgres::{ClientWrapper, Hook, HookError, Object, Pool, PoolError};
 use hmac::{Hmac, Mac};
 use postgres_protocol::password::scram_sha_256;
 use ringfence_policy::{Catalogue, Outcome};
 use ringfence_statement::asked;
 use sha2::Sha256;
-use tokio::sync::{Mutex, MutexGuard};
 use tokio_postgres::types::{Kind as TypeKind, Type};
 use tokio_postgres::{Client, Transaction};
 
@@ -21,8 +21,9 @@ use crate::connection::Target;
 use crate::ddl::{self, Limits};
 use crate::drift::{self, Drift};
 use crate::others::{self, Others};
+use crate::row_security;
 use crate::schema;
-use crate::spec::{FaceSpec, Filter, Rows};
+use crate::spec::{FaceSpec, Filter, Rows, View};
 use crate::sql::ident;
 
 /// How to log in to a store for one principal.
@@ -120,15 +121,21 @@ pub enum Found {
     Many(u64),
 }
 
-/// Serialises gateways that compile at the same time.
-const ADVISORY_LOCK: i64 = 0x72_66_61_63_65; // "rface"
+/// The most connections for what only looks at the catalogue.
+const LOOKING: usize = 3;
+/// The most connections for what changes something.
+const COMPILING: usize = 2;
+/// So long a face is tried that needs a lock on a table which others use.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The first pause between two tries, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(800));
 
 /// See the module's text.
 pub struct Steward {
     target: Target,
-    client: Mutex<Option<Client>>,
-    /// For looks at the catalogue that must not wait for a face that is compiled.
-    looking: Mutex<Option<Client>>,
+    /// For looks at the catalogue, which must not wait for a face that is compiled.
+    looking: Pool,
+    compiling: Pool,
     secret: Vec<u8>,
     database: String,
     full_role: Option<String>,
@@ -141,9 +148,9 @@ impl Steward {
     pub fn new(target: Target, secret: &[u8], full_role: Option<String>, limits: Limits) -> Self {
         let database = target.config.get_dbname().unwrap_or_default().to_owned();
         Self {
+            looking: target.pool(LOOKING, Hook::async_fn(|client, _| Box::pin(set_up(client)))),
+            compiling: target.pool(COMPILING, Hook::async_fn(|client, _| Box::pin(set_up(client)))),
             target,
-            client: Mutex::default(),
-            looking: Mutex::default(),
             secret: secret.to_vec(),
             database,
             full_role,
@@ -151,32 +158,12 @@ impl Steward {
         }
     }
 
-    async fn client(&self) -> Result<MutexGuard<'_, Option<Client>>, Error> {
-        self.connected(&self.client).await
+    async fn looking(&self) -> Result<Object, Error> {
+        self.looking.get().await.map_err(no_connection)
     }
 
-    async fn connected<'a>(
-        &self,
-        client: &'a Mutex<Option<Client>>,
-    ) -> Result<MutexGuard<'a, Option<Client>>, Error> {
-        let mut guard = client.lock().await;
-        if guard.as_ref().is_none_or(Client::is_closed) {
-            let client = self.target.connect("the steward").await;
-            let client = client.map_err(|e| Error::Unreachable(crate::because(&e)))?;
-            // What the steward writes can be made again: it need not wait for the disk. Its looks at the catalogue
-            // are long texts that run once: to compile them takes longer than they do.
-            client
-                .batch_execute("SET synchronous_commit = off; SET jit = off")
-                .await
-                .map_err(Error::refused("set up a session"))?;
-            let installed = client
-                .query_opt("SELECT 1 FROM pg_namespace WHERE nspname = 'ringfence'", &[])
-                .await
-                .map_err(Error::refused("look for the ringfence schema"))?;
-            installed.ok_or(Error::NotInstalled)?;
-            *guard = Some(client);
-        }
-        Ok(guard)
+    async fn compiling(&self) -> Result<Object, Error> {
+        self.compiling.get().await.map_err(no_connection)
     }
 
     fn password(&self, role: &str) -> String {
@@ -188,8 +175,7 @@ impl Steward {
 
     /// Where the rows behind a route went, if they left this store, and the number of that decision. What left it is fenced off here.
     pub async fn home(&self, route: &str) -> Result<Option<(String, i64)>, Error> {
-        let guard = self.client().await?;
-        let client = guard.as_ref().ok_or(Error::NotInstalled)?;
+        let client = self.looking().await?;
         let doing = "tell where rows are at home";
         let known = client
             .query_one("SELECT to_regclass('ringfence_move.home') IS NOT NULL", &[])
@@ -211,43 +197,91 @@ impl Steward {
         catalogue: &Catalogue,
         filters: &[Filter],
     ) -> Result<Login, Error> {
-        let mut guard = self.client().await?;
-        let client = guard.as_mut().expect("connected above");
-        let has = schema::read(client).await?;
+        let client = self.looking().await?;
+        let has = schema::read(&client).await?;
         let spec = FaceSpec::build(outcome, catalogue, &has, filters)?;
         let digest = spec.digest(&self.secret);
         let role = ddl::login_name(&digest, principal);
-        // The update keeps the face from being dropped meanwhile, by whichever gateway: see `prune`.
+        // The update keeps the face from being dropped meanwhile, by any gateway: see `prune`.
         let used = client
             .execute("UPDATE ringfence.faces SET last_used = now() WHERE digest = $1", &[&digest])
             .await
             .map_err(Error::refused("note that a face is used"))?;
-        let known = used == 1 && role_exists(client, &role).await?;
-        let password = self.password(&role);
-        if !known {
-            let tx = client.transaction().await.map_err(Error::refused("begin"))?;
-            lock(&tx).await?;
-            let fresh = tx
-                .query_opt("SELECT 1 FROM ringfence.faces WHERE digest = $1", &[&digest])
-                .await
-                .map_err(Error::refused("read the faces"))?
-                .is_none();
-            if fresh {
-                create(&tx, &spec, &digest).await?;
-            }
-            for view in spec.views.iter().filter(|v| v.rows.is_some()) {
-                enable_row_security(&tx, &view.schema, &view.table).await?;
-            }
-            if !role_exists(&tx, &role).await? {
-                let verifier = scram_sha_256(password.as_bytes());
-                self.may_connect(&tx).await?;
-                let sql = ddl::create_login(&digest, principal, &verifier, self.limits);
-                run(&tx, "create a login", &sql).await?;
-            }
-            tx.commit().await.map_err(Error::refused("commit a face"))?;
-            tracing::info!(face = %digest, views = spec.views.len(), fresh, "compiled a face");
+        let is_there = used == 1 && role_exists(&**client, &role).await?;
+        drop(client);
+        let login =
+            Login { role, password: self.password(&ddl::login_name(&digest, principal)), face: digest };
+        if is_there {
+            return Ok(login);
         }
-        Ok(Login { role, password, face: digest })
+        let until = Instant::now() + PATIENCE;
+        let (mut pause, longest) = PAUSES;
+        loop {
+            let mut client = self.compiling().await?;
+            let made = self.make(&mut client, principal, &spec, &login).await;
+            drop(client);
+            match made {
+                // Those who use the tables come first: nobody waits while we do.
+                Err(Error::Busy { .. }) if Instant::now() < until => tokio::time::sleep(pause).await,
+                Err(Error::Busy { .. }) => return Err(Error::InUse(self.in_use(&spec).await)),
+                made => return made.map(|()| login),
+            }
+            pause = longest.min(pause * 2);
+        }
+    }
+
+    /// Makes a face, if it is not there, and a login.
+    async fn make(
+        &self,
+        client: &mut ClientWrapper,
+        principal: &str,
+        spec: &FaceSpec,
+        login: &Login,
+    ) -> Result<(), Error> {
+        let digest = &login.face;
+        let tx = client.build_transaction().start().await.map_err(Error::refused("begin"))?;
+        let is_locked = |view: &&View| view.conditions().is_some() || view.has_policies;
+        row_security::begin(&tx, spec.views.iter().filter(is_locked).count()).await?;
+        let fresh = tx
+            .query_opt("SELECT 1 FROM ringfence.faces WHERE digest = $1", &[digest])
+            .await
+            .map_err(Error::refused("read the faces"))?
+            .is_none();
+        let policies = if fresh { create(&tx, spec, digest).await? } else { Vec::new() };
+        if !role_exists(&*tx, &login.role).await? {
+            let verifier = scram_sha_256(login.password.as_bytes());
+            self.may_connect(&*tx).await?;
+            let sql = ddl::create_login(digest, principal, &verifier, self.limits);
+            run(&tx, "create a login", &sql).await?;
+        }
+        // Last, as these lock the tables.
+        run(&tx, "make a face's policies", &policies).await?;
+        for view in spec.views.iter().filter(|view| view.conditions().is_some()) {
+            row_security::enable(&tx, view).await?;
+        }
+        tx.commit().await.map_err(Error::refused("commit a face"))?;
+        tracing::info!(face = %digest, views = spec.views.len(), fresh, "compiled a face");
+        Ok(())
+    }
+
+    /// The tables of a face that cannot be locked, and which of the store's roles use them for how long; for people.
+    async fn in_use(&self, spec: &FaceSpec) -> String {
+        let is_filtered = |view: &&View| view.conditions().is_some();
+        let tables = spec.views.iter().filter(is_filtered).map(|view| view.table.as_str());
+        let tables: Vec<&str> = tables.collect();
+        let sql = "SELECT DISTINCT a.usename::text, extract(epoch FROM now() - a.xact_start)::int8
+            FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_stat_activity a ON a.pid = l.pid
+            WHERE l.granted AND c.relname = ANY($1) AND a.xact_start IS NOT NULL AND l.pid <> pg_backend_pid()
+            ORDER BY 2 DESC LIMIT 3";
+        if let Ok(client) = self.looking().await
+            && let Ok(rows) = client.query(sql, &[&tables]).await
+        {
+            for row in &rows {
+                let (role, seconds): (Option<String>, Option<i64>) = (row.get(0), row.get(1));
+                tracing::warn!(?tables, role, seconds, "a transaction keeps a face from being made");
+            }
+        }
+        tables.join(", ")
     }
 
     /// Makes sure that the login of a principal with full access exists.
@@ -257,17 +291,16 @@ impl Steward {
             let problem = "no full_access_role is configured for this store".to_owned();
             return Err(Error::Refused { doing: "give full access", problem });
         };
-        let mut guard = self.client().await?;
-        let client = guard.as_mut().expect("connected above");
+        let mut client = self.compiling().await?;
         let password = self.password(&role);
-        self.may_connect(client).await?;
-        if role_exists(client, &role).await? {
+        self.may_connect(&**client).await?;
+        if role_exists(&**client, &role).await? {
             return Ok(Login { role, password, face: FULL.to_owned() });
         }
         let limits = Limits { connections: self.limits.connections.max(100), ..self.limits };
-        let tx = client.transaction().await.map_err(Error::refused("begin"))?;
-        lock(&tx).await?;
-        if !role_exists(&tx, &role).await? {
+        let tx = client.build_transaction().start().await.map_err(Error::refused("begin"))?;
+        row_security::begin(&tx, 0).await?;
+        if !role_exists(&*tx, &role).await? {
             let verifier = scram_sha_256(password.as_bytes());
             let sql = ddl::create_full_login(principal, full_role, &verifier, limits);
             run(&tx, "create a login", &sql).await?;
@@ -290,25 +323,22 @@ impl Steward {
 
     /// Where the store and `catalogue` have come apart, as it is now.
     pub async fn drift(&self, catalogue: &Catalogue) -> Result<Drift, Error> {
-        let guard = self.client().await?;
-        let client = guard.as_ref().ok_or(Error::NotInstalled)?;
-        Ok(drift::between(schema::read(client).await?, catalogue))
+        let client = self.looking().await?;
+        Ok(drift::between(schema::read(&client).await?, catalogue))
     }
 
     /// How long the store takes to answer.
     pub async fn ping(&self) -> Result<Duration, Error> {
-        let began = std::time::Instant::now();
-        let guard = self.client().await?;
-        let client = guard.as_ref().ok_or(Error::NotInstalled)?;
+        let began = Instant::now();
+        let client = self.looking().await?;
         client.batch_execute("").await.map_err(Error::refused("answer"))?;
         Ok(began.elapsed())
     }
 
     /// Asks the store whether `condition` makes sense for a table, without looking at a row. The error is PostgreSQL's.
     pub async fn try_condition(&self, schema: &str, table: &str, condition: &[Piece]) -> Result<(), Error> {
-        let guard = self.client().await?;
-        let client = guard.as_ref().ok_or(Error::NotInstalled)?;
-        let types = types_of_strings(client, (schema, table), condition).await?;
+        let client = self.looking().await?;
+        let types = types_of_strings(&**client, (schema, table), condition).await?;
         let strings = condition.iter().filter_map(|piece| match piece {
             Piece::Constant { value, number: None } => Some(value),
             _ => None,
@@ -379,14 +409,19 @@ impl Steward {
         let mut target = self.target.clone();
         target.config.user(&login.role).password(&login.password).dbname(&self.database);
         // The session that is counted for may hold the lock that the count would wait for.
-        target.config.options("-c lock_timeout=5s -c statement_timeout=60s");
+        // A role can change its own settings: they do not count here.
+        let own = "-c lock_timeout=5s -c statement_timeout=60s -c search_path=pg_catalog \
+            -c default_transaction_isolation=read\\ committed -c row_security=on";
+        let role = self.full_role.as_ref().filter(|_| login.face == FULL);
+        let role = role.map(|role| role.replace('\\', "\\\\").replace(' ', "\\ "));
+        let options = role.map_or_else(|| own.to_owned(), |role| format!("{own} -c role={role}"));
+        target.config.options(&options);
         target.connect("a count").await.map_err(Error::refused("give a connection for a count"))
     }
 
     /// A function's name and arguments by its number (`pg_proc.oid`).
     pub async fn function_name(&self, number: u32) -> Result<Option<String>, Error> {
-        let guard = self.client().await?;
-        let client = guard.as_ref().ok_or(Error::NotInstalled)?;
+        let client = self.looking().await?;
         let sql = "SELECT oid::regprocedure::text FROM pg_proc WHERE oid = $1";
         let row = client.query_opt(sql, &[&number]).await.map_err(Error::refused("name a function"))?;
         Ok(row.map(|row| row.get(0)))
@@ -394,8 +429,7 @@ impl Steward {
 
     /// The tables that results of `face` (or `full`) come from, by the numbers that RowDescription has for them.
     pub async fn relations(&self, face: &str) -> Result<Relations, Error> {
-        let mut guard = self.client().await?;
-        let client = guard.as_mut().expect("connected above");
+        let client = self.looking().await?;
         let rows = client
             .query(
                 "SELECT c.oid, n.nspname::text, c.relname::text, a.attname::text, a.attnum, a.atttypid
@@ -424,21 +458,19 @@ impl Steward {
     /// What of the store runs code that is not PostgreSQL's own, and what names stand for; `None` if that is as it
     /// was at `state`.
     pub async fn others(&self, state: Option<&str>) -> Result<Option<(String, Others, Names)>, Error> {
-        let guard = self.connected(&self.looking).await?;
-        let client = guard.as_ref().ok_or(Error::NotInstalled)?;
+        let client = self.looking().await?;
         // What changes while it is read is read once more.
-        let now = others::state(client).await?;
+        let now = others::state(&client).await?;
         if state == Some(&*now) {
             return Ok(None);
         }
-        Ok(Some((now, others::read(client).await?, names(client).await?)))
+        Ok(Some((now, others::read(&client).await?, names(&client).await?)))
     }
 
     /// Drops the faces that no gateway has used for `idle` and that have no session; with the last filtered one of a table
     /// its row-level security goes too. Returns how many were dropped.
     pub async fn prune(&self, idle: Duration) -> Result<usize, Error> {
-        let mut guard = self.client().await?;
-        let client = guard.as_mut().expect("connected above");
+        let mut client = self.compiling().await?;
         let seconds = idle.as_secs_f64();
         let rows = client
             .query(
@@ -451,8 +483,10 @@ impl Steward {
         let (mut dropped, mut failed) = (0, None);
         for row in &rows {
             let digest: &str = row.get(0);
-            match drop_face(client, digest, seconds).await {
+            match drop_face(&mut client, digest, seconds).await {
                 Ok(is_dropped) => dropped += usize::from(is_dropped),
+                // Somebody uses its table: later.
+                Err(Error::Busy { .. }) => {}
                 // The others are dropped all the same.
                 Err(error) => {
                     tracing::warn!(face = digest, %error, "an unused face cannot be dropped");
@@ -460,8 +494,9 @@ impl Steward {
                 }
             }
         }
-        if dropped > 0 {
-            calm_row_security(client).await?;
+        match row_security::calm(&mut client).await {
+            Ok(()) | Err(Error::Busy { .. }) => {}
+            Err(error) => return Err(error),
         }
         failed.map_or(Ok(dropped), Err)
     }
@@ -516,22 +551,46 @@ async fn names(client: &Client) -> Result<Names, Error> {
     Ok(rows.iter().map(named).collect())
 }
 
-/// Makes a face and registers it. Constants reach the store as parameters, and its table of them alone.
-async fn create(tx: &Transaction<'_>, spec: &FaceSpec, digest: &str) -> Result<(), Error> {
+/// Sets up one of the steward's connections. What it writes can be made again: it need not wait for the disk. Its looks
+/// at the catalogue are long texts that run once: to compile them takes longer than they do.
+async fn set_up(client: &mut ClientWrapper) -> Result<(), HookError> {
+    client.batch_execute("SET synchronous_commit = off; SET jit = off").await.map_err(HookError::Backend)?;
+    let installed = client.query_opt("SELECT 1 FROM pg_namespace WHERE nspname = 'ringfence'", &[]).await;
+    let installed = installed.map_err(HookError::Backend)?;
+    installed.map(drop).ok_or_else(|| HookError::message("ringfence is not installed"))
+}
+
+fn no_connection(error: PoolError) -> Error {
+    match error {
+        PoolError::PostCreateHook(HookError::Message(_)) => Error::NotInstalled,
+        PoolError::PostCreateHook(HookError::Backend(e)) => Error::refused("set up a session")(e),
+        PoolError::Backend(e) => Error::Unreachable(crate::because(&e)),
+        PoolError::Timeout(_) => {
+            Error::Busy { doing: "give the steward a connection", sqlstate: "53300".to_owned() }
+        }
+        other => Error::Unreachable(other.to_string()),
+    }
+}
+
+/// Makes a face and registers it; its policies come back, to be made last. Constants reach the store as parameters, and
+/// its table of them alone.
+async fn create(tx: &Transaction<'_>, spec: &FaceSpec, digest: &str) -> Result<Vec<String>, Error> {
     let mut types = HashMap::new();
     for (view, condition) in spec.conditions() {
         let of_strings = types_of_strings(tx, (&view.schema, &view.table), condition).await?;
         types.insert((&view.table, condition), of_strings);
     }
     let mut constants = Constants::default();
-    let views = ddl::create_views(spec, digest, |view, rows| {
+    let mut sql_of = |view: &View, rows: &Rows| {
         let Rows::AnyOf(conditions) = rows else { return "true".to_owned() };
         let one = |condition: &Vec<Piece>| {
             let of_strings = types.get(&(&view.table, condition)).map(Vec::as_slice).unwrap_or_default();
             format!("({})", condition::bind(condition, of_strings, digest, &mut constants))
         };
         conditions.iter().map(one).collect::<Vec<_>>().join(" OR ")
-    });
+    };
+    let views = ddl::create_views(spec, digest, &mut sql_of);
+    let policies = ddl::create_policies(spec, digest, &mut sql_of);
     run(tx, "make a face's owner", &ddl::create_owner(digest)).await?;
     if !constants.is_empty() {
         let owner = ident(&ddl::owner_name(digest));
@@ -545,7 +604,7 @@ async fn create(tx: &Transaction<'_>, spec: &FaceSpec, digest: &str) -> Result<(
     tx.execute("INSERT INTO ringfence.faces (digest, spec) VALUES ($1, $2)", &[&digest, &text])
         .await
         .map_err(Error::refused("register a face"))?;
-    Ok(())
+    Ok(policies)
 }
 
 /// The types that the strings of a condition take in a table. Only parses: nothing is evaluated.
@@ -594,14 +653,6 @@ async fn count(client: &Client, query: &str) -> Result<u64, Error> {
     })
 }
 
-async fn lock(tx: &Transaction<'_>) -> Result<(), Error> {
-    tx.batch_execute(&format!(
-        "SET LOCAL lock_timeout = '10s'; SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"
-    ))
-    .await
-    .map_err(Error::refused("take the compiler's lock"))
-}
-
 async fn run(tx: &Transaction<'_>, doing: &'static str, sql: &[String]) -> Result<(), Error> {
     tx.batch_execute(&sql.join(";\n")).await.map_err(Error::refused(doing))
 }
@@ -611,60 +662,9 @@ async fn role_exists(client: &impl tokio_postgres::GenericClient, role: &str) ->
     Ok(found.map_err(Error::refused("look for a role"))?.is_some())
 }
 
-/// Enables row-level security, keeping everyone else's access to the table.
-async fn enable_row_security(tx: &Transaction<'_>, schema: &str, table: &str) -> Result<(), Error> {
-    let enabled: bool = tx
-        .query_one(
-            "SELECT c.relrowsecurity FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE n.nspname = $1 AND c.relname = $2",
-            &[&schema, &table],
-        )
-        .await
-        .map_err(Error::refused("read a table's row security"))?
-        .get(0);
-    if enabled {
-        return Ok(());
-    }
-    let rows = tx
-        .query(
-            "SELECT DISTINCT r.rolname::text
-             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-             LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attacl IS NOT NULL
-             CROSS JOIN LATERAL aclexplode(coalesce(c.relacl, '{}') || coalesce(a.attacl, '{}')) g
-             JOIN pg_roles r ON r.oid = g.grantee
-             WHERE n.nspname = $1 AND c.relname = $2 AND g.grantee <> c.relowner AND r.rolname NOT LIKE 'rf\\_%'",
-            &[&schema, &table],
-        )
-        .await
-        .map_err(Error::refused("read a table's grants"))?;
-    let roles: Vec<String> = rows.iter().map(|r| r.get(0)).collect();
-    run(tx, "enable row-level security", &ddl::enable_row_security(schema, table, &roles)).await
-}
-
-/// Turns row-level security off where we turned it on and no face filters rows any more.
-async fn calm_row_security(client: &mut Client) -> Result<(), Error> {
-    let tx = client.transaction().await.map_err(Error::refused("begin"))?;
-    lock(&tx).await?;
-    let rows = tx
-        .query(
-            "SELECT n.nspname::text, c.relname::text
-             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE c.relrowsecurity
-               AND EXISTS (SELECT 1 FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'ringfence_others')
-               AND NOT EXISTS (SELECT 1 FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname LIKE 'rf\\_%'
-                               AND pg_get_expr(p.polqual, p.polrelid) <> 'true')",
-            &[],
-        )
-        .await
-        .map_err(Error::refused("read the tables' row security"))?;
-    for row in rows {
-        run(&tx, "disable row-level security", &ddl::disable_row_security(row.get(0), row.get(1))).await?;
-    }
-    tx.commit().await.map_err(Error::refused("commit"))
-}
-
-/// Drops a face if it is still unused; whoever takes it into use at the same moment waits for the row, then makes it anew.
-async fn drop_face(client: &mut Client, digest: &str, idle_seconds: f64) -> Result<bool, Error> {
+/// Drops a face if it is still unused; who takes it into use at the same moment waits for the row,
+/// and makes it again.
+async fn drop_face(client: &mut ClientWrapper, digest: &str, idle_seconds: f64) -> Result<bool, Error> {
     let (owner, group) = (ddl::owner_name(digest), ddl::group_name(digest));
     let pattern = format!("rf_{digest}_%");
     let rows = client
@@ -675,8 +675,8 @@ async fn drop_face(client: &mut Client, digest: &str, idle_seconds: f64) -> Resu
         .await
         .map_err(Error::refused("list a face's logins"))?;
     let logins: Vec<String> = rows.iter().map(|r| r.get(0)).collect();
-    let tx = client.transaction().await.map_err(Error::refused("begin"))?;
-    lock(&tx).await?;
+    let tx = client.build_transaction().start().await.map_err(Error::refused("begin"))?;
+    row_security::begin(&tx, 1).await?;
     let unused = tx
         .execute(
             "DELETE FROM ringfence.faces WHERE digest = $1 AND last_used < now() - make_interval(secs => $2)",

@@ -4,11 +4,12 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ringfence_ledger::{Entry, Kind};
 use ringfence_statement::allow_list::MAX_LENGTH;
 use ringfence_statement::analysis::Analysis;
-use ringfence_statement::names::Effect;
+use ringfence_statement::names::{Effect, Keeps};
 use ringfence_statement::settings::{Encoding, Settings};
 use ringfence_statement::shape::FUNCTION_CALL;
 use sha2::{Digest as _, Sha256};
@@ -17,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use crate::connection::cannot_connect;
 use crate::flow::{Again, Awaited, Confirmed, Counted, Described, Flow, InFlight, size_of};
 use crate::frame::{self, Body, Buffer, HEADER, MAX_FRAME, put};
+use crate::long_texts::LONG;
 use crate::metering::Watch;
 use crate::others::Runs;
 use crate::quota::{Charge, Moment};
@@ -70,6 +72,8 @@ struct Side<'a, W> {
     most_held: usize,
     /// Why the session is over, where that is no fault of its client.
     refused: Option<Refusal>,
+    /// So long the client is not read, as its principal has filled the ledger faster than is allowed.
+    pause: Option<Duration>,
 }
 
 /// A portal whose Bind is not sent.
@@ -127,6 +131,7 @@ where
         unsent_before_hold: 0,
         most_held: 0,
         refused: None,
+        pause: None,
     };
     match side.run(client, buffer).await {
         Ok(end) => end,
@@ -246,6 +251,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                     self.settle(buffer, &before);
                     self.passing = head.total;
                 }
+            }
+            if let Some(pause) = self.pause.take() {
+                self.flush(buffer).await?;
+                tokio::time::sleep(pause).await;
             }
             let is_much = !self.holds && self.session.flow().unanswered() >= MOST_UNANSWERED;
             if is_much || std::mem::take(&mut self.may_copy_in) {
@@ -563,7 +572,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     }
 
     /// Reads the text of a statement. `Err(None)` if the message is malformed.
-    fn read(&self, body: &mut Body<'_>) -> Result<Arc<Statement>, Option<Refusal>> {
+    async fn read(&mut self, body: &mut Body<'_>) -> Result<Arc<Statement>, Option<Refusal>> {
         let end = body.0.iter().position(|&b| b == 0).ok_or(None)?;
         let (bytes, rest) = body.0.split_at(end);
         body.0 = &rest[1..];
@@ -587,9 +596,16 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let analysis = if session.is_face() && bytes.len() > MAX_LENGTH {
             Arc::new(Analysis::too_long(settings))
         } else {
-            let mut flow = session.flow();
             let is_parsed = session.is_governed() || session.is_logged() && text.len() <= MOST_PARSED;
-            flow.recent.of(statements, &text, settings, is_parsed)
+            if text.len() <= LONG {
+                session.flow().recent.of(statements, &text, settings, is_parsed)
+            } else {
+                let known = session.flow().recent.find(&text, settings);
+                match known {
+                    Some(known) => known,
+                    None => Box::pin(self.read_apart(&text, settings, is_parsed)).await,
+                }
+            }
         };
         let mut statement = Statement::of(&text, analysis, settings);
         statement.deallocates_shared =
@@ -599,6 +615,15 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             session.flow().last = Some(Arc::clone(&statement));
         }
         Ok(statement)
+    }
+
+    async fn read_apart(&mut self, text: &str, settings: Settings, is_parsed: bool) -> Arc<Analysis> {
+        let Session { shared, principal, .. } = self.session;
+        let analysing =
+            shared.long_texts.analyse(&principal.name, &shared.statements, text, settings, is_parsed);
+        let found = analysing.await;
+        self.session.flow().recent.keep(&found);
+        found
     }
 
     /// Whether a text is one `DEALLOCATE` of a statement that has a shared name in the store.
@@ -623,13 +648,13 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
     }
 
     async fn query(&mut self, mut body: Body<'_>) -> std::io::Result<Passage> {
-        let statement = match self.read(&mut body) {
+        let statement = match self.read(&mut body).await {
             Ok(statement) if body.0.is_empty() => statement,
             Err(Some(refusal)) => return Ok(self.refuse_query(&refusal, None)),
             _ => return Err(invalid("a malformed Query message")),
         };
         if let Some(refused) = self.not_allowed(&statement).or_else(|| self.too_many_names(&statement)) {
-            return Ok(self.refuse_query(&refused, Some(&statement.text)));
+            return Ok(self.refuse_query(&refused, Some(&statement)));
         }
         let mut begun = Vec::new();
         let running = self.resolver(|resolver| resolver.query(&statement));
@@ -651,9 +676,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 note_ends(&mut in_flight, &statement.analysis);
                 in_flight.deallocates_shared = statement.deallocates_shared;
                 in_flight.changes_names = flow.names.query(Some(&statement), begun);
-                flow.settings_unsure |= statement.analysis.changes_settings;
-                flow.keeps_snapshot |= statement.analysis.keeps_snapshot;
-                flow.level_unsure |= statement.analysis.may_set_level;
+                flow.sets(&statement.analysis);
                 flow.begin(in_flight);
                 Ok(if statement.deallocates_shared {
                     Passage::Replace(stand_in::query(stand_in::DEALLOCATE))
@@ -664,7 +687,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             Err(refusal) => {
                 flow.names.take_back();
                 drop(flow);
-                Ok(self.refuse_query(&refusal, Some(&statement.text)))
+                Ok(self.refuse_query(&refusal, Some(&statement)))
             }
         }
     }
@@ -733,7 +756,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             let moment = self.moment(statement, &running);
             let only_defines = runs == Runs::Own && !session.is_face();
             let refusal = running.runs.iter().find_map(|run| {
-                if run.goes_on || only_defines && run_only_defines(statement, run) {
+                if run.goes_on && runs == Runs::Own || only_defines && run_only_defines(statement, run) {
                     return None;
                 }
                 let (scope, moment) = (&run.scope, moment(run.part));
@@ -775,6 +798,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 }
             },
         };
+        if at_end && session.metering.is_some() {
+            session.flow().unseen = Some(number);
+        }
         let watch_again = unbounded.unwrap_or_default();
         let again = again.map(|parts| Again { watch: watch_again, parts, last: None, at_end });
         // Who is counted here is on record before the answer, also if the statement is refused then.
@@ -817,7 +843,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let is_slow = |of: &Arc<Statement>| of.analysis.parts.iter().any(|part| !part.is_quick);
         let waits =
             flow.awaited.iter().any(|a| matches!(a, Awaited::Statement(_))) && flow.quotable().any(is_slow);
-        let is_earlier = running.is_from_before || flow.may_see_before() || statement.analysis.keeps_snapshot;
+        let is_earlier = running.is_from_before
+            || flow.may_see_before()
+            || statement.analysis.keeps_snapshot != Keeps::Nothing;
         let statement = Arc::clone(statement);
         move |part| {
             let mut before = statement.analysis.parts.iter().take(part);
@@ -904,9 +932,16 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             parameters,
         };
         let entry = Entry::new(Kind::Intent, &session.store.jurisdiction, &record);
+        let pause = session.allowance.pay(entry.record.len());
         let ticket = session.shared.ledger.append_batched(entry.crossing(session.crossing.as_ref()));
         flow.tickets.push_back(ticket);
+        drop(flow);
+        self.pauses(pause);
         Ok(n)
+    }
+
+    fn pauses(&mut self, pause: Option<Duration>) {
+        self.pause = self.pause.max(pause);
     }
 
     /// Puts something in a refused statement's place that the store answers with an error in its turn.
@@ -917,8 +952,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         format!("{}{n}", stand_in::REFUSED)
     }
 
-    fn refuse_query(&mut self, refusal: &Refusal, statement: Option<&str>) -> Passage {
-        self.session.refused(&refusal.message, statement);
+    fn refuse_query(&mut self, refusal: &Refusal, statement: Option<&Statement>) -> Passage {
+        self.pauses(self.session.refused(&refusal.message, statement));
         let text = self.refused_text(refusal);
         let mut flow = self.session.flow();
         flow.names.query(None, Vec::new());
@@ -927,8 +962,8 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         Passage::Replace(stand_in::query(&text))
     }
 
-    fn refuse_in_batch(&mut self, refusal: &Refusal, text: Option<&str>) -> Passage {
-        self.session.refused(&refusal.message, text);
+    fn refuse_in_batch(&mut self, refusal: &Refusal, statement: Option<&Statement>) -> Passage {
+        self.pauses(self.session.refused(&refusal.message, statement));
         self.fail_in_batch(refusal)
     }
 
@@ -945,7 +980,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         let (sent, name, is_decoded) =
             self.name(&mut body).ok_or_else(|| invalid("a malformed Parse message"))?;
         let definition = body.0;
-        let mut statement = match self.read(&mut body) {
+        let mut statement = match self.read(&mut body).await {
             Ok(statement) => statement,
             Err(Some(refusal)) => return Ok(self.refuse_in_batch(&refusal, None)),
             Err(None) => return Err(invalid("a malformed Parse message")),
@@ -955,7 +990,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             return Ok(self.refuse_in_batch(&refusal.hint("Close those that are no longer needed."), None));
         }
         if let Some(refused) = self.not_allowed(&statement) {
-            return Ok(self.refuse_in_batch(&refused, Some(&statement.text)));
+            return Ok(self.refuse_in_batch(&refused, Some(&statement)));
         }
         if self.session.is_face() {
             self.session.explain(&statement.analysis);
@@ -980,13 +1015,13 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             // It is counted when it runs.
             let running = Running::planned(&statement.analysis.scope);
             if let Err(refusal) = look_at_code(self.session, &statement, &running).await {
-                return Ok(self.refuse_in_batch(&refusal, Some(&statement.text)));
+                return Ok(self.refuse_in_batch(&refusal, Some(&statement)));
             }
         } else if may_read {
             let running = Running::planned(&statement.analysis.scope);
             match self.admit(&statement, running, &Arc::from([]), None).await {
                 Ok(parsed) => self.session.conclude(parsed, None),
-                Err(refusal) => return Ok(self.refuse_in_batch(&refusal, Some(&statement.text))),
+                Err(refusal) => return Ok(self.refuse_in_batch(&refusal, Some(&statement))),
             }
         }
         if !self.session.changes_connections() {
@@ -1116,7 +1151,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 )
                 .detail("Its text reads differently under standard_conforming_strings or client_encoding as they are now.")
                 .hint("Prepare it again under the settings that it is run under.");
-                return Err(self.refuse_in_batch(&refusal, Some(&statement.text)));
+                return Err(self.refuse_in_batch(&refusal, Some(&statement)));
             }
             before = stand_in::prepare(shared);
             flow.names.own();
@@ -1162,12 +1197,12 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         if let Err(error) = self.session.look_at_code().await {
             return Ok(self.refuse_in_batch(&cannot_connect(&error), None));
         }
-        let code = self.session.code();
         let analysis = &prepared.statement.analysis;
+        let may = self.session.may(analysis);
         let may_read = prepared.scope.calls_unknown
             || prepared.scope.is_unknown
-            || self.session.runs(code.as_deref(), analysis) != Runs::Own
-            || prepared.statement.has_own_types && code.is_some_and(|known| known.has_types());
+            || may.runs != Runs::Own
+            || prepared.statement.has_own_types && may.reads_types;
         // EXECUTE and FETCH run nothing before they run.
         let may_read = may_read && !analysis.uses_names();
         let parameters: Arc<[Box<str>]> = parameters.into();
@@ -1179,7 +1214,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             match self.admit(&statement, running, &parameters, None).await {
                 // 0 for what is counted: it has no intent, and is not counted again.
                 Ok(admitted) => number = Some(admitted.number.unwrap_or_default()),
-                Err(refusal) => return Ok(self.refuse_in_batch(&refusal, Some(&statement.text))),
+                Err(refusal) => return Ok(self.refuse_in_batch(&refusal, Some(&statement))),
             }
         }
         if self.session.is_governed() {
@@ -1279,10 +1314,10 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             && self.deallocates_shared(&statement.analysis) != statement.deallocates_shared
         {
             let refusal = resolve::unsure(&statement.text);
-            return Ok(self.refuse_in_batch(&refusal, Some(&statement.text)));
+            return Ok(self.refuse_in_batch(&refusal, Some(&statement)));
         }
         if let Some(refusal) = self.too_many_names(&statement) {
-            return Ok(self.refuse_in_batch(&refusal, Some(&statement.text)));
+            return Ok(self.refuse_in_batch(&refusal, Some(&statement)));
         }
         let mut begun = Vec::new();
         let mut may_copy_in = statement.analysis.may_copy_in();
@@ -1310,7 +1345,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
         };
         let mut in_flight = match admitted {
             Ok(admitted) => admitted,
-            Err(refusal) => return Ok(self.refuse_in_batch(&refusal, Some(&statement.text))),
+            Err(refusal) => return Ok(self.refuse_in_batch(&refusal, Some(&statement))),
         };
         in_flight.deallocates_shared = statement.deallocates_shared;
         note_ends(&mut in_flight, &statement.analysis);
@@ -1320,9 +1355,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             begun.number = in_flight.number;
         }
         in_flight.changes_names = flow.names.execute((!portal.in_sql).then_some(&statement), begun);
-        flow.settings_unsure |= statement.analysis.changes_settings;
-        flow.keeps_snapshot |= statement.analysis.keeps_snapshot;
-        flow.level_unsure |= statement.analysis.may_set_level;
+        flow.sets(&statement.analysis);
         let wants_description = in_flight.watch.as_ref().is_some_and(|w| w.wants_description());
         flow.begin(in_flight);
         let is_described = flow.just_described.take().is_some_and(|n| *n == *name);
@@ -1400,7 +1433,9 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
 /// In which parts of a text there is something that is counted again, by a bit for each.
 fn again_in(session: &Session, statement: &Statement, running: &Running, runs: Runs) -> u64 {
     let only_defines = runs == Runs::Own && !session.is_face();
-    let counts = |run: &&resolve::Run| !(run.goes_on || only_defines && run_only_defines(statement, run));
+    // What goes on was counted when it began; code of others looks at the rows as they are now.
+    let goes_on = |run: &resolve::Run| run.goes_on && runs == Runs::Own;
+    let counts = |run: &&resolve::Run| !(goes_on(run) || only_defines && run_only_defines(statement, run));
     let parts = running.runs.iter().filter(counts).map(|run| run.part.min(63));
     parts.fold(0, |bits, part| bits | 1 << part)
 }
@@ -1444,18 +1479,18 @@ async fn look_at_code(session: &Session, statement: &Statement, running: &Runnin
         return Ok(Runs::Own);
     }
     session.look_at_code().await.map_err(|e| cannot_connect(&e))?;
-    let known = session.code();
     let by_name = running.meant.iter().map(|(_, meant)| &meant.analysis);
     let all = std::iter::once(&statement.analysis).chain(by_name);
     let mut runs = Runs::Own;
     let (mut flow_defines, mut defines_unseen, mut must_reset) = (false, false, false);
     for analysis in all {
-        runs = runs.max(session.runs(known.as_deref(), analysis));
+        let may = session.may(analysis);
+        runs = runs.max(may.runs);
         // What a workload does in blocks of PL/pgSQL, or in words that are not read, defines nothing as a rule.
         let is_seen = session.is_logged() || analysis.parts.iter().all(|p| p.effect != Some(Effect::Unsure));
         flow_defines |= analysis.defines_code && is_seen;
         // Code can make code, too.
-        defines_unseen |= session.is_logged() && session.may_define_unseen(known.as_deref(), analysis);
+        defines_unseen |= session.is_logged() && may.defines_unseen;
         must_reset |= analysis.runs_sql;
     }
     let mut flow = session.flow();
@@ -1473,7 +1508,7 @@ async fn look_at_code(session: &Session, statement: &Statement, running: &Runnin
     if runs == Runs::Changes {
         flow.must_reset = true;
         flow.settings_unsure = true;
-        flow.level_unsure = true;
+        flow.level_is_unsure();
         // What is counted goes by the texts that were sent: its names stay.
         if session.is_logged() {
             flow.names.be_unsure();

@@ -38,6 +38,8 @@ pub struct Config {
     pub max_clients: usize,
     /// The most connections of one principal.
     pub max_per_principal: usize,
+    /// The bytes that the sessions of one principal may put on record in a minute.
+    pub recorded_per_minute: u64,
     /// How long a client may take to log in.
     pub login_timeout: Duration,
     /// How many worker threads; 0 means one for each core.

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use ringfence_ledger::Ticket;
 use ringfence_statement::analysis::{Analysis, Recent};
+use ringfence_statement::names::Keeps;
 
 use crate::metering::Watch;
 use crate::quota::Charges;
@@ -253,10 +254,15 @@ pub struct Flow {
     pub ends_transaction: bool,
     /// Code of others ran in the transaction under way: some of it may wait for the end.
     pub ran_others: bool,
+    /// Code of others was sent that may look at rows until its transaction ends, or its batch: the number of the
+    /// statement that runs it. Who is there then is counted once more.
+    pub unseen: Option<u64>,
     /// Code ran in the transaction under way that may have defined other code.
     pub defines_unseen: bool,
     /// When code that the session has defined was committed last, or may have been.
     pub defined_at: Option<Instant>,
+    /// Something was committed since the last ReadyForQuery that may have defined code.
+    pub may_have_defined: bool,
     /// All prepared statements of the connection go with something that was sent since the last ReadyForQuery.
     discarding: bool,
     /// Code ran in the transaction under way that may change names, also when it ends.
@@ -265,8 +271,12 @@ pub struct Flow {
     pub must_reset: bool,
     /// A transaction of the session may see the rows as they were before, at some time.
     pub keeps_snapshot: bool,
+    /// The same of the transaction under way, and of those that are chained to it.
+    transaction_keeps_snapshot: bool,
     /// The same as the session began.
     pub begins_with_snapshot: bool,
+    /// The place of the last statement that may set such a level.
+    level_set_at: u64,
     /// Something ran that may have made it so for transactions that begin later: the level of one that has taken
     /// its snapshot stays (PostgreSQL manual, SET TRANSACTION).
     pub level_unsure: bool,
@@ -383,11 +393,24 @@ impl Flow {
         self.pinned_after = self.next_place;
     }
 
-    /// DISCARD ALL has ended, or the session has given its connection back: its settings are as they were when it
-    /// began.
+    /// Something is about to be sent that may set a level unseen.
+    pub fn level_is_unsure(&mut self) {
+        self.level_unsure = true;
+        self.level_set_at = self.next_place + 1;
+    }
+
+    /// The session has given its connection back: its settings are as they were when it began.
     pub fn settings_are_reset(&mut self) {
         self.keeps_snapshot = self.begins_with_snapshot;
         self.level_unsure = false;
+    }
+
+    /// DISCARD ALL has ended: so they are, but for what was sent after it.
+    pub fn settings_are_discarded(&mut self) {
+        let place = self.current().map_or(0, |current| current.place);
+        if self.level_set_at < place {
+            self.settings_are_reset();
+        }
     }
 
     /// DEALLOCATE ALL, or DISCARD ALL (`everything`), has ended: all prepared statements are gone from the
@@ -399,6 +422,19 @@ impl Flow {
             self.discarded = true;
             let place = self.current().map_or(0, |current| current.place);
             self.pinned &= self.pinned_after >= place;
+        }
+    }
+
+    /// A statement is about to be sent that may change settings.
+    pub fn sets(&mut self, analysis: &Analysis) {
+        self.settings_unsure |= analysis.changes_settings;
+        self.keeps_snapshot |= analysis.keeps_snapshot == Keeps::Session;
+        self.transaction_keeps_snapshot |= analysis.keeps_snapshot == Keeps::Transaction;
+        if analysis.may_set_level {
+            self.level_is_unsure();
+        }
+        if analysis.keeps_snapshot == Keeps::Session {
+            self.level_set_at = self.next_place + 1;
         }
     }
 
@@ -591,6 +627,7 @@ impl Flow {
         self.setting.clear();
         self.kept = 0;
         self.has_run = false;
+        self.transaction_keeps_snapshot &= transaction != b'I';
         if std::mem::take(&mut self.ends_transaction) || transaction == b'I' {
             self.keeps_snapshot |= std::mem::take(&mut self.level_unsure);
         }
@@ -599,7 +636,9 @@ impl Flow {
         self.sending_unnamed = None;
         self.discarding = false;
         self.settings_unsure = false;
-        self.defines_unseen &= transaction != b'I';
+        if transaction == b'I' {
+            self.may_have_defined |= self.defines | std::mem::take(&mut self.defines_unseen);
+        }
         self.ran_others &= transaction != b'I';
         if transaction == b'I' && std::mem::take(&mut self.defines) {
             self.defined_at = Some(Instant::now());
@@ -622,7 +661,11 @@ impl Flow {
     /// Whether the next statement may see the rows as they were before: its transaction has begun, and may keep what
     /// it has seen first.
     pub fn may_see_before(&self) -> bool {
-        self.keeps_snapshot && (self.transaction != b'I' || self.has_run)
+        // What set a level unseen holds for the transaction after its own.
+        let keeps = self.keeps_snapshot
+            || self.transaction_keeps_snapshot
+            || self.level_unsure && self.ends_transaction;
+        keeps && (self.transaction != b'I' || self.has_run)
     }
 
     /// Whether nothing is under way.

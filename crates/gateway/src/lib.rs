@@ -7,7 +7,8 @@
 //!    the connection costs.
 //! 2. [`session`] asks policy and has the face compiled ([`admission`]), and takes a [`connection`] to the store as the face's
 //!    role ([`pool`], [`backend`]), for good or for each transaction ([`pin`]).
-//! 3. [`client_side`] reads the client's frames ([`frame`]): `ringfence_statement` analyses each text once, the intent
+//! 3. [`client_side`] reads the client's frames ([`frame`]): `ringfence_statement` analyses each text once (a
+//!    long one on a thread apart, [`long_texts`]), the intent
 //!    goes to the ledger, and the frame to the store, side by side.
 //! 4. [`store_side`] carries the answer back, byte for byte, once the intent is durable; it counts rows, keeps limits
 //!    ([`quota`]) and stops when [`grants`] says so.
@@ -21,6 +22,7 @@
 //! the gateway makes shows a value.
 
 pub mod admission;
+pub mod allowance;
 pub mod auth;
 pub mod backend;
 pub mod border;
@@ -40,6 +42,7 @@ pub mod grants;
 pub mod handover;
 pub mod listen;
 pub mod login;
+pub mod long_texts;
 pub mod meter;
 pub mod metering;
 pub mod orders;

@@ -379,6 +379,10 @@ impl Session {
                     known.push_back(Known { scope, goes_on, runs_others, names, subjects });
                 }
             }
+            _ if runs_others => {
+                watched
+                    .extend(self.subjects(&QueryScope::empty(), false, true, &names).iter().map(Watched::of));
+            }
             runs => {
                 // What goes on was counted where it has no bound; what begins is counted now.
                 for goes_on in [false, true] {
@@ -449,7 +453,8 @@ impl Session {
                 Some(None) => !catalogue.tables.contains_key(table),
                 _ => false,
             };
-            if max_rows == UNBOUNDED && (goes_on || is_uncounted) {
+            // What goes on was counted when it began; code of others looks at the rows as they are now.
+            if max_rows == UNBOUNDED && (goes_on && !runs_others || is_uncounted) {
                 continue;
             }
             // Who it was is on record also where only devices are counted.
@@ -601,6 +606,17 @@ impl Session {
                 return counted;
             }
         }
+    }
+
+    /// Counts all people once more where code of others may have looked at them after they were counted last: when its
+    /// transaction has ended, or its batch, or its session.
+    pub async fn count_unseen(&self) -> Result<(), Refusal> {
+        let Some(number) = self.flow().unseen else { return Ok(()) };
+        if let Some(mut watch) = self.watch(&[], true) {
+            self.count_all_patiently(&mut watch, Some(number)).await?;
+        }
+        self.flow().unseen = None;
+        Ok(())
     }
 
     /// Where the rows of a group are, and the column that tells people apart there. Where a face shows no key by

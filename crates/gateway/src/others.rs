@@ -3,10 +3,10 @@
 //! one of PostgreSQL's.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ringfence_face::{Names, Others, Steward};
+use ringfence_face::{Code, Names, Others, Steward};
 use ringfence_statement::analysis::Analysis;
 
 use crate::session::Session;
@@ -39,14 +39,53 @@ pub struct Known {
 }
 
 impl Known {
-    /// Whether the store has types that run code of others when a value is read.
-    pub fn has_types(&self) -> bool {
-        self.others.all.has_types()
+    fn reach(&self, analysis: &Analysis) -> Reach {
+        let Others { all, changing } = &self.others;
+        let runs = |code: &Code| code.may_run(&analysis.symbols) || analysis.runs_sql && code.has_functions();
+        Reach {
+            reads: runs(all),
+            changes: runs(changing),
+            at_parse: all.may_run_at_parse(&analysis.symbols),
+            has_types: all.has_types(),
+            as_of: self.as_of,
+        }
     }
 }
 
-/// What a session has last seen of what is known, with its version: all sessions would wait for one lock.
-pub type Seen = Mutex<(u64, Option<Arc<Known>>)>;
+/// What a session has last seen of what is known: all sessions would wait for one lock.
+#[derive(Debug, Default)]
+pub struct Seen {
+    version: u64,
+    known: Option<Arc<Known>>,
+    /// The text that was asked for last. It is asked for when it is parsed, bound and run.
+    last: Option<(Arc<Analysis>, Reach)>,
+}
+
+/// What the names in a text reach of the store's code.
+#[derive(Clone, Copy, Debug)]
+struct Reach {
+    /// Code that may read any row.
+    reads: bool,
+    /// Code that may also change its session.
+    changes: bool,
+    /// Some when the text is parsed.
+    at_parse: bool,
+    /// The store has types that run some when a value is read, whatever the text says.
+    has_types: bool,
+    /// See [`Known::as_of`].
+    as_of: Instant,
+}
+
+/// What a statement may run of the store's code.
+#[derive(Clone, Copy, Debug)]
+pub struct May {
+    /// What code it may run.
+    pub runs: Runs,
+    /// It runs code, as far as that is known, that may also make other code.
+    pub defines_unseen: bool,
+    /// A parameter of a type that is not PostgreSQL's own may run code when it is read.
+    pub reads_types: bool,
+}
 
 /// What code of others a statement may run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,6 +107,8 @@ pub struct OfStore {
     version: AtomicU64,
     /// How many sessions need it.
     sessions: AtomicUsize,
+    /// When a session that we know of may have defined something last.
+    defined_at: Mutex<Option<Instant>>,
     /// One asks at a time.
     asking: tokio::sync::Mutex<()>,
 }
@@ -86,6 +127,11 @@ impl OfStore {
     /// What is known.
     pub fn known(&self) -> Option<Arc<Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A session has committed something that may have defined code.
+    pub fn defined(&self) {
+        *self.defined_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     /// Keeps it up to date for a session.
@@ -161,13 +207,30 @@ async fn log_failure(limit: Duration, looking: impl Future<Output = Result<(), r
 impl Session {
     /// What is known of the store's code and names; `None` for a face, which reaches neither.
     pub fn code(&self) -> Option<Arc<Known>> {
+        self.seen().and_then(|seen| seen.known.clone())
+    }
+
+    fn seen(&self) -> Option<MutexGuard<'_, Seen>> {
         let (store, seen) = self.code.as_ref()?;
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
         let version = store.version.load(Ordering::Acquire);
-        if seen.0 != version || seen.1.is_none() {
-            *seen = (version, store.known());
+        if seen.version != version || seen.known.is_none() {
+            *seen = Seen { version, known: store.known(), last: None };
         }
-        seen.1.clone()
+        Some(seen)
+    }
+
+    /// What a text reaches; `None` if nothing is known of the store's code.
+    fn reach(&self, analysis: &Arc<Analysis>) -> Option<Reach> {
+        let mut seen = self.seen()?;
+        if let Some((last, reach)) = &seen.last
+            && Arc::ptr_eq(last, analysis)
+        {
+            return Some(*reach);
+        }
+        let reach = seen.known.as_ref()?.reach(analysis);
+        seen.last = Some((Arc::clone(analysis), reach));
+        Some(reach)
     }
 
     /// Makes sure that what is known of the store's code is not old where the session is metered, and holds for
@@ -178,8 +241,8 @@ impl Session {
             return Ok(());
         }
         let Some(behind) = self.shared.stores.get(&self.store.name) else { return Ok(()) };
-        let own = self.flow().defined_at;
-        let since = own.map_or_else(recently, |own| own.max(recently()));
+        let defined_at = *behind.others.defined_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = defined_at.map_or_else(recently, |at| at.max(recently()));
         if behind.others.known().is_some_and(|known| known.as_of >= since) {
             return Ok(());
         }
@@ -188,50 +251,38 @@ impl Session {
 
     /// Whether what is known of the store holds for what the session itself has defined. What it has not committed
     /// nobody else sees.
-    fn is_known(&self, known: &Known) -> bool {
+    fn is_known(&self, as_of: Instant) -> bool {
         let flow = self.flow();
-        !flow.defines && !flow.defines_unseen && flow.defined_at.is_none_or(|at| known.as_of >= at)
+        !flow.defines && !flow.defines_unseen && flow.defined_at.is_none_or(|at| as_of >= at)
     }
 
     /// Whether a text may run code of others when it is parsed.
-    pub fn may_run_at_parse(&self, analysis: &Analysis) -> bool {
+    pub fn may_run_at_parse(&self, analysis: &Arc<Analysis>) -> bool {
         if self.is_face() {
             return false;
         }
-        let symbols = &analysis.symbols;
-        self.code().is_none_or(|known| {
-            let is_known = self.is_known(&known) && known.as_of.elapsed() <= TOO_OLD;
-            known.others.all.may_run_at_parse(symbols) || !is_known && !symbols.reads_no_types()
+        self.reach(analysis).is_none_or(|reach| {
+            let is_known = || self.is_known(reach.as_of) && reach.as_of.elapsed() <= TOO_OLD;
+            reach.at_parse || !analysis.symbols.reads_no_types() && !is_known()
         })
     }
 
-    /// Whether a statement runs code, as far as that is known, that may also make other code.
-    pub fn may_define_unseen(&self, known: Option<&Known>, analysis: &Analysis) -> bool {
-        let changing = known.map(|known| &known.others.changing);
-        changing.is_some_and(|changing| {
-            changing.may_run(&analysis.symbols) || analysis.runs_sql && changing.has_functions()
-        })
-    }
-
-    /// What code of others a statement may run.
-    pub fn runs(&self, known: Option<&Known>, analysis: &Analysis) -> Runs {
+    /// What a statement may run of the store's code.
+    pub fn may(&self, analysis: &Arc<Analysis>) -> May {
+        let own = May { runs: Runs::Own, defines_unseen: false, reads_types: false };
         if self.is_face() {
-            return Runs::Own;
+            return own;
         }
-        let Some(known) = known else { return Runs::Changes };
+        let Some(reach) = self.reach(analysis) else { return May { runs: Runs::Changes, ..own } };
         // What is defined within a text nobody else sees either.
-        if !self.is_known(known)
-            || analysis.defines_code && analysis.parts.len() > 1
-            || self.may_define_unseen(Some(known), analysis)
-        {
+        let defines_for_itself = analysis.defines_code && analysis.parts.len() > 1;
+        let runs = if reach.changes || defines_for_itself || !self.is_known(reach.as_of) {
             Runs::Changes
-        } else if known.others.all.may_run(&analysis.symbols)
-            || analysis.runs_sql && known.others.all.has_functions()
-            || known.as_of.elapsed() > TOO_OLD
-        {
+        } else if reach.reads || reach.as_of.elapsed() > TOO_OLD {
             Runs::Reads
         } else {
             Runs::Own
-        }
+        };
+        May { runs, defines_unseen: reach.changes, reads_types: reach.has_types }
     }
 }

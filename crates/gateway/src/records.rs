@@ -162,6 +162,9 @@ pub struct RefusedRecord<'a> {
     /// The SQL, where there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub statement: Option<&'a str>,
+    /// SHA-256 of the SQL in hex, where an entry of the session has it already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<&'a str>,
     /// Where a login came from that was refused: an address, or the network of a subscriber.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<&'a str>,

@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::admission::Admissions;
+use crate::allowance::Allowances;
 use crate::backend::Address;
 use crate::border::Border;
 use crate::cancel::Cancels;
@@ -30,6 +31,7 @@ use crate::facts::Facts;
 use crate::flow::Traffic;
 use crate::grants::{Cut, LiveGrants};
 use crate::handover::{self, Inherited, Older};
+use crate::long_texts::LongTexts;
 use crate::meter::Meter;
 use crate::orders::Suspensions;
 use crate::others::OfStore;
@@ -90,7 +92,11 @@ pub struct Shared {
     /// Names of functions, by store and number.
     pub functions: Mutex<HashMap<(String, u32), String>>,
     /// What the texts of statements say.
-    pub statements: Cache,
+    pub statements: Arc<Cache>,
+    /// Where long texts are analysed.
+    pub long_texts: LongTexts,
+    /// How much of the ledger principals may fill.
+    pub allowances: Allowances,
     /// Counts of workloads.
     pub counting: Counting,
     /// How many people each recipient has reached.
@@ -156,7 +162,16 @@ impl Shared {
         let policy = self.policy();
         let jurisdiction = policy.store(store).map_or("-", |(s, _)| s.jurisdiction.as_str());
         let (statement, address) = (None, None);
-        let record = RefusedRecord { session: None, principal, store, reason, statement, address, times: 1 };
+        let record = RefusedRecord {
+            session: None,
+            principal,
+            store,
+            reason,
+            statement,
+            digest: None,
+            address,
+            times: 1,
+        };
         self.ledger.record(Entry::new(Kind::Refused, jurisdiction, &record));
     }
 
@@ -400,7 +415,9 @@ impl Gateway {
             people: People::default(),
             grants,
             functions: Mutex::default(),
-            statements: Cache::default(),
+            statements: Arc::default(),
+            long_texts: LongTexts::default(),
+            allowances: Allowances::default(),
             counting: Counting::default(),
             border: Border::default(),
             suspensions: Suspensions::default(),

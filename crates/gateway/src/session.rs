@@ -16,6 +16,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, watch};
 
 use crate::admission::Admission;
+use crate::allowance::Allowance;
 use crate::backend::{Parameters, Stream, take_stream, with_parameter};
 use crate::cancel::Target;
 use crate::certificate::Shown;
@@ -34,6 +35,7 @@ use crate::refusal::{Refusal, code};
 use crate::relay::cuts::{Deadline, expiry, next_cut};
 use crate::relay::exit::{self, Source};
 use crate::relay::recorded_texts::RecordedTexts;
+use crate::relay::statement::Statement;
 use crate::route::{NoPass, Pass, Route};
 use crate::server::Shared;
 use crate::startup::Startup;
@@ -107,7 +109,9 @@ pub struct Session {
     /// Whose statements it counts, if they are counted.
     pub workload: Option<Arc<Workload>>,
     /// Which code of others its store has, if that matters to it.
-    pub code: Option<(Arc<OfStore>, Seen)>,
+    pub code: Option<(Arc<OfStore>, Mutex<Seen>)>,
+    /// What its principal may put on record.
+    pub allowance: Arc<Allowance>,
     /// Columns that it was told are masked.
     pub told: Mutex<BTreeSet<String>>,
 }
@@ -308,19 +312,25 @@ impl Session {
         }
     }
 
-    /// A statement was refused: that goes on record.
-    pub fn refused(&self, reason: &str, statement: Option<&str>) {
+    /// A statement was refused: that goes on record. How long the client must pause then, if it must.
+    pub fn refused(&self, reason: &str, statement: Option<&Statement>) -> Option<Duration> {
+        let segment = self.shared.ledger.segment();
+        let is_there =
+            statement.is_some_and(|statement| self.flow().recorded.tell_refused(statement, segment));
         let record = RefusedRecord {
             session: Some(&self.id),
             principal: &self.principal.name,
             store: &self.store.name,
             reason,
-            statement,
+            statement: statement.filter(|_| !is_there).map(|statement| &*statement.text),
+            digest: statement.filter(|_| is_there).map(|statement| &**statement.digest().1),
             address: None,
             times: 1,
         };
         let entry = Entry::new(Kind::Refused, &self.store.jurisdiction, &record);
+        let pause = self.allowance.pay(entry.record.len());
         self.shared.ledger.record(entry.crossing(self.crossing.as_ref()));
+        pause
     }
 }
 
@@ -404,6 +414,7 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
     let Client { principal, startup, proof, given, device, shown, address } = client;
     let policy = shared.policy();
     let name = principal.name.clone();
+    let allowance = shared.allowances.of(&name, shared.config.recorded_per_minute);
     let route = shared.routes.get(&startup.database).cloned();
     let wanted = route.as_ref().map_or_else(|| Ok(startup.database.clone()), |route| route.store())?;
     let found = policy.store(&wanted).zip(shared.stores.get(&wanted));
@@ -543,8 +554,9 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         answered: Notify::new(),
         whole: Notify::new(),
         passed: Arc::clone(&attached.passed),
+        allowance,
         told: Mutex::default(),
-        code: needed.is_some().then(|| (Arc::clone(&behind.others), Seen::default())),
+        code: needed.is_some().then(|| (Arc::clone(&behind.others), Mutex::default())),
         policy: Arc::clone(&policy),
     };
     for used_up in shared.grants.used_up(&session.principal.name, &session.store.name) {
@@ -750,6 +762,10 @@ pub async fn run(
     match held {
         Some(connection) => Box::pin(connection.end(&session, &target, &end)).await,
         None => target.detach().await,
+    }
+    // A client that has left took with it what it was sent.
+    if let Err(refusal) = Box::pin(session.count_unseen()).await {
+        tracing::warn!(session = %session.id, problem = %refusal.message, "people are not counted at a session's end");
     }
     conclude(&session, &reason);
     session.quota.give_back().await;

@@ -141,6 +141,15 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                         self.forward(buffer, at).await?;
                         return Err(End::Refused(out_of_step(), true));
                     }
+                    b'Z' if self.session.flow().unseen.is_some() => {
+                        let session = self.session;
+                        let counted = self.unless_cut(Box::pin(session.count_unseen())).await;
+                        let counted = counted.and_then(|done| done.map_err(|e| End::Refused(e, true)));
+                        if let Err(end) = counted {
+                            self.forward(buffer, at).await?;
+                            return Err(end);
+                        }
+                    }
                     b'E' => {
                         if let Err(end) = self.charge_error().await {
                             self.forward(buffer, at).await?;
@@ -385,7 +394,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
             b'N' => return self.notice(body),
             b'C' | b'I' | b's' => {
                 if head.tag == b'C' && body == b"DISCARD ALL\0" {
-                    session.flow().settings_are_reset();
+                    session.flow().settings_are_discarded();
                 }
                 if session.changes_connections() && matches!(body, b"DISCARD ALL\0" | b"DEALLOCATE ALL\0") {
                     session.flow().discarded(body == b"DISCARD ALL\0");
@@ -404,10 +413,15 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 session.answered.notify_one();
             }
             b'Z' => {
-                let (over, traffic) = {
+                let (over, traffic, may_have_defined) = {
                     let mut flow = session.flow();
-                    (flow.ready(body.first().copied().unwrap_or(b'I')), std::mem::take(&mut flow.traffic))
+                    let over = flow.ready(body.first().copied().unwrap_or(b'I'));
+                    let may_have_defined = std::mem::take(&mut flow.may_have_defined);
+                    (over, std::mem::take(&mut flow.traffic), may_have_defined)
                 };
+                if let (true, Some((store, _))) = (may_have_defined, &session.code) {
+                    store.defined();
+                }
                 session.shared.count(&session.store.name, traffic);
                 for mut statement in over {
                     if statement.is_skipped {

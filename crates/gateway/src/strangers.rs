@@ -363,6 +363,7 @@ fn record(ledger: &Ledger, jurisdiction: &str, kind: &Refused, times: u64) {
         store: &kind.store,
         reason: kind.reason,
         statement: None,
+        digest: None,
         address: address.as_deref(),
         times,
     };

@@ -106,6 +106,9 @@ struct GatewayFile {
     /// The most connections of one principal.
     #[serde(default = "max_per_principal")]
     max_connections_per_principal: usize,
+    /// How much of the ledger the sessions of one principal may fill in a minute, in MiB.
+    #[serde(default = "recorded_mib_per_minute")]
+    recorded_mib_per_minute: u64,
     /// How long a client may take to log in, in seconds.
     #[serde(default = "login_timeout")]
     login_timeout: u64,
@@ -128,6 +131,9 @@ fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> 
 
 fn max_clients() -> usize {
     1000
+}
+fn recorded_mib_per_minute() -> u64 {
+    256
 }
 fn max_per_principal() -> usize {
     100
@@ -707,6 +713,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded, Failure> {
                 secret,
                 max_clients: file.gateway.max_clients,
                 max_per_principal: file.gateway.max_connections_per_principal,
+                recorded_per_minute: file.gateway.recorded_mib_per_minute.saturating_mul(1 << 20),
                 login_timeout: Duration::from_secs(file.gateway.login_timeout),
                 workers: file.gateway.workers.unwrap_or(0),
                 drain: Duration::from_secs(file.gateway.drain),

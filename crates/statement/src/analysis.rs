@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::allow_list::{self, Verdict};
 use crate::functions::Function;
-use crate::names::{self, Effect};
+use crate::names::{self, Effect, Keeps};
 use crate::scope::{self, QueryScope};
 use crate::settings::{Settings, Strings};
 use crate::shape::{self, Shape, Template};
@@ -52,8 +52,8 @@ pub struct Analysis {
     pub is_sticky: bool,
     /// It may change how later texts are read.
     pub changes_settings: bool,
-    /// After it, a statement may see the rows as they were some time before (REPEATABLE READ and above).
-    pub keeps_snapshot: bool,
+    /// After which statements one may see the rows as they were some time before (REPEATABLE READ and above).
+    pub keeps_snapshot: Keeps,
     /// After it that may be so, which nothing in the text says.
     pub may_set_level: bool,
     /// It runs triggers that wait.
@@ -95,14 +95,14 @@ impl Analysis {
         }
         let mut parts = Vec::with_capacity(parsed.stmts.len());
         let (mut changes_settings, mut defines_code) = (false, false);
-        let (mut keeps_snapshot, mut may_set_level, mut sets_constraints) = (false, false, false);
+        let (mut keeps_snapshot, mut may_set_level, mut sets_constraints) = (Keeps::Nothing, false, false);
         for (n, raw) in parsed.stmts.iter().enumerate() {
             let Some(node) = raw.stmt.as_ref().and_then(|s| s.node.as_ref()) else { continue };
             let value = &tree["stmts"][n]["stmt"]["node"];
             reads_constants |= !names::is_same_for_all_constants(node);
             let scope = Arc::new(scope::of(value, &mut reads_constants));
             changes_settings |= names::may_change_settings(node) || sets_unseen(value);
-            keeps_snapshot |= names::may_keep_snapshot(node);
+            keeps_snapshot = keeps_snapshot.max(names::keeps_snapshot(node));
             may_set_level |= names::may_set_level(node) || sets_isolation(value, &mut reads_constants);
             sets_constraints |= matches!(node, pg_query::NodeEnum::ConstraintsSetStmt(_));
             defines_code |= symbols::defines_code(node, value);
@@ -157,7 +157,7 @@ impl Analysis {
             scope,
             is_sticky: true,
             changes_settings: true,
-            keeps_snapshot: false,
+            keeps_snapshot: Keeps::Nothing,
             may_set_level: true,
             sets_constraints: true,
             symbols: Symbols::default(),
@@ -305,19 +305,29 @@ const RECENT: usize = 4;
 impl Recent {
     /// As [`Cache::of`], or as [`Cache::without_scope`] where the session needs no scope.
     pub fn of(&mut self, cache: &Cache, text: &str, settings: Settings, needs_scope: bool) -> Arc<Analysis> {
-        let is_standard = settings.strings == Strings::Standard || !text.contains('\\');
-        let fits = |known: &Arc<Analysis>| known.template.as_ref().is_some_and(|t| t.fits(text));
-        if let Some(place) = self.0.iter().position(fits).filter(|_| is_standard) {
-            return Arc::clone(&self.0[place]);
+        if let Some(found) = self.find(text, settings) {
+            return found;
         }
         let found = if needs_scope { cache.of(text, settings) } else { cache.without_scope(text, settings) };
+        self.keep(&found);
+        found
+    }
+
+    /// The analysis of a text, if it is one of those.
+    pub fn find(&self, text: &str, settings: Settings) -> Option<Arc<Analysis>> {
+        let is_standard = settings.strings == Strings::Standard || !text.contains('\\');
+        let fits = |known: &&Arc<Analysis>| known.template.as_ref().is_some_and(|t| t.fits(text));
+        self.0.iter().find(fits).filter(|_| is_standard).cloned()
+    }
+
+    /// Keeps one that a session has used.
+    pub fn keep(&mut self, found: &Arc<Analysis>) {
         if found.template.is_some() {
             if self.0.len() >= RECENT {
                 self.0.remove(0);
             }
-            self.0.push(Arc::clone(&found));
+            self.0.push(Arc::clone(found));
         }
-        found
     }
 }
 

@@ -112,6 +112,10 @@ UNION SELECT CASE WHEN c.castcontext = 'e' AND t.oid <> 'json'::regtype THEN 'ex
     t.typname::text, r.function
   FROM runs r JOIN pg_cast c ON r.classid = 'pg_cast'::regclass AND c.oid = r.objid
   JOIN pg_type t ON t.oid = c.casttarget
+-- Values of PostgreSQL's own types are compared everywhere.
+UNION SELECT 'cast', t.typname::text, r.function
+  FROM runs r JOIN pg_opclass c ON r.classid = 'pg_opclass'::regclass AND c.oid = r.objid
+  JOIN pg_type t ON t.oid = c.opcintype WHERE c.opcdefault AND c.opcintype < 16384
 UNION SELECT CASE WHEN r.writes THEN 'written' ELSE 'read' END, c.relname::text, r.function
   FROM runs r JOIN pg_class c ON r.classid = 'pg_class'::regclass AND c.oid = r.objid
 UNION SELECT 'call', p.proname::text, r.function

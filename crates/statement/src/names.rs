@@ -154,21 +154,35 @@ pub(crate) fn is_quick(node: &NodeEnum) -> bool {
     }
 }
 
-/// Whether a statement after this one may see the rows as they were before: in a transaction that is
-/// REPEATABLE READ or SERIALIZABLE.
-pub(crate) fn may_keep_snapshot(node: &NodeEnum) -> bool {
-    match node {
-        NodeEnum::TransactionStmt(s) => s.options.iter().any(asks_for_snapshot),
+/// After which statements one may see the rows as they were before: in a transaction that is REPEATABLE READ or
+/// SERIALIZABLE.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Keeps {
+    /// None.
+    #[default]
+    Nothing,
+    /// Those of the same transaction, and of one that is chained to it.
+    Transaction,
+    /// All of the session.
+    Session,
+}
+
+/// What a statement says of that.
+pub(crate) fn keeps_snapshot(node: &NodeEnum) -> Keeps {
+    let (keeps, until) = match node {
+        NodeEnum::TransactionStmt(s) => (s.options.iter().any(asks_for_snapshot), Keeps::Transaction),
         NodeEnum::VariableSetStmt(s) => match s.name.to_ascii_lowercase().as_str() {
-            "transaction_isolation" | "default_transaction_isolation" => {
-                !s.args.iter().any(is_read_committed)
-            }
-            "transaction" | "session characteristics" => s.args.iter().any(asks_for_snapshot),
-            "transaction snapshot" => true,
-            _ => false,
+            // This parameter is the transaction's (PostgreSQL manual, 20.11.1).
+            "transaction_isolation" => (!s.args.iter().any(is_read_committed), Keeps::Transaction),
+            "default_transaction_isolation" => (!s.args.iter().any(is_read_committed), Keeps::Session),
+            "transaction" => (s.args.iter().any(asks_for_snapshot), Keeps::Transaction),
+            "session characteristics" => (s.args.iter().any(asks_for_snapshot), Keeps::Session),
+            "transaction snapshot" => (true, Keeps::Transaction),
+            _ => return Keeps::Nothing,
         },
-        _ => false,
-    }
+        _ => return Keeps::Nothing,
+    };
+    if keeps { until } else { Keeps::Nothing }
 }
 
 /// Whether a statement may do the same without a word of it.
@@ -194,12 +208,15 @@ fn is_read_committed(value: &Node) -> bool {
 
 #[cfg(test)]
 mod snapshot_tests {
+    use super::Keeps;
     use crate::analysis::Analysis;
     use crate::settings::Settings;
 
     #[test]
     fn levels_above_read_committed_keep_a_snapshot() {
-        let keeps = |text: &str| Analysis::of(text, Settings::default()).keeps_snapshot;
+        let keeps = |text: &str| Analysis::of(text, Settings::default()).keeps_snapshot != Keeps::Nothing;
+        let of_session =
+            |text: &str| Analysis::of(text, Settings::default()).keeps_snapshot == Keeps::Session;
         for text in [
             "begin isolation level repeatable read",
             "start transaction read only, isolation level serializable",
@@ -213,6 +230,8 @@ mod snapshot_tests {
             "begin; set local transaction_isolation = 'Repeatable Read'",
         ] {
             assert!(keeps(text), "{text}");
+            let is_default = text.contains("session") || text.contains("default");
+            assert_eq!(of_session(text), is_default, "{text}");
         }
         for text in [
             "begin",

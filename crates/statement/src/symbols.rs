@@ -10,6 +10,10 @@ use serde_json::Value;
 
 use crate::{functions, scope, tree};
 
+/// PostgreSQL's own functions that are written in SQL and cast what they are given: to text, whatever type it has. `||`
+/// is two of them.
+const CASTING: &[&str] = &["anytextcat", "quote_literal", "quote_nullable", "textanycat"];
+
 /// The names in a text. The name of a function with the schema `pg_catalog` has that before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own about a text")]
@@ -41,6 +45,8 @@ impl Symbols {
     pub(crate) fn of(tree: &Value) -> Self {
         let mut symbols = Self::default();
         symbols.walk(tree);
+        symbols.casts |= symbols.operators.contains("||")
+            || CASTING.iter().any(|name| symbols.calls.contains(*name) || symbols.fields.contains(*name));
         symbols
     }
 

@@ -2,7 +2,7 @@
 //! and later statements name its entry. So an execution costs the log a few bytes, however long its text
 //! is. Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::records::TextOf;
@@ -21,6 +21,8 @@ pub struct RecordedTexts {
     segment: u64,
     /// The number of the statement whose entry has a text, by the text's digest.
     entries: HashMap<[u8; 32], u64>,
+    /// Digests of texts that entries about refusals have.
+    refused: HashSet<[u8; 32]>,
 }
 
 /// How an entry tells a text.
@@ -35,10 +37,7 @@ pub enum Told {
 impl RecordedTexts {
     /// How statement `n` tells a text. `segment` is the log's segment now.
     pub fn tell(&mut self, statement: &Statement, n: u64, segment: u64) -> Told {
-        if self.segment != segment || self.entries.len() >= REMEMBERED {
-            self.entries.clear();
-            self.segment = segment;
-        }
+        self.in_segment(segment);
         let (digest, hex) = statement.digest();
         let of = |entry| TextOf { entry, digest: Arc::clone(hex) };
         if let Some(&entry) = self.entries.get(digest) {
@@ -46,6 +45,25 @@ impl RecordedTexts {
         }
         self.entries.insert(*digest, n);
         Told::Here(of(n))
+    }
+
+    /// Forgets what is in an older segment, and all if it is much.
+    fn in_segment(&mut self, segment: u64) {
+        if self.segment != segment || self.entries.len() + self.refused.len() >= REMEMBERED {
+            self.entries.clear();
+            self.refused.clear();
+            self.segment = segment;
+        }
+    }
+
+    /// Whether an entry about a refusal names a text only, as one before it has the text.
+    pub fn tell_refused(&mut self, statement: &Statement, segment: u64) -> bool {
+        if Self::is_short(statement) {
+            return false;
+        }
+        self.in_segment(segment);
+        let digest = statement.digest().0;
+        self.entries.contains_key(digest) || !self.refused.insert(*digest)
     }
 
     /// How an entry names a text that it has and that no later one names.
@@ -77,5 +95,8 @@ mod tests {
         assert!(matches!(texts.tell(&one, 2, 0), Told::There(of) if of.entry == 1));
         assert!(matches!(texts.tell(&two, 3, 0), Told::Here(_)));
         assert!(matches!(texts.tell(&one, 4, 7), Told::Here(of) if of.entry == 4));
+        let long = statement(&format!("select '{}'", "x".repeat(SHORT)));
+        let told = [7, 7, 8].map(|segment| texts.tell_refused(&long, segment));
+        assert_eq!(told, [false, true, false]);
     }
 }
