@@ -88,7 +88,7 @@ pub struct Control {
 
 impl Control {
     /// A control database at `target`, connected when first needed.
-    pub fn new(target: Target) -> Self {
+    pub fn new(target: &Target) -> Self {
         let prepared = Hook::async_fn(|client, _| {
             Box::pin(async { migrations::run(client).await.map_err(|e| HookError::message(e.to_string())) })
         });

@@ -1151,7 +1151,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 )
                 .detail("Its text reads differently under standard_conforming_strings or client_encoding as they are now.")
                 .hint("Prepare it again under the settings that it is run under.");
-                return Err(self.refuse_in_batch(&refusal, Some(&statement)));
+                return Err(self.refuse_in_batch(&refusal, Some(statement)));
             }
             before = stand_in::prepare(shared);
             flow.names.own();

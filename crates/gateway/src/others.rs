@@ -41,10 +41,15 @@ pub struct Known {
 impl Known {
     fn reach(&self, analysis: &Analysis) -> Reach {
         let Others { all, changing } = &self.others;
-        let runs = |code: &Code| code.may_run(&analysis.symbols) || analysis.runs_sql && code.has_functions();
+        let may_run =
+            |code: &Code| code.may_run(&analysis.symbols) || analysis.runs_sql && code.has_functions();
+        let runs = match (may_run(changing), may_run(all)) {
+            (true, _) => Runs::Changes,
+            (false, true) => Runs::Reads,
+            (false, false) => Runs::Own,
+        };
         Reach {
-            reads: runs(all),
-            changes: runs(changing),
+            runs,
             at_parse: all.may_run_at_parse(&analysis.symbols),
             has_types: all.has_types(),
             as_of: self.as_of,
@@ -64,10 +69,8 @@ pub struct Seen {
 /// What the names in a text reach of the store's code.
 #[derive(Clone, Copy, Debug)]
 struct Reach {
-    /// Code that may read any row.
-    reads: bool,
-    /// Code that may also change its session.
-    changes: bool,
+    /// What code.
+    runs: Runs,
     /// Some when the text is parsed.
     at_parse: bool,
     /// The store has types that run some when a value is read, whatever the text says.
@@ -276,13 +279,13 @@ impl Session {
         let Some(reach) = self.reach(analysis) else { return May { runs: Runs::Changes, ..own } };
         // What is defined within a text nobody else sees either.
         let defines_for_itself = analysis.defines_code && analysis.parts.len() > 1;
-        let runs = if reach.changes || defines_for_itself || !self.is_known(reach.as_of) {
+        let runs = if defines_for_itself || !self.is_known(reach.as_of) {
             Runs::Changes
-        } else if reach.reads || reach.as_of.elapsed() > TOO_OLD {
-            Runs::Reads
+        } else if reach.as_of.elapsed() > TOO_OLD {
+            reach.runs.max(Runs::Reads)
         } else {
-            Runs::Own
+            reach.runs
         };
-        May { runs, defines_unseen: reach.changes, reads_types: reach.has_types }
+        May { runs, defines_unseen: reach.runs == Runs::Changes, reads_types: reach.has_types }
     }
 }

@@ -28,7 +28,7 @@ pub(crate) async fn start(path: &Path, take_over: Option<&Path>) -> Result<Gatew
     let others = loaded.gateway.other_logs.iter().map(|log| (log.dir.clone(), log.vkey.clone()));
     let logs: Vec<_> = std::iter::once(own).chain(others).collect();
     let gateway =
-        Gateway::start(loaded.gateway, loaded.policy, ledger, Control::new(loaded.control), inherited)
+        Gateway::start(loaded.gateway, loaded.policy, ledger, Control::new(&loaded.control), inherited)
             .await
             .map_err(|e| Failure::setup(e.to_string()))?;
     for side_door in loaded.side_doors {
