@@ -565,7 +565,7 @@ fn full_access_abroad_is_counted_through_views_copies_functions_and_moves() {
         // A function behind a dot takes the whole row.
         (&["select u.to_jsonb from users u limit 3"], 3),
         (&["select public.users.row_to_json from users limit 3"], 3),
-        (&["select (select u.quote_literal) from users u limit 3"], 3),
+        (&["select (select u.row_to_json) from users u limit 3"], 3),
         (&["select s.to_jsonb from (select * from users limit 3) s"], 3),
         (&["select u.json_agg from users u"], all),
         (&["select u.concat from users u where u.ctid is not null limit 3"], 3),

@@ -160,6 +160,78 @@ fn guesses_are_slowed_and_nobody_is_locked_out() {
     }
 }
 
+/// Guesses that are made at once are looked at one by one, too.
+#[test]
+fn guesses_at_once_are_slowed() {
+    let demo = demo();
+    let served = demo.serve("at-once", "");
+    let wrong = || log_in(3, served.port, ENGINEER, "us", "wrong").err().unwrap();
+    let answers = std::thread::scope(|scope| {
+        let many: Vec<_> = (0..100).map(|_| scope.spawn(wrong)).collect();
+        many.into_iter().map(|one| one.join().unwrap()).collect::<Vec<_>>()
+    });
+    let looked_at = answers.iter().filter(|answer| answer.contains("password authentication failed"));
+    // Five are free, and of the others those that wait less than ten seconds are looked at.
+    let looked_at = looked_at.count();
+    assert!((5..=25).contains(&looked_at), "{looked_at} of 100: {answers:?}");
+    assert!(answers.iter().any(|answer| answer.contains("too many wrong passwords")), "{answers:?}");
+}
+
+/// A login that is not gone on with is no guess.
+#[test]
+fn what_is_silent_in_front_of_a_password_costs_nobody_time() {
+    let demo = demo();
+    let served = demo.serve("begun", "");
+    for _ in 0..6 {
+        assert!(log_in(3, served.port, ENGINEER, "us", "wrong").is_err());
+    }
+    let body = format!("user\0{ENGINEER}\0database\0us\0\0");
+    let length = u32::try_from(body.len() + 8).unwrap();
+    let startup = [&length.to_be_bytes()[..], &(3_u32 << 16).to_be_bytes(), body.as_bytes()].concat();
+    let _begun: Vec<_> = (0..60)
+        .map(|_| {
+            let mut stream = connect_from(3, served.port);
+            stream.write_all(&startup).unwrap();
+            assert!(stream.read(&mut [0; 1]).is_ok_and(|count| count == 1));
+            stream
+        })
+        .collect();
+    let right = log_in(3, served.port, ENGINEER, "us", "demo");
+    assert!(right.is_ok(), "{:?}", right.err());
+}
+
+/// Refusals of many addresses do not hide at whose name somebody guesses.
+#[test]
+fn noise_hides_no_name() {
+    let demo = demo();
+    let mut served = demo.serve("noise", "");
+    let from = ledger::size(&demo.dir.join("ledger-noise"));
+    let port = served.port;
+    std::thread::scope(|scope| {
+        for last in 10..170 {
+            scope.spawn(move || drop(log_in(last, port, &format!("nobody-{last}"), "us", "wrong")));
+        }
+    });
+    assert!(log_in(200, port, ENGINEER, "us", "wrong").is_err());
+    end(&mut served);
+    let records = refusals(demo, "noise", from);
+    assert!(records.iter().any(|record| record["principal"] == ENGINEER), "{records:?}");
+    let times = records.iter().map(|record| record["times"].as_u64().unwrap_or(1)).sum::<u64>();
+    assert_eq!(times, 161, "{records:?}");
+}
+
+/// Where file descriptors run short, silence gives way to logins.
+#[test]
+fn silent_connections_take_no_file_of_others() {
+    let demo = demo();
+    let served = demo.serve("files", "ulimit -n 500;");
+    let mut silent: Vec<_> = (0..360).map(|n| connect_from(20 + (n % 5) as u8, served.port)).collect();
+    let wire = Wire::connect(served.port, ENGINEER, "us");
+    assert!(wire.is_ok(), "{:?}", wire.err());
+    let open = open_of(&mut silent);
+    assert!((1..=250).contains(&open), "{open} silent connections are open");
+}
+
 /// Guesses at cancel keys do not keep others from cancelling.
 #[test]
 fn guesses_at_cancel_keys_keep_nobody_from_cancelling() {
@@ -227,6 +299,11 @@ fn a_balancer_says_whom_it_brings() {
     let mut stranger = connect_from(6, served.port);
     stranger.write_all(&header(7)).unwrap();
     assert!(Wire::over(Box::new(stranger), ENGINEER, "us", "demo").is_err());
+    // When it speaks for itself its own address counts.
+    let mut own = connect_from(5, served.port);
+    own.write_all(&[b"\r\n\r\n\0\r\nQUIT\n".as_slice(), &[0x20, 0, 0, 0]].concat()).unwrap();
+    let own = Wire::over(Box::new(own), ENGINEER, "us", "demo");
+    assert!(own.is_ok(), "{:?}", own.err());
     end(&mut served);
 }
 

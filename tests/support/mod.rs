@@ -210,6 +210,34 @@ impl Demo {
         self.crashed.lock().expect("no test panicked with it").insert(standby);
     }
 
+    /// Copies of a cluster as it lies on the disk, in folders beside it. All run afterwards, the copies without autovacuum.
+    pub fn copies(&self, cluster: &str, names: &[&str]) {
+        let data = self.dir.join(cluster).canonicalize().expect("the cluster is there");
+        let script = "pg_ctl=$(ls -d /usr/lib/postgresql/*/bin/pg_ctl 2>/dev/null | sort -V | tail -1); owner=$(stat -c %U \"$0\")
+            run=; [ \"$(id -un)\" = \"$owner\" ] || run=\"runuser -u $owner --\"; pg_ctl=${pg_ctl:-pg_ctl}
+            cd /; $run \"$pg_ctl\" stop -D \"$0\" -m fast -w || exit 1
+            for name in $1; do
+                to=$(dirname \"$0\")/$name; cp -a \"$0\" \"$to\"; rm -rf \"$to/log\"
+                $run \"$pg_ctl\" start -D \"$to\" -w -o \"-k $to -c autovacuum=off\" -l \"$to/start.log\" || exit 1
+            done
+            $run \"$pg_ctl\" start -D \"$0\" -w -l \"$0/restart.log\"";
+        let output = Command::new("sh")
+            .arg("-c")
+            .arg(script)
+            .arg(&data)
+            .arg(names.join(" "))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(told())
+            .status()
+            .expect("sh runs");
+        assert!(output.success(), "the copies do not start");
+        let parent = data.parent().expect("it is in a folder");
+        let mut crashed = self.crashed.lock().expect("no test panicked with it");
+        crashed.extend(names.iter().map(|name| parent.join(name)));
+        crashed.insert(data.clone());
+    }
+
     /// Kills a cluster as a crash would, and starts it again.
     pub fn crash_store(&self, cluster: &str) {
         let data = self.dir.join(cluster).canonicalize().expect("the cluster is there");

@@ -113,9 +113,14 @@ impl Wire {
                 _ => {}
             }
         }
-        wire.received.drain(..wire.at);
-        wire.at = 0;
+        wire.forget();
         Ok(wire)
+    }
+
+    /// Keeps no more what has been read.
+    pub fn forget(&mut self) {
+        self.received.drain(..self.at);
+        self.at = 0;
     }
 
     pub fn send(&mut self, bytes: &[u8]) -> Result<(), Gone> {

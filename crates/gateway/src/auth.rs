@@ -4,7 +4,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use crate::frame::{Body, Buffer, put, put_str};
 use crate::refusal::{Refusal, code};
-use crate::scram::{self, Binding, PLAIN, PLUS, ScramError, Verifier};
+use crate::scram::{self, Binding, Challenged, PLAIN, PLUS, ScramError, Verifier};
 
 /// The longest SASL message; libpq's are a few hundred bytes.
 const MAX_MESSAGE: usize = 4096;
@@ -37,13 +37,31 @@ pub async fn welcome<S: AsyncWrite + Unpin>(stream: &mut S) -> std::io::Result<(
     stream.write_all(&out).await
 }
 
-/// Makes the client prove that it knows the password behind `verifier`. It may bind that to `end_point`, where there is one.
-pub async fn authenticate<S>(
+/// What a client has said of a password, before anybody has looked whether it fits.
+pub struct Answered {
+    state: Challenged,
+    last: Vec<u8>,
+}
+
+impl Answered {
+    /// Looks whether it fits, and says so to the client if it does.
+    pub async fn verify<S: AsyncWrite + Unpin>(self, stream: &mut S) -> Result<(), AuthError> {
+        let verdict = self.state.finish(&self.last).map_err(AuthError::Failed)?;
+        let mut out = Vec::with_capacity(128);
+        request(&mut out, 12, |out| out.extend_from_slice(verdict.as_bytes()));
+        stream.write_all(&out).await?;
+        Ok(())
+    }
+}
+
+/// Asks the client to prove that it knows the password behind `verifier`. It may bind that to `end_point`, where there is
+/// one.
+pub async fn exchange<S>(
     stream: &mut S,
     buffer: &mut Buffer,
     verifier: Verifier,
     end_point: Option<&[u8]>,
-) -> Result<(), AuthError>
+) -> Result<Answered, AuthError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -74,11 +92,7 @@ where
     stream.write_all(&out).await?;
 
     let last = message(stream, buffer).await?;
-    let verdict = state.finish(&last).map_err(AuthError::Failed)?;
-    out.clear();
-    request(&mut out, 12, |out| out.extend_from_slice(verdict.as_bytes()));
-    stream.write_all(&out).await?;
-    Ok(())
+    Ok(Answered { state, last })
 }
 
 /// An authentication request of the given kind.

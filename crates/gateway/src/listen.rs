@@ -191,7 +191,9 @@ async fn client(
     let mut from = From { is_local: address.is_none_or(is_loopback), address };
     let login = async {
         if matches!(place.origin(), Origin::Balancer(_)) {
-            let Some(source) = proxy_header::read(&mut stream).await? else { return Ok(None) };
+            let read = proxy_header::read(&mut stream).await;
+            let source = read.inspect_err(|_| shared.strangers.has_no_header())?.or(address);
+            let Some(source) = source else { return Ok(None) };
             from.address = Some(source);
             from.is_local &= is_loopback(source);
             if !place.is_from(Origin::Network(Peer::new(source.ip()))) {

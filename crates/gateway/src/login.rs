@@ -129,25 +129,32 @@ async fn prove(
     let refused = |name: &str, refusal, reason| {
         Err(Unproven::Refused { name: name.to_owned(), refusal: Box::new(refusal), reason })
     };
-    let (guess, wait) = shared.strangers.guess(&startup.user, origin);
-    // The client would give up before, or the login's time would be over.
-    if wait >= strangers::MOST_PATIENT.min(shared.config.login_timeout * 2 / 3) {
-        let name = principal.as_ref().map_or(UNKNOWN, |p| p.name.as_str());
-        return refused(name, strangers::too_many_guesses(wait), "too many wrong passwords");
-    }
-    guess.wait(wait).await;
-    let fits = match auth::authenticate(stream, buffer, verifier, end_point).await {
-        Ok(()) => Ok(has_password),
-        Err(AuthError::Failed(_)) => Ok(false),
-        // It has learned nothing.
-        Err(AuthError::Io(e)) => Err(Unproven::Io(e)),
+    let fits = match auth::exchange(stream, buffer, verifier, end_point).await {
+        Ok(answered) => {
+            // A guess begins with the client's answer: what is silent costs nobody's time, and answers that come at
+            // once wait for each other.
+            let (guess, wait) = shared.strangers.guess(&startup.user, origin);
+            // The client would give up before, or the login's time would be over.
+            if wait >= strangers::MOST_PATIENT.min(shared.config.login_timeout * 2 / 3) {
+                let name = principal.as_ref().map_or(UNKNOWN, |p| p.name.as_str());
+                return refused(name, strangers::too_many_guesses(wait), "too many wrong passwords");
+            }
+            guess.wait(wait).await;
+            let verified = answered.verify(stream).await;
+            let fits = has_password && !matches!(verified, Err(AuthError::Failed(_)));
+            if fits {
+                guess.was_right()
+            } else {
+                guess.was_wrong()
+            }
+            if let Err(AuthError::Io(e)) = verified {
+                return Err(Unproven::Io(e));
+            }
+            fits
+        }
+        Err(AuthError::Failed(_)) => false,
+        Err(AuthError::Io(e)) => return Err(Unproven::Io(e)),
     };
-    match fits {
-        Ok(true) => guess.was_right(),
-        Ok(false) => guess.was_wrong(),
-        Err(_) => drop(guess),
-    }
-    let fits = fits?;
     match principal {
         Some(principal) if fits && asked == Proof::Both && is_named => Ok((principal, Proof::Both)),
         Some(principal) if fits && asked == Proof::Both => {
@@ -181,7 +188,6 @@ async fn first_packets(
         }
         let mut packet = vec![0; length - 4];
         stream.read_exact(&mut packet).await?;
-        place.has_spoken();
         match startup::parse(&packet) {
             Ok(Packet::Tls) => match shared.tls() {
                 Some(tls) if channel.tls.is_none() => {
@@ -190,6 +196,7 @@ async fn first_packets(
                     let encrypted = acceptor.accept(take_stream(stream)).await?;
                     channel = tls.channel(encrypted.get_ref().1.peer_certificates());
                     *stream = Box::new(encrypted);
+                    place.has_spoken();
                 }
                 _ => stream.write_all(b"N").await?,
             },
@@ -206,7 +213,10 @@ async fn first_packets(
                 }
                 return Ok(None);
             }
-            Ok(Packet::Startup(startup)) => return Ok(Some((startup, channel))),
+            Ok(Packet::Startup(startup)) => {
+                place.has_spoken();
+                return Ok(Some((startup, channel)));
+            }
             Err(e) => {
                 refuse(stream, &Refusal::new(code::PROTOCOL_VIOLATION, e.to_string())).await?;
                 return Ok(None);

@@ -13,7 +13,7 @@ const FRONT: usize = 16;
 const MOST: usize = 4096;
 
 /// Reads a header, and no byte behind it. `None` where the balancer speaks for itself, as for a
-/// look at our health.
+/// look at our health: then its own address counts (section 2.2, LOCAL).
 pub(crate) async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> std::io::Result<Option<SocketAddr>> {
     let mut header = vec![0; FRONT];
     stream.read_exact(&mut header).await?;

@@ -199,11 +199,8 @@ impl Shared {
 
     /// A new connection, if there are files left for it.
     pub(crate) fn with_room<T: AsRawFd>(&self, stream: T) -> Option<T> {
-        let has_room = sockets::leaves_room(&stream);
-        if !has_room {
-            self.strangers.closed_one();
-        }
-        has_room.then_some(stream)
+        // Of those that have not logged in one can give its file back.
+        (sockets::leaves_room(&stream) || self.strangers.give_way()).then_some(stream)
     }
 
     /// Puts an entry in the ledger and waits until it is durable: nothing comes into force that is not on record.

@@ -9,6 +9,9 @@ const CANCEL: i32 = 80_877_102;
 const TLS: i32 = 80_877_103;
 const GSS: i32 = 80_877_104;
 
+/// The most parameters of a first packet, and of names of protocol extensions. Clients send a dozen.
+const MAX_PARAMETERS: usize = 100;
+
 /// PostgreSQL cuts the names in a first packet to so many bytes (`NAMEDATALEN` - 1, ProcessStartupPacket).
 const MAX_NAME: usize = 63;
 
@@ -65,6 +68,9 @@ pub enum PacketError {
     /// Not a packet of any kind we know.
     #[error("the first packet is malformed")]
     Malformed,
+    /// More than [`MAX_PARAMETERS`].
+    #[error("the first packet has too many parameters")]
+    TooMany,
     /// A version other than 3.
     #[error("protocol version {0}.{1} is not supported; this server speaks 3.0")]
     Version(u16, u16),
@@ -100,6 +106,9 @@ pub fn parse(packet: &[u8]) -> Result<Packet, PacketError> {
             break;
         }
         let value = body.string().ok_or(PacketError::Malformed)?;
+        if startup.parameters.len() + startup.unknown_extensions.len() >= MAX_PARAMETERS {
+            return Err(PacketError::TooMany);
+        }
         match name {
             "user" => value.clone_into(&mut startup.user),
             "database" => value.clone_into(&mut startup.database),
@@ -174,6 +183,8 @@ mod tests {
         assert_eq!(startup.parameter("application_name"), Some("psql"));
         assert_eq!(parse(&good[..good.len() - 1]), Err(PacketError::Malformed));
         assert_eq!(parse(&packet(3 << 16, b"database\0us\0\0")), Err(PacketError::NoUser));
+        let many = [b"user\0ann\0".to_vec(), b"a\0\0".repeat(MAX_PARAMETERS + 1), vec![0]].concat();
+        assert_eq!(parse(&packet(3 << 16, &many)), Err(PacketError::TooMany));
         assert_eq!(parse(&packet(3 << 16, b"user\0\xff\0\0")), Err(PacketError::Malformed));
     }
 

@@ -1,7 +1,6 @@
 //! What connections may cost before they have proven a name: places, guesses at passwords and at
 //! cancel keys, and room in the ledger.
 
-use std::cmp::Reverse;
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher as _;
@@ -25,8 +24,8 @@ const PARTS: usize = 4;
 const SLICE: Duration = Duration::from_millis(200);
 /// So long a connection that has said something keeps its place.
 const FRESH: Duration = Duration::from_secs(1);
-/// How many kinds of refusals are told apart in a minute; the rest is one.
-const MOST_KINDS: usize = 200;
+/// How many kinds of refusals are told apart in a minute; of the rest only names, stores and reasons are.
+const MOST_KINDS: usize = 100;
 /// A guess that would have to wait so long is refused: the client would give up before.
 pub(crate) const MOST_PATIENT: Duration = Duration::from_secs(10);
 /// What stands for a name that strangers made up.
@@ -68,6 +67,8 @@ pub struct Strangers {
     refused: Mutex<HashMap<Refused, u64>>,
     /// Connections that were closed because there was no room.
     closed: AtomicU64,
+    /// Connections of balancers that came without a header.
+    headless: AtomicU64,
 }
 
 impl Strangers {
@@ -84,6 +85,7 @@ impl Strangers {
             hasher: RandomState::new(),
             refused: Mutex::default(),
             closed: AtomicU64::new(0),
+            headless: AtomicU64::new(0),
         }
     }
 }
@@ -115,26 +117,29 @@ struct Places {
 }
 
 impl Places {
-    /// Makes room for one more. Where there is none, it takes a place away from the address that
-    /// has most: the oldest one that is silent, or the oldest if that has had its time.
+    /// Makes room for one more. Where there is none, it takes a place away from the addresses that have most.
     fn make_room(&mut self, origin: Origin) -> Room {
         let own = self.of.get(&origin).map_or(0, BTreeMap::len);
         let is_one = matches!(origin, Origin::Network(_));
-        let from = if is_one && own >= self.most / PARTS {
-            origin
+        let gives = if is_one && own >= self.most / PARTS {
+            self.of.get(&origin).and_then(|places| giving(std::iter::once((&origin, places))))
         } else if self.count >= self.most {
-            let first = |places: &BTreeMap<u64, Waiting>| places.keys().next().copied();
-            let greedy = self.of.iter().max_by_key(|(_, places)| (places.len(), Reverse(first(places))));
-            let Some((greedy, _)) = greedy else { return Room::None };
-            *greedy
+            self.giving()
         } else {
             return Room::Free;
         };
-        let Some(places) = self.of.get(&from) else { return Room::None };
-        let silent = places.iter().find(|(_, waiting)| !waiting.has_spoken);
-        let old = || places.iter().next().filter(|(_, waiting)| waiting.since.elapsed() >= FRESH);
-        let Some(number) = silent.or_else(old).map(|(number, _)| *number) else { return Room::None };
-        if self.remove(from, number).is_some() { Room::Taken } else { Room::None }
+        match gives.and_then(|(origin, number)| self.remove(origin, number)) {
+            Some(_) => Room::Taken,
+            None => Room::None,
+        }
+    }
+
+    /// Which connection gives way: of the addresses that have most, or not much less; where all of those have
+    /// just spoken, of any.
+    fn giving(&self) -> Option<(Origin, u64)> {
+        let most = self.of.values().map(BTreeMap::len).max()?;
+        giving(self.of.iter().filter(|(_, places)| places.len() > most / 2))
+            .or_else(|| giving(self.of.iter()))
     }
 
     fn remove(&mut self, origin: Origin, number: u64) -> Option<Waiting> {
@@ -151,6 +156,18 @@ impl Places {
         self.count += 1;
         self.of.entry(origin).or_default().insert(number, waiting);
     }
+}
+
+/// Of some places the one that gives way: the oldest that is silent, or the oldest that has had its time.
+fn giving<'a>(of: impl Iterator<Item = (&'a Origin, &'a BTreeMap<u64, Waiting>)>) -> Option<(Origin, u64)> {
+    let all = of.filter_map(|(origin, places)| {
+        let silent = places.iter().find(|(_, waiting)| !waiting.has_spoken);
+        let old = || places.iter().next().filter(|(_, waiting)| waiting.since.elapsed() >= FRESH);
+        let (number, waiting) = silent.or_else(old)?;
+        Some((waiting.has_spoken, *number, *origin))
+    });
+    all.min_by_key(|(has_spoken, number, _)| (*has_spoken, *number))
+        .map(|(_, number, origin)| (origin, number))
 }
 
 /// The place of a connection that has not logged in.
@@ -222,12 +239,9 @@ impl Guess<'_> {
         }
     }
 
-    /// The password was wrong.
+    /// The password was wrong: what the guess has paid is gone.
     pub fn was_wrong(mut self) {
         self.is_over = true;
-        self.of.by_pair.failed(&(self.name, self.peer), self.pair);
-        self.of.by_name.failed(&self.name, self.by_name);
-        self.of.by_peer.failed(&self.peer, self.by_peer);
     }
 
     /// It was right: whoever has it need not wait for the wrong ones of others at the same address.
@@ -277,14 +291,22 @@ impl Strangers {
         room != Room::None
     }
 
+    /// A balancer did not say whom it brings.
+    pub fn has_no_header(&self) {
+        self.headless.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Closes a connection for one that came when too few file descriptors were left. False if none gives way.
+    pub fn give_way(&self) -> bool {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let gives = places.giving();
+        self.closed.fetch_add(1, Ordering::Relaxed);
+        gives.and_then(|(origin, number)| places.remove(origin, number)).is_some()
+    }
+
     /// How many connections have not logged in.
     pub fn count(&self) -> usize {
         self.places.lock().unwrap_or_else(PoisonError::into_inner).count
-    }
-
-    /// A connection was closed because there is no room for it.
-    pub fn closed_one(&self) {
-        self.closed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Begins a guess at a password and says how long it waits.
@@ -311,8 +333,6 @@ impl Strangers {
     pub fn cancelled(&self, origin: Origin, attempt: Attempt, is_hit: bool) {
         if is_hit {
             self.cancels.not_failed(&origin.peer(), attempt);
-        } else {
-            self.cancels.failed(&origin.peer(), attempt);
         }
     }
 
@@ -329,10 +349,9 @@ impl Strangers {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let mut kind =
             Refused { peer: origin.peer(), principal: principal.to_owned(), store: store.to_owned(), reason };
-        let mut jurisdiction = jurisdiction;
+        // Names and stores of ours are always told apart: noise does not hide whom guesses are about.
         if refused.len() >= MOST_KINDS && !refused.contains_key(&kind) {
-            jurisdiction = "-";
-            kind = Refused { peer: None, principal: UNKNOWN.to_owned(), store: UNKNOWN.to_owned(), reason };
+            kind.peer = None;
         }
         if let Some(more) = refused.get_mut(&kind) {
             *more += 1;
@@ -351,6 +370,11 @@ impl Strangers {
         let closed = self.closed.swap(0, Ordering::Relaxed);
         if closed > 0 {
             tracing::warn!(closed, "connections that had not logged in were closed: there were too many");
+        }
+        let headless = self.headless.swap(0, Ordering::Relaxed);
+        if headless > 0 {
+            let problem = "balancers of gateway.proxies sent no version 2 of the PROXY protocol";
+            tracing::warn!(connections = headless, "{problem}: switch it on there");
         }
     }
 }

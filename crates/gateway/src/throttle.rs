@@ -1,5 +1,5 @@
-//! Slows what has failed. Who fails again and again waits longer each time, up to a bound; what has
-//! never failed waits for nothing.
+//! Slows what fails. Each attempt pays when it begins, and gets that back if it has not failed. Who fails again and
+//! again waits longer each time, up to a bound.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -39,9 +39,8 @@ impl<K: Hash + Eq + Clone> Paid<K> {
 pub struct Attempt {
     /// How long it has to wait.
     pub wait: Duration,
-    /// What it has paid already: where something has failed, attempts that come at once wait for
-    /// each other.
-    paid: Option<Duration>,
+    /// What it has paid: attempts that come at once wait for each other.
+    paid: Duration,
 }
 
 impl<K: Hash + Eq + Clone> Throttle<K> {
@@ -65,31 +64,11 @@ impl<K: Hash + Eq + Clone> Throttle<K> {
         }
         let free_until = now + self.free;
         let key = paid.place_of(key);
-        let Some(until) = paid.until.get_mut(&key) else {
-            return Attempt { wait: Duration::ZERO, paid: None };
-        };
-        let wait = until.saturating_duration_since(free_until).min(self.most);
-        if *until <= now {
-            return Attempt { wait, paid: None };
-        }
-        let before = *until;
-        *until = (*until + self.step).min(free_until + self.most).max(before);
-        Attempt { wait, paid: Some(*until - before) }
-    }
-
-    /// An attempt has failed.
-    pub fn failed(&self, key: &K, attempt: Attempt) {
-        if attempt.paid.is_none() {
-            self.pay(key, Instant::now());
-        }
-    }
-
-    fn pay(&self, key: &K, now: Instant) {
-        let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = paid.place_of(key);
-        let most = now + self.free + self.most;
         let until = paid.until.entry(key).or_insert(now);
-        *until = ((*until).max(now) + self.step).min(most);
+        let wait = until.saturating_duration_since(free_until).min(self.most);
+        let before = now.max(*until);
+        *until = (before + self.step).min(free_until + self.most).max(before);
+        Attempt { wait, paid: *until - before }
     }
 
     /// Whether attempts of a key wait now.
@@ -105,12 +84,15 @@ impl<K: Hash + Eq + Clone> Throttle<K> {
         self.paid.lock().unwrap_or_else(PoisonError::into_inner).until.remove(&Some(key.clone()));
     }
 
-    /// An attempt has not failed, or was not made after all.
+    /// An attempt has not failed, or was not made after all: it gets back what it has paid.
     pub fn not_failed(&self, key: &K, attempt: Attempt) {
-        let Some(paid_before) = attempt.paid else { return };
         let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(until) = paid.until.get_mut(&Some(key.clone())) {
-            *until = until.checked_sub(paid_before).unwrap_or(*until);
+        let key = paid.place_of(key);
+        if let Some(until) = paid.until.get_mut(&key) {
+            *until = until.checked_sub(attempt.paid).unwrap_or(*until);
+            if *until <= Instant::now() {
+                paid.until.remove(&key);
+            }
         }
     }
 }
@@ -126,14 +108,10 @@ mod tests {
         let throttle = Throttle::new(SECOND, 3, 10 * SECOND);
         let now = Instant::now();
         let wait = |at| throttle.begin_at(&"ann", at).wait;
-        assert_eq!(wait(now), Duration::ZERO, "nothing has failed");
-        for _ in 0..3 {
-            throttle.pay(&"ann", now);
-        }
-        // Three failures are free. Then attempts come one by one, and none waits longer than the
-        // bound.
-        let waits: Vec<_> = (0..13).map(|_| wait(now).as_secs()).collect();
-        assert_eq!(waits, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10, 10]);
+        // Three are free, and one more has nothing before it. Then attempts come one by one, also if they begin at
+        // once, and none waits longer than the bound.
+        let waits: Vec<_> = (0..16).map(|_| wait(now).as_secs()).collect();
+        assert_eq!(waits, [0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10, 10]);
         assert_eq!(throttle.begin_at(&"bob", now).wait, Duration::ZERO, "another one waits for nothing");
         assert_eq!(wait(now + 13 * SECOND), Duration::ZERO, "it is over after a while");
     }
@@ -142,20 +120,23 @@ mod tests {
     fn what_fits_costs_nothing() {
         let throttle = Throttle::new(SECOND, 0, 10 * SECOND);
         let now = Instant::now();
-        let free = throttle.begin_at(&"ann", now);
-        throttle.not_failed(&"ann", free);
-        assert_eq!(throttle.begin_at(&"ann", now).wait, Duration::ZERO);
-        throttle.pay(&"ann", now);
-        let first = throttle.begin_at(&"ann", now);
-        assert_eq!(first.wait, SECOND);
-        throttle.not_failed(&"ann", first);
-        assert_eq!(throttle.begin_at(&"ann", now).wait, SECOND);
+        let begin = || throttle.begin_at(&"ann", now);
+        for _ in 0..3 {
+            let one = begin();
+            assert_eq!(one.wait, Duration::ZERO);
+            throttle.not_failed(&"ann", one);
+        }
+        begin();
+        let second = begin();
+        assert_eq!(second.wait, SECOND);
+        throttle.not_failed(&"ann", second);
+        assert_eq!(begin().wait, SECOND, "the first has failed");
         // At the bound nothing was paid, so nothing is given back.
-        let many: Vec<_> = (0..40).map(|_| throttle.begin_at(&"ann", now)).collect();
+        let many: Vec<_> = (0..40).map(|_| begin()).collect();
         let last = many[39];
         assert_eq!(last.wait, 10 * SECOND);
         throttle.not_failed(&"ann", last);
-        assert_eq!(throttle.begin_at(&"ann", now).wait, 10 * SECOND);
+        assert_eq!(begin().wait, 10 * SECOND);
     }
 
     #[test]
@@ -163,7 +144,7 @@ mod tests {
         let throttle = Throttle::new(SECOND, 0, 10 * SECOND);
         let now = Instant::now();
         for n in 0..MOST + 1000 {
-            throttle.pay(&n, now);
+            throttle.begin_at(&n, now);
         }
         assert!(throttle.paid.lock().is_ok_and(|paid| paid.until.len() <= MOST + 1));
         assert!(!throttle.begin_at(&(MOST + 5000), now).wait.is_zero(), "the rest is slowed as one");
