@@ -1,4 +1,5 @@
 //! Nothing without a bound.
 
+mod facts;
 mod row_security;
 mod strangers;

@@ -143,9 +143,9 @@ async fn prove(
             let verified = answered.verify(stream).await;
             let fits = has_password && !matches!(verified, Err(AuthError::Failed(_)));
             if fits {
-                guess.was_right()
+                guess.was_right();
             } else {
-                guess.was_wrong()
+                guess.was_wrong();
             }
             if let Err(AuthError::Io(e)) = verified {
                 return Err(Unproven::Io(e));

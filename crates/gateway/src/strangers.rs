@@ -24,6 +24,11 @@ const PARTS: usize = 4;
 const SLICE: Duration = Duration::from_millis(200);
 /// So long a connection that has said something keeps its place.
 const FRESH: Duration = Duration::from_secs(1);
+/// So long after file descriptors have run short there are no more places than were in use then. Each end of
+/// this time lets one more connection in than went, so it is not much shorter than the time for a login.
+const SHORT: Duration = Duration::from_secs(5);
+/// But so many places there are.
+const FEWEST_PLACES: usize = 16;
 /// How many kinds of refusals are told apart in a minute; of the rest only names, stores and reasons are.
 const MOST_KINDS: usize = 100;
 /// A guess that would have to wait so long is refused: the client would give up before.
@@ -77,7 +82,7 @@ impl Strangers {
         let ms = Duration::from_millis;
         let most = max_clients.max(MOST_PLACES);
         Self {
-            places: Mutex::new(Places { most, next: 0, count: 0, of: HashMap::new() }),
+            places: Mutex::new(Places { most, short: None, next: 0, count: 0, of: HashMap::new() }),
             by_pair: Throttle::new(ms(1000), 5, 2 * MOST_PATIENT),
             by_name: Throttle::new(ms(20), 50, ms(1000)),
             by_peer: Throttle::new(ms(100), 50, ms(5000)),
@@ -110,6 +115,8 @@ enum Room {
 
 struct Places {
     most: usize,
+    /// File descriptors have run short: until then there are no more places than were in use.
+    short: Option<(Instant, usize)>,
     next: u64,
     count: usize,
     /// By where they come from, the oldest first.
@@ -123,7 +130,7 @@ impl Places {
         let is_one = matches!(origin, Origin::Network(_));
         let gives = if is_one && own >= self.most / PARTS {
             self.of.get(&origin).and_then(|places| giving(std::iter::once((&origin, places))))
-        } else if self.count >= self.most {
+        } else if self.count >= self.limit() {
             self.giving()
         } else {
             return Room::Free;
@@ -132,6 +139,11 @@ impl Places {
             Some(_) => Room::Taken,
             None => Room::None,
         }
+    }
+
+    fn limit(&self) -> usize {
+        let short = self.short.filter(|(until, _)| Instant::now() < *until);
+        short.map_or(self.most, |(_, most)| most.min(self.most))
     }
 
     /// Which connection gives way: of the addresses that have most, or not much less; where all of those have
@@ -299,6 +311,10 @@ impl Strangers {
     /// Closes a connection for one that came when too few file descriptors were left. False if none gives way.
     pub fn give_way(&self) -> bool {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        // The new one has its number already, and the one that goes leaves a low one to the next: without a limit
+        // every second connection would add one.
+        let most = places.count.min(places.limit()).max(FEWEST_PLACES);
+        places.short = Some((Instant::now() + SHORT, most));
         let gives = places.giving();
         self.closed.fetch_add(1, Ordering::Relaxed);
         gives.and_then(|(origin, number)| places.remove(origin, number)).is_some()
@@ -453,6 +469,24 @@ mod tests {
         assert_eq!(strangers.count(), 512);
         all.truncate(1);
         assert_eq!(lost(&mut all), 1);
+    }
+
+    #[test]
+    fn silence_leaves_descriptors_free() {
+        let strangers = Arc::new(Strangers::new(10));
+        let mut open: Vec<(usize, (Place, oneshot::Receiver<()>))> = Vec::new();
+        let mut highest = 0;
+        for _ in 0..2000 {
+            // The kernel gives the lowest number that is free.
+            let number = (0..).find(|n| open.iter().all(|(used, _)| used != n)).unwrap();
+            highest = highest.max(number);
+            if number < 40 || strangers.give_way() {
+                open.extend(strangers.place(from(number % 7)).map(|place| (number, place)));
+            }
+            let closed = oneshot::error::TryRecvError::Closed;
+            open.retain_mut(|(_, (_, ended))| ended.try_recv() != Err(closed.clone()));
+        }
+        assert!((40..42).contains(&highest), "{highest}");
     }
 
     #[test]
