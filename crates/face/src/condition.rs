@@ -87,13 +87,13 @@ impl Constants {
         ]
     }
 
-    /// A statement for each constant, and its text as the parameter.
+    /// A statement for each constant, and as its parameter the text that the type's input function reads.
     pub fn insert(&self, digest: &str) -> Vec<(String, &str)> {
         let table = table(digest);
         let mut statements = Vec::new();
         for (n, (t, value)) in self.values.iter().enumerate() {
             let of = &self.types[*t];
-            let sql = format!("INSERT INTO {table} (n, t{t}) VALUES ({n}, $1::text::{of})");
+            let sql = format!("INSERT INTO {table} (n, t{t}) VALUES ({n}, $1::{of})");
             statements.push((sql, value.as_str()));
         }
         statements
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(
             constants.insert("0f")[2],
             (
-                "INSERT INTO ringfence.\"constants_0f\" (n, t2) VALUES (2, $1::text::bpchar)".to_owned(),
+                "INSERT INTO ringfence.\"constants_0f\" (n, t2) VALUES (2, $1::bpchar)".to_owned(),
                 "it's"
             )
         );

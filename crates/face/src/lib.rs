@@ -21,6 +21,7 @@ pub mod preflight;
 mod row_security;
 pub mod schema;
 pub mod spec;
+mod spelled;
 pub mod sql;
 pub mod steward;
 

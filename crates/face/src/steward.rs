@@ -24,6 +24,7 @@ use crate::others::{self, Others};
 use crate::row_security;
 use crate::schema;
 use crate::spec::{FaceSpec, Filter, Rows, View};
+use crate::spelled::Spelled;
 use crate::sql::ident;
 
 /// How to log in to a store for one principal.
@@ -344,8 +345,8 @@ impl Steward {
             _ => None,
         });
         for (of, value) in types.iter().zip(strings) {
-            let sql = format!("SELECT ($1::text::{of}) IS NULL");
-            client.query(&sql, &[value]).await.map_err(Error::refused("understand the condition"))?;
+            let sql = format!("SELECT ($1::{of}) IS NULL");
+            client.query(&sql, &[&Spelled(value)]).await.map_err(Error::refused("understand the condition"))?;
         }
         Ok(())
     }
@@ -596,7 +597,7 @@ async fn create(tx: &Transaction<'_>, spec: &FaceSpec, digest: &str) -> Result<V
         let owner = ident(&ddl::owner_name(digest));
         run(tx, "make the table of a face's constants", &constants.create(digest, &owner)).await?;
         for (sql, value) in constants.insert(digest) {
-            tx.execute(&sql, &[&value]).await.map_err(Error::refused("keep a condition's constant"))?;
+            tx.execute(&sql, &[&Spelled(value)]).await.map_err(Error::refused("keep a condition's constant"))?;
         }
     }
     run(tx, "compile a face", &views).await?;
