@@ -1,5 +1,6 @@
 //! Nothing without a bound.
 
 mod facts;
+mod owner;
 mod row_security;
 mod strangers;

@@ -171,10 +171,7 @@ mod tests {
         );
         assert_eq!(
             constants.insert("0f")[2],
-            (
-                "INSERT INTO ringfence.\"constants_0f\" (n, t2) VALUES (2, $1::bpchar)".to_owned(),
-                "it's"
-            )
+            ("INSERT INTO ringfence.\"constants_0f\" (n, t2) VALUES (2, $1::bpchar)".to_owned(), "it's")
         );
     }
 }

@@ -346,7 +346,10 @@ impl Steward {
         });
         for (of, value) in types.iter().zip(strings) {
             let sql = format!("SELECT ($1::{of}) IS NULL");
-            client.query(&sql, &[&Spelled(value)]).await.map_err(Error::refused("understand the condition"))?;
+            client
+                .query(&sql, &[&Spelled(value)])
+                .await
+                .map_err(Error::refused("understand the condition"))?;
         }
         Ok(())
     }
@@ -597,7 +600,9 @@ async fn create(tx: &Transaction<'_>, spec: &FaceSpec, digest: &str) -> Result<V
         let owner = ident(&ddl::owner_name(digest));
         run(tx, "make the table of a face's constants", &constants.create(digest, &owner)).await?;
         for (sql, value) in constants.insert(digest) {
-            tx.execute(&sql, &[&Spelled(value)]).await.map_err(Error::refused("keep a condition's constant"))?;
+            tx.execute(&sql, &[&Spelled(value)])
+                .await
+                .map_err(Error::refused("keep a condition's constant"))?;
         }
     }
     run(tx, "compile a face", &views).await?;
