@@ -1,10 +1,12 @@
 //! Long texts are analysed apart: a worker's thread has the sessions of many people, and a parse of a long text takes as
 //! long as thousands of their statements. One person has one such thread at a time, and all people together leave one
-//! core to the workers.
+//! core to the workers. A parse tree of a dense text has some KiB for each byte, so the texts under way together
+//! are no longer than the longest one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ringfence_statement::allow_list;
 use ringfence_statement::analysis::{Analysis, Cache};
 use ringfence_statement::settings::Settings;
 use tokio::sync::Semaphore;
@@ -12,16 +14,25 @@ use tokio::sync::Semaphore;
 /// A longer text is analysed apart, in bytes.
 pub const LONG: usize = 2048;
 
+/// So many KiB are analysed at once: one text of the greatest length.
+const LENGTH: usize = allow_list::MAX_LENGTH / 1024;
+
 /// See the module's text.
 pub struct LongTexts {
     all: Arc<Semaphore>,
+    /// Of texts that are analysed now, in KiB.
+    length: Arc<Semaphore>,
     by_principal: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
 
 impl Default for LongTexts {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { all: Arc::new(Semaphore::new(cores.saturating_sub(1).max(1))), by_principal: Mutex::default() }
+        Self {
+            all: Arc::new(Semaphore::new(cores.saturating_sub(1).max(1))),
+            length: Arc::new(Semaphore::new(LENGTH)),
+            by_principal: Mutex::default(),
+        }
     }
 }
 
@@ -40,7 +51,10 @@ impl LongTexts {
         // The work goes on when its session is over, and so do its places.
         let places = async {
             let own = Arc::clone(&own).acquire_owned().await.ok()?;
-            Some((own, Arc::clone(&self.all).acquire_owned().await.ok()?))
+            // What is longer is not parsed at all.
+            let kibibytes = u32::try_from(text.len().div_ceil(1024).min(LENGTH)).ok()?;
+            let length = Arc::clone(&self.length).acquire_many_owned(kibibytes).await.ok()?;
+            Some((own, length, Arc::clone(&self.all).acquire_owned().await.ok()?))
         };
         let places = places.await;
         let (cache, text) = (Arc::clone(cache), text.to_owned());
@@ -81,7 +95,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_principal_has_a_turn_and_nothing_is_left_behind() {
-        let texts = LongTexts { all: Arc::new(Semaphore::new(1)), by_principal: Mutex::default() };
+        let texts = LongTexts { all: Arc::new(Semaphore::new(1)), ..LongTexts::default() };
         let cache = Arc::new(Cache::default());
         let settings = Settings::default();
         let long = format!("select {}", vec!["1"; 20_000].join(","));
@@ -91,5 +105,6 @@ mod tests {
         let (one, other, third) = tokio::join!(one, other, third);
         assert!(one.is_understood && other.scope.tables.contains_key("users") && !third.is_understood);
         assert!(texts.by_principal.lock().unwrap().is_empty());
+        assert_eq!((texts.all.available_permits(), texts.length.available_permits()), (1, LENGTH));
     }
 }
