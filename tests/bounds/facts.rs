@@ -106,14 +106,14 @@ impl Twin {
     fn face(&self, login: &str) -> Wire {
         let socket = self.dir.join(".s.PGSQL.5432");
         let mut wire = Wire::connect_socket(&socket, login, "us", "wall").expect("the role can log in");
-        run(&mut wire, "set statement_timeout = '5s'");
+        run(&mut wire, "set statement_timeout = '180s'");
         wire
     }
 }
 
 /// An answer in words: rows in an order that depends on nothing else, or the error.
 fn told(answer: &Answer) -> String {
-    assert!(!answer.is_gone, "{answer:?}");
+    assert!(!answer.is_gone && answer.sqlstate() != Some("57014"), "{answer:?}");
     let value = |value: &Option<Vec<u8>>| {
         value.as_ref().map_or("(null)".to_owned(), |v| String::from_utf8_lossy(v).into_owned())
     };

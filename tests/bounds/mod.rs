@@ -1,5 +1,6 @@
 //! Nothing without a bound.
 
+mod allowance;
 mod facts;
 mod owner;
 mod row_security;

@@ -84,7 +84,8 @@ fn what_is_not_left_is_refused_before_it_runs_with_both_numbers() {
     let answer = run(&mut wire, "execute x");
     assert_eq!(answer.sqlstate(), Some("54000"), "{answer:?}");
     // The session goes on.
-    assert_eq!(run(&mut wire, "select email from users order by id limit 2").rows.len(), 2);
+    let answer = run(&mut wire, "select email from users order by id limit 2");
+    assert_eq!(answer.rows.len(), 2, "{}", answer.error());
     end(wire);
     std::thread::sleep(std::time::Duration::from_millis(100));
     assert_eq!(grant.charged(), 7);
