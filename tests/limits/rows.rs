@@ -91,6 +91,23 @@ fn what_is_not_left_is_refused_before_it_runs_with_both_numbers() {
     assert_eq!(grant.charged(), 7);
 }
 
+/// What a statement has leased and not used is there for the next one, however soon it comes.
+#[test]
+fn what_is_given_back_is_there_for_the_next_statement() {
+    let place = Place::turn();
+    let grant = place.grant(30, 60);
+    for is_pooled in [false, true] {
+        let mut wire = place.connect(ANALYST, is_pooled);
+        for n in 0..30 {
+            let answer = run(&mut wire, "select email from users order by id limit 1");
+            assert_eq!(answer.rows.len(), 1, "{n}: {}", answer.error());
+        }
+        end(wire);
+    }
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(grant.charged(), 60);
+}
+
 /// FAULTS 28: a grant that is used up counts no more, and another one for other rows is used.
 #[test]
 fn a_used_up_grant_counts_no_more() {

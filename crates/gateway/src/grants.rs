@@ -137,11 +137,44 @@ pub struct ActiveGrant {
     pub deadline: Instant,
     /// Rows that sessions of this process have leased and not charged.
     leased: AtomicU64,
+    /// How many times rows are on their way back to the control database.
+    returning: watch::Sender<usize>,
+}
+
+/// Leased rows on their way back. They are leased until this is dropped.
+#[derive(Debug)]
+pub struct Returning {
+    pub grant: Arc<ActiveGrant>,
+    pub rows: u64,
+}
+
+impl Drop for Returning {
+    fn drop(&mut self) {
+        self.grant.unlease(self.rows);
+        self.grant.returning.send_modify(|count| *count -= 1);
+    }
 }
 
 impl ActiveGrant {
     fn new(request: Arc<Request>, expires: u64, deadline: Instant) -> Self {
-        Self { request, expires, deadline, leased: AtomicU64::new(0) }
+        Self { request, expires, deadline, leased: AtomicU64::new(0), returning: watch::Sender::new(0) }
+    }
+
+    /// A session gives leased rows back.
+    pub fn gives_back(self: &Arc<Self>, rows: u64) -> Returning {
+        self.returning.send_modify(|count| *count += 1);
+        Returning { grant: Arc::clone(self), rows }
+    }
+
+    /// Whether rows are on their way back.
+    pub fn is_returning(&self) -> bool {
+        *self.returning.borrow() > 0
+    }
+
+    /// Waits until no rows are on their way back.
+    pub async fn has_returned(&self) {
+        // It fails only when the grant is gone.
+        let _ = self.returning.subscribe().wait_for(|count| *count == 0).await;
     }
 
     /// A session has leased rows of its limit.

@@ -23,6 +23,8 @@ use crate::relay::resolve::Run;
 
 /// Rows leased at a time.
 const CHUNK: u64 = 64;
+/// How often a lease is asked for while leased rows are on their way back.
+const TRIES: usize = 5;
 
 /// What a statement costs of one grant.
 #[derive(Clone, Debug)]
@@ -336,19 +338,27 @@ impl Quota {
             return Ok(());
         }
         let Limited { grant, max } = &self.grants[i];
-        let has = self.leased.lock().unwrap_or_else(PoisonError::into_inner)[i];
-        let want = rows.saturating_sub(has).max(CHUNK);
-        match Box::pin(lease(Arc::clone(&self.control), grant.request.id.clone(), want, *max)).await {
-            Ok(leased) => {
-                grant.lease(leased);
-                self.leased.lock().unwrap_or_else(PoisonError::into_inner)[i] += leased;
+        for _ in 0..TRIES {
+            let has = self.leased.lock().unwrap_or_else(PoisonError::into_inner)[i];
+            let want = rows.saturating_sub(has).max(CHUNK);
+            // What is on its way back may be there after the lease only: requests to the control database go over
+            // several connections.
+            let comes_back = grant.is_returning();
+            match Box::pin(lease(Arc::clone(&self.control), grant.request.id.clone(), want, *max)).await {
+                Ok(leased) => {
+                    grant.lease(leased);
+                    self.leased.lock().unwrap_or_else(PoisonError::into_inner)[i] += leased;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a row limit cannot be kept, so no rows are let through");
+                }
             }
-            Err(error) => {
-                tracing::error!(%error, "a row limit cannot be kept, so no rows are let through");
+            if self.take_leased(i, rows) {
+                return Ok(());
             }
-        }
-        if self.take_leased(i, rows) {
-            return Ok(());
+            if !comes_back || tokio::time::timeout(PATIENCE, grant.has_returned()).await.is_err() {
+                break;
+            }
         }
         let left = self.leased.lock().unwrap_or_else(PoisonError::into_inner)[i];
         if left == 0 {
@@ -372,17 +382,21 @@ impl Quota {
         self.grants[charge.grant].id()
     }
 
-    /// Gives back what was leased and not charged.
-    pub async fn give_back(&self) {
-        for (i, Limited { grant, .. }) in self.grants.iter().enumerate() {
-            let rows = std::mem::take(&mut self.leased.lock().unwrap_or_else(PoisonError::into_inner)[i]);
-            if rows == 0 {
-                continue;
+    /// Gives back what was leased and not charged. It is on its way from the call on.
+    pub fn give_back(&self) -> impl Future<Output = ()> + use<> {
+        let mut leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
+        let rows = leased.iter_mut().zip(&self.grants).filter(|(rows, _)| **rows > 0);
+        let back: Vec<_> =
+            rows.map(|(rows, limited)| limited.grant.gives_back(std::mem::take(rows))).collect();
+        drop(leased);
+        let control = Arc::clone(&self.control);
+        async move {
+            for one in back {
+                let (id, rows) = (&one.grant.request.id, one.rows);
+                if let Err(error) = control.return_rows(id, rows).await {
+                    tracing::warn!(%error, grant = %id, rows, "rows stay counted as charged");
+                }
             }
-            if let Err(error) = self.control.return_rows(&grant.request.id, rows).await {
-                tracing::warn!(%error, grant = %grant.request.id, rows, "rows stay counted as charged");
-            }
-            grant.unlease(rows);
         }
     }
 }

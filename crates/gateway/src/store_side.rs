@@ -432,8 +432,7 @@ impl<W: AsyncWrite + Unpin> Side<'_, W> {
                 }
                 session.answered.notify_one();
                 if !session.quota.is_empty() {
-                    let quota = std::sync::Arc::clone(&session.quota);
-                    tokio::spawn(async move { quota.give_back().await });
+                    tokio::spawn(session.quota.give_back());
                 }
             }
             b'T' | b'n' => return self.description(head.tag == b'T', body),
