@@ -144,7 +144,9 @@ pub struct ActiveGrant {
 /// Leased rows on their way back. They are leased until this is dropped.
 #[derive(Debug)]
 pub struct Returning {
+    /// Whose limit they are of.
     pub grant: Arc<ActiveGrant>,
+    /// How many there are.
     pub rows: u64,
 }
 
