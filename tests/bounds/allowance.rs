@@ -1,7 +1,7 @@
 //! Nobody fills the ledger's disk: who has put a minute's bytes on record is read more slowly.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ringfence_verifier::record::Kind;
 
@@ -32,15 +32,10 @@ fn who_records_much_is_read_more_slowly() {
                 assert!(answer.errors.is_empty(), "{}", answer.error());
             }
         });
-        let recorded = || ledger::records(&log, from, Kind::Intent).len();
-        let until = Instant::now() + Duration::from_secs(30);
-        while recorded() < 9 {
-            assert!(Instant::now() < until, "a minute's bytes are free");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        assert!(ledger::wait_for(&log, from, Kind::Intent, 9).len() >= 9, "a minute's bytes are free");
         // Without a bound it would be some hundred texts by then.
         std::thread::sleep(Duration::from_secs(4));
-        let recorded = recorded();
+        let recorded = ledger::records(&log, from, Kind::Intent).len();
         assert!(recorded < 25, "{recorded} of {} texts", texts.load(Ordering::Relaxed));
         let mut other = Wire::connect(port, "singapore-analyst", "us").unwrap();
         assert_eq!(run(&mut other, "select 1").rows.len(), 1, "others are read as ever");

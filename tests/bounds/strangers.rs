@@ -80,6 +80,11 @@ fn refusals(demo: &Demo, name: &str, from: u64) -> Vec<Value> {
     ledger::records(&demo.dir.join(format!("ledger-{name}")), from, Kind::Refused)
 }
 
+/// How many refusals are summed up in records.
+fn times(records: &[Value]) -> u64 {
+    records.iter().map(|record| record["times"].as_u64().unwrap_or(1)).sum()
+}
+
 /// One demo for all; each test has a gateway of its own beside it.
 fn demo() -> &'static Demo {
     static DEMO: OnceLock<Demo> = OnceLock::new();
@@ -125,8 +130,7 @@ fn wrong_passwords_fill_no_ledger() {
     });
     end(&mut served);
     let records = refusals(demo, "wrong", from);
-    let times = records.iter().map(|record| record["times"].as_u64().unwrap_or(1)).sum::<u64>();
-    assert_eq!(times, tries, "{records:?}");
+    assert_eq!(times(&records), tries, "{records:?}");
     assert!(records.len() <= 20, "one of each address at once, and the rest in one: {records:?}");
     let all = serde_json::to_string(&records).unwrap();
     assert!(all.len() < 6000, "{} bytes for {tries} logins", all.len());
@@ -221,8 +225,7 @@ fn noise_hides_no_name() {
     end(&mut served);
     let records = refusals(demo, "noise", from);
     assert!(records.iter().any(|record| record["principal"] == ENGINEER), "{records:?}");
-    let times = records.iter().map(|record| record["times"].as_u64().unwrap_or(1)).sum::<u64>();
-    assert_eq!(times, 232, "{records:?}");
+    assert_eq!(times(&records), 232, "{records:?}");
 }
 
 /// Where file descriptors run short, silence gives way to logins.

@@ -160,15 +160,29 @@ impl Demo {
 
     /// The same after a line of shell, as one that sets a limit.
     pub fn restart_store_under(&self, cluster: &str, line: &str) {
+        let script = "eval \"$1\" && $run \"$pg_ctl\" restart -D \"$0\" -m fast -w -l \"$0/restart.log\"";
+        let data = self.as_owner(cluster, script, line);
+        self.is_ours(data);
+    }
+
+    /// Runs a script for a cluster, and returns the cluster's folder. The script has that folder in
+    /// `$0`, `argument` in `$1`, `pg_ctl` in `$pg_ctl`, and in `$run` what runs a program as the
+    /// folder's owner: PostgreSQL refuses root.
+    fn as_owner(&self, cluster: &str, script: &str, argument: &str) -> PathBuf {
         let data = self.dir.join(cluster).canonicalize().expect("the cluster is there");
-        let script = "pg_ctl=$(ls -d /usr/lib/postgresql/*/bin/pg_ctl 2>/dev/null | sort -V | tail -1); owner=$(stat -c %U \"$0\")
-            run=; [ \"$(id -un)\" = \"$owner\" ] || run=\"runuser -u $owner --\"
-            cd /; eval \"$1\" && $run \"${pg_ctl:-pg_ctl}\" restart -D \"$0\" -m fast -w -l \"$0/restart.log\"";
+        let before = "pg_ctl=$(ls -d /usr/lib/postgresql/*/bin/pg_ctl 2>/dev/null | sort -V | tail -1)
+            pg_ctl=${pg_ctl:-pg_ctl}; owner=$(stat -c %U \"$0\")
+            run=; [ \"$(id -un)\" = \"$owner\" ] || run=\"runuser -u $owner --\"; cd /";
         let mut command = Command::new("sh");
-        command.arg("-c").arg(script).arg(&data).arg(line);
-        // Not a pipe: the server would keep it open.
+        command.arg("-c").arg(format!("{before}\n{script}")).arg(&data).arg(argument);
+        // Servers write to their own logs: a pipe would stay open.
         let output = command.stdin(Stdio::null()).output().expect("sh runs");
-        assert!(output.status.success(), "{}", text(&output));
+        assert!(output.status.success(), "{script}: {}", text(&output));
+        data
+    }
+
+    /// A server that the demo did not start is stopped with the demo.
+    fn is_ours(&self, data: PathBuf) {
         self.crashed.lock().expect("no test panicked with it").insert(data);
     }
 
@@ -189,77 +203,64 @@ impl Demo {
 
     /// A streaming standby of the legacy store, in the folder `name` beside it.
     pub fn standby(&self, name: &str) {
-        let data = self.dir.join("sg-legacy").canonicalize().expect("the cluster is there");
-        let script = "pg_ctl=$(ls -d /usr/lib/postgresql/*/bin/pg_ctl 2>/dev/null | sort -V | tail -1); owner=$(stat -c %U \"$0\")
-            run=; [ \"$(id -un)\" = \"$owner\" ] || run=\"runuser -u $owner --\"; to=$(dirname \"$0\")/$1
-            mkdir -m 700 \"$to\"; chown $owner \"$to\" 2>/dev/null; cd /
+        let script = "to=$(dirname \"$0\")/$1; mkdir -m 700 \"$to\"; chown $owner \"$to\" 2>/dev/null
             $run pg_basebackup -h \"$0\" -U postgres -D \"$to\" -R -C -S standby -X stream -c fast || exit 1
-            rm -rf \"$to/log\" \"$to\"/.s.PGSQL.*; cd / && $run \"${pg_ctl:-pg_ctl}\" start -D \"$to\" -w -o \"-k $to\" -l \"$to/start.log\"";
-        let output = Command::new("sh")
-            .arg("-c")
-            .arg(script)
-            .arg(&data)
-            .arg(name)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(told())
-            .status()
-            .expect("sh runs");
-        assert!(output.success(), "the standby does not start");
-        let standby = data.parent().expect("it is in a folder").join(name);
-        self.crashed.lock().expect("no test panicked with it").insert(standby);
+            rm -rf \"$to/log\" \"$to\"/.s.PGSQL.*
+            $run \"$pg_ctl\" start -D \"$to\" -w -o \"-k $to\" -l \"$to/start.log\"";
+        let data = self.as_owner("sg-legacy", script, name);
+        self.is_ours(data.with_file_name(name));
     }
 
-    /// Copies of a cluster as it lies on the disk, in folders beside it. All run afterwards, the copies without autovacuum.
+    /// Copies of a cluster as it lies on the disk, in folders beside it. All run afterwards, the
+    /// copies without autovacuum.
     pub fn copies(&self, cluster: &str, names: &[&str]) {
-        let data = self.dir.join(cluster).canonicalize().expect("the cluster is there");
-        let script = "pg_ctl=$(ls -d /usr/lib/postgresql/*/bin/pg_ctl 2>/dev/null | sort -V | tail -1); owner=$(stat -c %U \"$0\")
-            run=; [ \"$(id -un)\" = \"$owner\" ] || run=\"runuser -u $owner --\"; pg_ctl=${pg_ctl:-pg_ctl}
-            cd /; $run \"$pg_ctl\" stop -D \"$0\" -m fast -w || exit 1
+        let script = "$run \"$pg_ctl\" stop -D \"$0\" -m fast -w || exit 1
             for name in $1; do
                 to=$(dirname \"$0\")/$name; cp -a \"$0\" \"$to\"; rm -rf \"$to/log\"
-                $run \"$pg_ctl\" start -D \"$to\" -w -o \"-k $to -c autovacuum=off\" -l \"$to/start.log\" || exit 1
+                options=\"-k $to -c autovacuum=off\"
+                $run \"$pg_ctl\" start -D \"$to\" -w -o \"$options\" -l \"$to/start.log\" || exit 1
             done
             $run \"$pg_ctl\" start -D \"$0\" -w -l \"$0/restart.log\"";
-        let output = Command::new("sh")
-            .arg("-c")
-            .arg(script)
-            .arg(&data)
-            .arg(names.join(" "))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(told())
-            .status()
-            .expect("sh runs");
-        assert!(output.success(), "the copies do not start");
-        let parent = data.parent().expect("it is in a folder");
-        let mut crashed = self.crashed.lock().expect("no test panicked with it");
-        crashed.extend(names.iter().map(|name| parent.join(name)));
-        crashed.insert(data.clone());
+        let data = self.as_owner(cluster, script, &names.join(" "));
+        for name in names {
+            self.is_ours(data.with_file_name(name));
+        }
+        self.is_ours(data);
     }
 
     /// Kills a cluster as a crash would, and starts it again.
     pub fn crash_store(&self, cluster: &str) {
-        let data = self.dir.join(cluster).canonicalize().expect("the cluster is there");
-        let script = "pg_ctl=$(ls -d /usr/lib/postgresql/*/bin/pg_ctl 2>/dev/null | sort -V | tail -1); owner=$(stat -c %U \"$0\")
-            run=; [ \"$(id -un)\" = \"$owner\" ] || run=\"runuser -u $owner --\"
-            pid=$(head -1 \"$0/postmaster.pid\"); pids=$(pgrep -P $pid); kill -9 $pid $pids 2>/dev/null
-            for one in $pid $pids; do for try in $(seq 100); do [ -d /proc/$one ] && ! grep -q '^State:.Z' /proc/$one/status || break; sleep 0.05; done; done
+        let script =
+            "pid=$(head -1 \"$0/postmaster.pid\"); pids=$(pgrep -P $pid); kill -9 $pid $pids 2>/dev/null
+            for one in $pid $pids; do for try in $(seq 100); do
+                [ -d /proc/$one ] && ! grep -q '^State:.Z' /proc/$one/status || break; sleep 0.05
+            done; done
             rm -f \"$0/postmaster.pid\" \"$0/.s.PGSQL.5432\" \"$0/.s.PGSQL.5432.lock\"
-            cd / && $run \"${pg_ctl:-pg_ctl}\" start -D \"$0\" -w -l \"$0/restart.log\"";
-        let output = Command::new("sh")
-            .arg("-c")
-            .arg(script)
-            .arg(&data)
-            .stdin(Stdio::null())
-            .output()
-            .expect("sh runs");
-        assert!(output.status.success(), "{}", text(&output));
-        self.crashed.lock().expect("no test panicked with it").insert(data);
+            $run \"$pg_ctl\" start -D \"$0\" -w -l \"$0/restart.log\"";
+        let data = self.as_owner(cluster, script, "");
+        self.is_ours(data);
+    }
+
+    /// The logins of the faces that a store has.
+    pub fn face_logins(&self, cluster: &str) -> Vec<String> {
+        let sql = "select rolname from pg_roles where rolname ~ '^rf_[0-9a-f]+_[0-9a-f]+$' and rolcanlogin order by 1";
+        self.superuser(cluster, "us", sql).lines().map(str::to_owned).collect()
     }
 
     /// Asks as the analyst, signs as two approvers, returns the grant's name.
     pub fn grant(&self, requester: &str, columns: &str, condition: &str, more: &[&str]) -> String {
+        self.grant_at("ringfence", requester, columns, condition, more)
+    }
+
+    /// The same at a gateway beside the demo's own.
+    pub fn grant_at(
+        &self,
+        gateway: &str,
+        requester: &str,
+        columns: &str,
+        condition: &str,
+        more: &[&str],
+    ) -> String {
         let mut arguments = vec![
             "request",
             "--json",
@@ -279,14 +280,14 @@ impl Demo {
             arguments.extend(["--for", "1h"]);
         }
         arguments.extend(more);
-        let asked = self.ringfence(&arguments);
+        let asked = self.ringfence_with(gateway, &arguments);
         assert!(asked.status.success(), "{}", text(&asked));
         let asked = String::from_utf8_lossy(&asked.stdout).into_owned();
         let id =
             asked.split("\"id\": \"").nth(1).and_then(|r| r.split('"').next()).expect("an id").to_owned();
         for approver in ["us-approver-1", "us-approver-2"] {
             let key = self.dir.join("keys").join(approver).display().to_string();
-            let signed = self.ringfence(&["approve", &id, "--as", approver, "--key", &key]);
+            let signed = self.ringfence_with(gateway, &["approve", &id, "--as", approver, "--key", &key]);
             assert!(signed.status.success(), "{}", text(&signed));
         }
         id

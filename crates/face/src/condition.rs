@@ -87,7 +87,8 @@ impl Constants {
         ]
     }
 
-    /// A statement for each constant, and as its parameter the text that the type's input function reads.
+    /// A statement for each constant, and its parameter: the text that the type's input function
+    /// reads.
     pub fn insert(&self, digest: &str) -> Vec<(String, &str)> {
         let table = table(digest);
         let mut statements = Vec::new();

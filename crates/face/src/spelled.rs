@@ -1,5 +1,6 @@
-//! A value that is sent as its type's input function reads it. A cast of a text (`$1::text::t`) would look for
-//! a cast function first, and the owner of a type can make one: it would run with the steward's rights.
+//! A value that is sent as text to its type's input function. A cast of a text (`$1::text::t`)
+//! would look for a cast function first, and the owner of a type can make one: it would run with
+//! the steward's rights.
 
 use std::error::Error;
 

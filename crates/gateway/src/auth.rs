@@ -37,14 +37,14 @@ pub async fn welcome<S: AsyncWrite + Unpin>(stream: &mut S) -> std::io::Result<(
     stream.write_all(&out).await
 }
 
-/// What a client has said of a password, before anybody has looked whether it fits.
+/// A client's proof that it knows a password, not verified yet.
 pub struct Answered {
     state: Challenged,
     last: Vec<u8>,
 }
 
 impl Answered {
-    /// Looks whether it fits, and says so to the client if it does.
+    /// Verifies the proof, and tells the client if it is right.
     pub async fn verify<S: AsyncWrite + Unpin>(self, stream: &mut S) -> Result<(), AuthError> {
         let verdict = self.state.finish(&self.last).map_err(AuthError::Failed)?;
         let mut out = Vec::with_capacity(128);
@@ -54,8 +54,8 @@ impl Answered {
     }
 }
 
-/// Asks the client to prove that it knows the password behind `verifier`. It may bind that to `end_point`, where there is
-/// one.
+/// Asks the client to prove that it knows the password behind `verifier`. It may bind that to
+/// `end_point`, where there is one.
 pub async fn exchange<S>(
     stream: &mut S,
     buffer: &mut Buffer,

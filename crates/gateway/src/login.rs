@@ -131,8 +131,8 @@ async fn prove(
     };
     let fits = match auth::exchange(stream, buffer, verifier, end_point).await {
         Ok(answered) => {
-            // A guess begins with the client's answer: what is silent costs nobody's time, and answers that come at
-            // once wait for each other.
+            // A guess begins with the client's answer: a silent client delays no other one, and
+            // answers that come at once wait for each other.
             let (guess, wait) = shared.strangers.guess(&startup.user, origin);
             // The client would give up before, or the login's time would be over.
             if wait >= strangers::MOST_PATIENT.min(shared.config.login_timeout * 2 / 3) {
@@ -206,7 +206,9 @@ async fn first_packets(
                 let target = shared.cancels.find(&key);
                 // What an older process has cannot be seen from here.
                 let is_hit = target.is_some() || shared.older.cancel(&key);
-                shared.strangers.cancelled(origin, attempt, is_hit);
+                if is_hit {
+                    shared.strangers.cancel_hit(origin, attempt);
+                }
                 if let Some(target) = target {
                     // A place that is lost does not stop it half-way.
                     let _ = tokio::spawn(async move { target.cancel().await }).await;

@@ -1,7 +1,8 @@
-//! Long texts are analysed apart: a worker's thread has the sessions of many people, and a parse of a long text takes as
-//! long as thousands of their statements. One person has one such thread at a time, and all people together leave one
-//! core to the workers. A parse tree of a dense text has some KiB for each byte, so the texts under way together
-//! are no longer than the longest one.
+//! Long texts are analysed on threads of their own: a worker's thread has the sessions of many
+//! people, and to parse a long text takes as long as thousands of their statements. One person has
+//! one such thread at a time, and all people together leave one core to the workers. The parse tree
+//! of a dense text has some KiB for each byte, so the texts that are analysed at once are together
+//! no longer than the longest one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -16,7 +16,7 @@ use ringfence_control::Control;
 use ringfence_face::{Login, Steward};
 use ringfence_statement::scope::UNBOUNDED;
 
-use crate::grants::{ActiveGrant, LiveGrants};
+use crate::grants::{ActiveGrant, LiveGrants, Returning};
 use crate::pool::Pool;
 use crate::refusal::{Refusal, code};
 use crate::relay::resolve::Run;
@@ -341,10 +341,10 @@ impl Quota {
         for _ in 0..TRIES {
             let has = self.leased.lock().unwrap_or_else(PoisonError::into_inner)[i];
             let want = rows.saturating_sub(has).max(CHUNK);
-            // What is on its way back may be there after the lease only: requests to the control database go over
-            // several connections.
+            // What is on its way back may arrive after the lease: requests to the control database
+            // go over several connections.
             let comes_back = grant.is_returning();
-            match Box::pin(lease(Arc::clone(&self.control), grant.request.id.clone(), want, *max)).await {
+            match Box::pin(lease(&self.control, grant, want, *max)).await {
                 Ok(leased) => {
                     grant.lease(leased);
                     self.leased.lock().unwrap_or_else(PoisonError::into_inner)[i] += leased;
@@ -391,11 +391,8 @@ impl Quota {
         drop(leased);
         let control = Arc::clone(&self.control);
         async move {
-            for one in back {
-                let (id, rows) = (&one.grant.request.id, one.rows);
-                if let Err(error) = control.return_rows(id, rows).await {
-                    tracing::warn!(%error, grant = %id, rows, "rows stay counted as charged");
-                }
+            for rows in back {
+                give_back(&control, rows).await;
             }
         }
     }
@@ -403,21 +400,28 @@ impl Quota {
 
 /// Leases rows. If the session has ended before they come, they are given back.
 async fn lease(
-    control: Arc<Control>,
-    grant: String,
+    control: &Arc<Control>,
+    grant: &Arc<ActiveGrant>,
     want: u64,
     most: u64,
 ) -> Result<u64, ringfence_control::Error> {
     let (answer, leased) = tokio::sync::oneshot::channel();
+    let (control, grant) = (Arc::clone(control), Arc::clone(grant));
     tokio::spawn(async move {
-        let done = control.lease_rows(&grant, want, most).await;
-        if let Err(Ok(rows)) = answer.send(done)
-            && let Err(error) = control.return_rows(&grant, rows).await
-        {
-            tracing::warn!(%error, %grant, rows, "rows stay counted as charged");
+        let done = control.lease_rows(&grant.request.id, want, most).await;
+        if let Err(Ok(rows)) = answer.send(done) {
+            grant.lease(rows);
+            give_back(&control, grant.gives_back(rows)).await;
         }
     });
     leased.await.unwrap_or(Ok(0))
+}
+
+async fn give_back(control: &Control, back: Returning) {
+    let (id, rows) = (&back.grant.request.id, back.rows);
+    if let Err(error) = control.return_rows(id, rows).await {
+        tracing::warn!(%error, grant = %id, rows, "rows stay counted as charged");
+    }
 }
 
 /// The SQLSTATE of a count that failed: whether it can succeed in a moment.

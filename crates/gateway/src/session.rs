@@ -87,7 +87,7 @@ pub struct Session {
     /// The name that led it to the store, where that is not the store's own.
     pub route: Option<Arc<Route>>,
     /// The limits of its grants.
-    pub quota: Arc<Quota>,
+    pub quota: Quota,
     /// What is under way.
     pub flow: Arc<Mutex<Flow>>,
     /// The store's parameters as the client knows them.
@@ -544,7 +544,7 @@ async fn open(shared: &Arc<Shared>, client: Client) -> Result<Opened, Refusal> {
         admission,
         pool_mode,
         route,
-        quota: Arc::new(quota(shared, (&wanted, &behind.steward), &login, &grants)),
+        quota: quota(shared, (&wanted, &behind.steward), &login, &grants),
         flow: Arc::new(Mutex::new(flow)),
         settings: Mutex::new(settings_of(&parameters)),
         shown: Mutex::default(),

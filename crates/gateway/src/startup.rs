@@ -9,7 +9,8 @@ const CANCEL: i32 = 80_877_102;
 const TLS: i32 = 80_877_103;
 const GSS: i32 = 80_877_104;
 
-/// The most parameters of a first packet, and of names of protocol extensions. Clients send a dozen.
+/// The most parameters of a first packet, and of names of protocol extensions. Clients send a
+/// dozen.
 const MAX_PARAMETERS: usize = 100;
 
 /// PostgreSQL cuts the names in a first packet to so many bytes (`NAMEDATALEN` - 1, ProcessStartupPacket).

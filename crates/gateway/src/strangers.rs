@@ -24,12 +24,14 @@ const PARTS: usize = 4;
 const SLICE: Duration = Duration::from_millis(200);
 /// So long a connection that has said something keeps its place.
 const FRESH: Duration = Duration::from_secs(1);
-/// So long after file descriptors have run short there are no more places than were in use then. Each end of
-/// this time lets one more connection in than went, so it is not much shorter than the time for a login.
+/// So long after file descriptors have run short there are no more places than were in use then.
+/// Each time that this ends, one more connection has a place, so it is not much shorter than the
+/// time for a login.
 const SHORT: Duration = Duration::from_secs(5);
-/// But so many places there are.
+/// The fewest places while file descriptors are short.
 const FEWEST_PLACES: usize = 16;
-/// How many kinds of refusals are told apart in a minute; of the rest only names, stores and reasons are.
+/// How many kinds of refusals have records of their own in a minute. Of further kinds, records
+/// leave out the address, and keep name, store and reason.
 const MOST_KINDS: usize = 100;
 /// A guess that would have to wait so long is refused: the client would give up before.
 pub(crate) const MOST_PATIENT: Duration = Duration::from_secs(10);
@@ -115,7 +117,7 @@ enum Room {
 
 struct Places {
     most: usize,
-    /// File descriptors have run short: until then there are no more places than were in use.
+    /// File descriptors have run short: until when there are how many places at most.
     short: Option<(Instant, usize)>,
     next: u64,
     count: usize,
@@ -124,7 +126,8 @@ struct Places {
 }
 
 impl Places {
-    /// Makes room for one more. Where there is none, it takes a place away from the addresses that have most.
+    /// Makes room for one more. Where there is none, it takes a place away from the addresses that
+    /// have most.
     fn make_room(&mut self, origin: Origin) -> Room {
         let own = self.of.get(&origin).map_or(0, BTreeMap::len);
         let is_one = matches!(origin, Origin::Network(_));
@@ -135,10 +138,7 @@ impl Places {
         } else {
             return Room::Free;
         };
-        match gives.and_then(|(origin, number)| self.remove(origin, number)) {
-            Some(_) => Room::Taken,
-            None => Room::None,
-        }
+        if self.close(gives) { Room::Taken } else { Room::None }
     }
 
     fn limit(&self) -> usize {
@@ -146,12 +146,17 @@ impl Places {
         short.map_or(self.most, |(_, most)| most.min(self.most))
     }
 
-    /// Which connection gives way: of the addresses that have most, or not much less; where all of those have
-    /// just spoken, of any.
+    /// Which connection gives way: one of the addresses that have most, or more than half as many;
+    /// where all of those have just spoken, any.
     fn giving(&self) -> Option<(Origin, u64)> {
         let most = self.of.values().map(BTreeMap::len).max()?;
         giving(self.of.iter().filter(|(_, places)| places.len() > most / 2))
             .or_else(|| giving(self.of.iter()))
+    }
+
+    /// Closes the connection that gives way, if one does.
+    fn close(&mut self, gives: Option<(Origin, u64)>) -> bool {
+        gives.and_then(|(origin, number)| self.remove(origin, number)).is_some()
     }
 
     fn remove(&mut self, origin: Origin, number: u64) -> Option<Waiting> {
@@ -170,7 +175,8 @@ impl Places {
     }
 }
 
-/// Of some places the one that gives way: the oldest that is silent, or the oldest that has had its time.
+/// Of some places the one that gives way: the oldest silent one, or else the oldest of those that
+/// have had their time.
 fn giving<'a>(of: impl Iterator<Item = (&'a Origin, &'a BTreeMap<u64, Waiting>)>) -> Option<(Origin, u64)> {
     let all = of.filter_map(|(origin, places)| {
         let silent = places.iter().find(|(_, waiting)| !waiting.has_spoken);
@@ -303,21 +309,22 @@ impl Strangers {
         room != Room::None
     }
 
-    /// A balancer did not say whom it brings.
+    /// A balancer's connection came without a PROXY header.
     pub fn has_no_header(&self) {
         self.headless.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Closes a connection for one that came when too few file descriptors were left. False if none gives way.
+    /// Closes a connection for one that came when too few file descriptors were left. False if none
+    /// gives way.
     pub fn give_way(&self) -> bool {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        // The new one has its number already, and the one that goes leaves a low one to the next: without a limit
-        // every second connection would add one.
+        // The new connection has a high descriptor already, and the one that is closed leaves a low
+        // one to the next: without a limit every second connection would add one.
         let most = places.count.min(places.limit()).max(FEWEST_PLACES);
         places.short = Some((Instant::now() + SHORT, most));
         let gives = places.giving();
         self.closed.fetch_add(1, Ordering::Relaxed);
-        gives.and_then(|(origin, number)| places.remove(origin, number)).is_some()
+        places.close(gives)
     }
 
     /// How many connections have not logged in.
@@ -345,11 +352,9 @@ impl Strangers {
         None
     }
 
-    /// A cancel request hit something, or nothing.
-    pub fn cancelled(&self, origin: Origin, attempt: Attempt, is_hit: bool) {
-        if is_hit {
-            self.cancels.not_failed(&origin.peer(), attempt);
-        }
+    /// A cancel request that was looked at hit something.
+    pub fn cancel_hit(&self, origin: Origin, attempt: Attempt) {
+        self.cancels.not_failed(&origin.peer(), attempt);
     }
 
     /// Puts on record that a login was refused. The first of a kind in a minute is an entry of its
@@ -365,7 +370,8 @@ impl Strangers {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let mut kind =
             Refused { peer: origin.peer(), principal: principal.to_owned(), store: store.to_owned(), reason };
-        // Names and stores of ours are always told apart: noise does not hide whom guesses are about.
+        // Names of the registry and stores stay: noise does not hide at whose name somebody
+        // guesses.
         if refused.len() >= MOST_KINDS && !refused.contains_key(&kind) {
             kind.peer = None;
         }
@@ -529,10 +535,9 @@ mod tests {
     fn cancel_keys_cannot_be_guessed_on_and_on() {
         let strangers = Strangers::new(10);
         let tried = (0..1000).filter_map(|_| strangers.may_cancel(from(3)));
-        let tried = tried.map(|attempt| strangers.cancelled(from(3), attempt, true)).count();
+        let tried = tried.map(|attempt| strangers.cancel_hit(from(3), attempt)).count();
         assert_eq!(tried, 1000, "those that hit cost nothing");
-        let tried = (0..1000).filter_map(|_| strangers.may_cancel(from(1)));
-        let tried = tried.map(|attempt| strangers.cancelled(from(1), attempt, false)).count();
+        let tried = (0..1000).filter_map(|_| strangers.may_cancel(from(1))).count();
         assert!((20..30).contains(&tried), "{tried}");
         assert!(strangers.may_cancel(from(2)).is_some());
     }

@@ -1,5 +1,5 @@
-//! Slows what fails. Each attempt pays when it begins, and gets that back if it has not failed. Who fails again and
-//! again waits longer each time, up to a bound.
+//! Slows what fails. Each attempt pays when it begins, and gets that back if it has not failed.
+//! After each failure the next attempt waits longer, up to a bound.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -108,8 +108,8 @@ mod tests {
         let throttle = Throttle::new(SECOND, 3, 10 * SECOND);
         let now = Instant::now();
         let wait = |at| throttle.begin_at(&"ann", at).wait;
-        // Three are free, and one more has nothing before it. Then attempts come one by one, also if they begin at
-        // once, and none waits longer than the bound.
+        // Three are free, and one more has nothing before it. Then attempts come one by one, also
+        // if they begin at once, and none waits longer than the bound.
         let waits: Vec<_> = (0..16).map(|_| wait(now).as_secs()).collect();
         assert_eq!(waits, [0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10, 10]);
         assert_eq!(throttle.begin_at(&"bob", now).wait, Duration::ZERO, "another one waits for nothing");
